@@ -1,0 +1,34 @@
+"""What several test modules use: the folder of shared test data, and a tokenizer small enough to train on the spot."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from florence_lite.tokens import Tokenizer
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
+
+SENTENCES = [
+    "a red apple and a green door handle next to two wheels",
+    "the dog and the cat sit in front of a yellow building",
+    "stop sign, café, 猫, traffic light, door handle",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder `shared/data`; tests that need it are skipped where it is absent."""
+    beside = Path(__file__).parents[2] / "shared"
+    folder = Path(os.environ.get("FLORENCE_LITE_SHARED", beside)) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}; set FLORENCE_LITE_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer() -> Tokenizer:
+    """A byte-level BPE of a few sentences with Florence-2's added tokens and 1000 bins."""
+    return Tokenizer.train(SENTENCES, vocab_size=1400)

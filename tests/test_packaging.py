@@ -1,0 +1,151 @@
+"""The installed package, seen from another folder, and the wheel that is built from this one."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import florence_lite
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+FOLDERS = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
+
+# Imports the package in a fresh process and reports what that did.
+PROBE = """
+import importlib.util, json, sys, time
+from importlib import resources
+import torch
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+start = time.perf_counter()
+import florence_lite
+own_s = time.perf_counter() - start
+read = [name for name in opened if not name.endswith((".py", ".pyc")) and ".pyc." not in name]
+modules = sorted({name.split(".")[0] for name in sys.modules})
+names = [card.name for card in florence_lite.tasks()]
+print(json.dumps({
+    "own_s": own_s,
+    "read": read,
+    "modules": modules,
+    "tasks": names,
+    "file": florence_lite.__file__,
+    "cards": str(resources.files("florence_lite._cards.tasks")),
+    "leaked": [name for name in ("tasks", "checkpoints", "tests") if importlib.util.find_spec(name)],
+}))
+"""
+
+
+def probe(folder: Path, path: Path | None = None) -> dict:
+    """What PROBE reports from a process started in `folder`, with `path` in front of the import path."""
+    command = [sys.executable, "-c", (f"import sys; sys.path.insert(0, {str(path)!r})\n" if path else "") + PROBE]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"install the package first (pip install -e .)\n{done.stderr}"
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> dict:
+    """The report on the package of this environment."""
+    return probe(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of what packaging reads, so that nothing is left in the repository."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("florence_lite", "tasks", "checkpoints"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE", PROJECT["project"]["readme"]):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout) -> Path:
+    """The wheel that is built from the repository."""
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return checkout / "dist" / done.stdout.split()[-1]
+
+
+def test_package_list_names_every_folder():
+    on_disk = {
+        ".".join(init.parent.relative_to(ROOT).parts) for init in (ROOT / "florence_lite").rglob("__init__.py")
+    } | FOLDERS.keys()
+    assert sorted(SETUPTOOLS["packages"]) == sorted(on_disk)
+    assert all((folder / "__init__.py").is_file() for folder in FOLDERS.values())
+
+
+def test_every_folder_of_code_is_a_package():
+    folders = {file.parent for file in (ROOT / "florence_lite").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_import_is_cheap_and_reads_nothing(installed):
+    assert installed["own_s"] < 0.2
+    assert installed["read"] == []
+    heavy = {"transformers", "accelerate", "datasets", "peft", "rich", "typer", "tokenizers", "PIL"}
+    assert not heavy & set(installed["modules"])
+
+
+def test_installed_package_finds_its_cards_and_leaks_no_name(installed):
+    assert len(installed["tasks"]) == len(list((ROOT / "tasks").glob("*.toml")))
+    assert installed["leaked"] == []
+
+
+def test_wheel_works_from_another_folder(wheel, tmp_path):
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert {path.name.split("-")[0] for path in site.iterdir()} == {"florence_lite"}
+    report = probe(tmp_path, site)
+    assert report["file"] == str(site / "florence_lite" / "__init__.py")
+    assert report["cards"] == str(site / "florence_lite" / "_cards" / "tasks")
+    assert len(report["tasks"]) == len(list((ROOT / "tasks").glob("*.toml")))
+    assert report["leaked"] == []
+
+
+def test_checkout_works_without_installation(checkout, tmp_path):
+    report = probe(tmp_path, checkout)
+    assert report["file"] == str(checkout / "florence_lite" / "__init__.py")
+    assert report["cards"] == str(checkout / "tasks")
+
+
+def test_wheel_holds_every_file(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    expected = {"florence_lite/py.typed"}
+    expected |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "florence_lite").rglob("*.py")}
+    for name, folder in FOLDERS.items():
+        files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        expected |= {f"{name.replace('.', '/')}/{file.relative_to(folder).as_posix()}" for file in files}
+    assert {name for name in packed if ".dist-info/" not in name} == expected
+
+
+def test_version_has_one_home():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert "version" not in PROJECT["project"]
+    assert SETUPTOOLS["dynamic"]["version"]["attr"] == "florence_lite.__version__"
+
+
+def test_exports_are_the_lazy_names():
+    assert florence_lite.__all__ == sorted(florence_lite._HOME)
+    assert set(florence_lite.__all__) <= set(dir(florence_lite))
+    assert florence_lite.TaskCard.__module__ == "florence_lite.cards"
+    with pytest.raises(AttributeError, match="module 'florence_lite' has no attribute 'Florenze'"):
+        _ = florence_lite.Florenze
+
+
+def test_core_dependencies_stay_few():
+    core = {requirement.split(">")[0] for requirement in PROJECT["project"]["dependencies"]}
+    assert core == {"torch", "tokenizers", "safetensors", "huggingface_hub", "pillow", "numpy", "typer"}
+    extras = PROJECT["project"]["optional-dependencies"].keys()
+    assert extras == {"train", "eval", "vis", "flash", "scenes", "test", "all"}
