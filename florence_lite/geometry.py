@@ -1,0 +1,221 @@
+"""Pixels and bins, boxes, polygons and masks.
+
+Pixel coordinates are floats, x to the right and y down, with the image covering [0, width] × [0, height]; the centre
+of the top-left pixel is (0.5, 0.5). A *ring* is a closed outline float[n, 2] whose last point joins its first;
+several rings together enclose the points that lie inside an odd number of them (even-odd rule), so a hole is simply
+a further ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def quantize(points_px: ArrayLike, size_wh: tuple[float, float], bins: int) -> NDArray[np.int64]:
+    """The bins that points fall into: `clamp(floor(c / (size / bins)), 0, bins - 1)`.
+
+    points_px: float[..., 2], pixels, x y (a box x0 y0 x1 y1 is two points). Points outside the image go to its border.
+    size_wh: width and height of the image in pixels.
+    Returns int64[..., 2]. Raises ValueError for a coordinate that is not finite.
+    """
+    points = np.asarray(points_px, dtype=np.float64)
+    if not np.isfinite(points).all():
+        raise ValueError(f"points_px holds {points[~np.isfinite(points)][0]}; coordinates must be finite")
+    cells = np.floor(points / _bin_size(size_wh, bins))
+    return np.clip(cells, 0, bins - 1).astype(np.int64)
+
+
+def dequantize(point_bins: ArrayLike, size_wh: tuple[float, float], bins: int) -> NDArray[np.float64]:
+    """The centres of bins in pixels, `(bin + 0.5) · size / bins`; `quantize` gives every bin back exactly.
+
+    point_bins: int[..., 2], x y, each in [0, bins). Returns float64[..., 2].
+    """
+    return (np.asarray(point_bins, dtype=np.float64) + 0.5) * _bin_size(size_wh, bins)
+
+
+def _bin_size(size_wh: tuple[float, float], bins: int) -> NDArray[np.float64]:
+    width, height = size_wh
+    if not (width > 0 and height > 0):
+        raise ValueError(f"size_wh is {tuple(size_wh)}; width and height must be positive")
+    return np.array([width, height], dtype=np.float64) / bins
+
+
+def box_area(boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
+    """Areas float64[...] of boxes float[..., 4], x0 y0 x1 y1; an inverted box has area 0."""
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64)
+    return np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(-1)
+
+
+def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
+    """Intersection over union of every pair: float[N, 4] and float[M, 4] → float64[N, M]; two empty boxes have 0."""
+    a = np.asarray(a_xyxy, dtype=np.float64).reshape(-1, 4)
+    b = np.asarray(b_xyxy, dtype=np.float64).reshape(-1, 4)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])  # [N, M, 2]
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])  # [N, M, 2]
+    shared = np.clip(high - low, 0, None).prod(-1)
+    union = box_area(a)[:, None] + box_area(b)[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def polygon_area(ring: ArrayLike) -> float:
+    """Area enclosed by one ring float[n, 2] that does not cross itself (shoelace formula), never negative."""
+    x, y = np.asarray(ring, dtype=np.float64).reshape(-1, 2).T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask bool[height, width] of the pixels whose centre lies inside an odd number of rings, each float[n, 2]."""
+    width, height = size_wh
+    mask = np.zeros((height, width), dtype=bool)
+    starts = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings]
+    if not starts:
+        return mask
+    x0, y0 = np.concatenate(starts).T  # [E]
+    x1, y1 = np.concatenate([np.roll(start, -1, axis=0) for start in starts]).T  # [E]
+
+    # An edge crosses the centre line of a row (y = row + 0.5) for the rows first ≤ row < last.
+    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    crossings = last - first
+    edge = np.repeat(np.arange(len(first)), crossings)  # [C]
+    if not len(edge):
+        return mask
+    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(crossings) - crossings, crossings)
+    x = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+
+    # Every crossing flips all pixels to its right: flips are marked, then summed along the row (modulo 2).
+    top, left = row.min(), column.min()
+    window = np.zeros((row.max() - top + 1, column.max() - left + 1), dtype=np.uint8)
+    np.bitwise_xor.at(window, (row - top, column - left), 1)
+    inside = np.bitwise_xor.accumulate(window, axis=1).astype(bool)[:, : width - left]
+    mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return mask
+
+
+def mask_iou(a: ArrayLike, b: ArrayLike) -> float:
+    """Intersection over union of two masks bool[H, W]; 0 where both are empty."""
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 0.0
+
+
+def mask_to_rle(mask: ArrayLike) -> dict[str, list[int]]:
+    """COCO's uncompressed run lengths of a mask bool[H, W]: column by column, the number of False pixels first."""
+    mask = np.asarray(mask, dtype=bool)
+    pixels = mask.ravel(order="F")
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], changes, [len(pixels)]])).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if len(pixels) and pixels[0] else counts}
+
+
+def mask_to_rings(mask: ArrayLike, tolerance: float = 1.0) -> tuple[NDArray[np.float64], ...]:
+    """The outlines of a mask bool[H, W]: outer rings and holes, float64[n, 2] pixels, for the even-odd rule.
+
+    Outlines run along the edges of the pixels, so that `rasterize(mask_to_rings(mask, 0), size_wh)` is the mask
+    again; pixels that only touch at a corner belong to different rings. With a tolerance (pixels) the one-pixel steps
+    of slanted outlines are levelled, each ring is thinned by the Douglas-Peucker method, and rings that are nowhere
+    wider than the tolerance vanish; the largest always stays. Rings come largest first: a ring before its holes.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {mask.shape}; one mask bool[H, W] is needed")
+    rings = sorted(_trace(mask), key=polygon_area, reverse=True)
+    if tolerance <= 0:
+        return tuple(rings)
+    thinned = [simplify_ring(_level_steps(ring), tolerance) for ring in rings]
+    return tuple(ring for ring in thinned if len(ring) >= 3) or tuple(rings[:1])
+
+
+def _trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """The closed pixel-edge outlines of a mask, corner by corner.
+
+    A corner is a grid point where the outline turns. Along a grid line the corners alternate between the start and
+    the end of a straight piece of outline, so sorting them by row pairs them horizontally and sorting them by column
+    pairs them vertically; following the two pairings in turn walks round a ring. Where two pixels touch only
+    diagonally, two rings turn in one point: such a point is listed twice.
+    """
+    padded = np.pad(mask, 1)
+    top_left, top_right = padded[:-1, :-1], padded[:-1, 1:]  # the four pixels round grid point (y, x)
+    bottom_left, bottom_right = padded[1:, :-1], padded[1:, 1:]
+    touching = (top_left == bottom_right) & (top_right == bottom_left) & (top_left != top_right)
+    turns = top_left ^ top_right ^ bottom_left ^ bottom_right
+    y, x = np.nonzero(turns | touching)  # row by row
+    times = 1 + touching[y, x]
+    y, x = np.repeat(y, times), np.repeat(x, times)
+    second = np.zeros(len(x), dtype=bool)  # the second listing of a point: it takes the piece of outline to its right
+    second[1:] = (y[1:] == y[:-1]) & (x[1:] == x[:-1])
+    takes_lower = np.where(touching[y, x], second ^ top_right[y, x], False)
+
+    by_column = np.lexsort((takes_lower, y, x))
+    across = np.arange(len(x)) ^ 1
+    down = np.empty(len(x), dtype=np.int64)
+    down[by_column] = by_column[np.arange(len(x)) ^ 1]
+
+    across, down = across.tolist(), down.tolist()
+    corners = np.stack([x, y], axis=1).astype(np.float64)
+    seen = [False] * len(across)
+    rings = []
+    for start in range(len(across)):
+        if seen[start]:
+            continue
+        ring, corner = [], start
+        while not seen[corner]:
+            ring += [corner, across[corner]]
+            seen[corner] = seen[across[corner]] = True
+            corner = down[across[corner]]
+        rings.append(corners[ring])
+    return rings
+
+
+def _level_steps(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Put the middle of every step of one pixel, a left turn and then a right turn or the reverse, in its place.
+
+    A slanted outline runs through these middles; its corners lie up to a pixel apart across it, which would use up the
+    tolerance of the thinning.
+    """
+    pieces = np.roll(ring, -1, axis=0) - ring  # from each corner to the next
+    before = np.roll(pieces, 1, axis=0)
+    turns = before[:, 0] * pieces[:, 1] > before[:, 1] * pieces[:, 0]
+    steps = (np.abs(pieces).sum(1) == 1) & (turns != np.roll(turns, -1))
+    corners = ~steps & ~np.roll(steps, 1)
+    candidates = np.stack([ring, ring + pieces / 2], axis=1)  # [n, 2, 2]
+    return candidates[np.stack([corners, steps], axis=1)]
+
+
+def simplify_ring(ring: ArrayLike, tolerance: float) -> NDArray[np.float64]:
+    """The points of a ring float[n, 2] that outline it within a tolerance in pixels: no dropped point is farther
+    than that from the line that replaces it. Fewer than 3 points remain of a ring that is nowhere wider.
+
+    The ring is cut at its first point and at the point farthest from it, and each half thinned.
+    Source: Douglas and Peucker 1973, doi:10.3138/FM57-6770-U75U-7727.
+    """
+    ring = np.asarray(ring, dtype=np.float64).reshape(-1, 2)
+    closed = np.concatenate([ring, ring[:1]])
+    far = int(np.linalg.norm(ring - ring[0], axis=1).argmax())
+    keep = np.zeros(len(closed), dtype=bool)
+    keep[[0, far]] = True
+    pieces = [(0, far), (far, len(ring))]
+    while pieces:
+        start, end = pieces.pop()
+        if end - start < 2:
+            continue
+        distances = _distance_to_segment(closed[start + 1 : end], closed[start], closed[end])
+        farthest = int(distances.argmax())
+        if distances[farthest] > tolerance:
+            middle = start + 1 + farthest
+            keep[middle] = True
+            pieces += [(start, middle), (middle, end)]
+    return ring[keep[:-1]]
+
+
+def _distance_to_segment(points: NDArray, start: NDArray, end: NDArray) -> NDArray[np.float64]:
+    along = end - start
+    length_squared = along @ along
+    if length_squared == 0:
+        return np.linalg.norm(points - start, axis=1)
+    share = np.clip((points - start) @ along / length_squared, 0, 1)
+    return np.linalg.norm(points - start - share[:, None] * along, axis=1)
