@@ -1,0 +1,136 @@
+"""The whole network: image → DaViT → projector → encoder → decoder → logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from florence_lite.model.cache import CrossCache, SelfCache
+from florence_lite.model.config import FlorenceConfig
+from florence_lite.model.davit import DaViT
+from florence_lite.model.transformer import Decoder, Encoder
+
+
+def frame_positions(frames: int, dim: int) -> Tensor:
+    """Cosine table [frames, dim] of frame times; sines at even and cosines at odd channels. An image is frame 0."""
+    half = dim // 2
+    rates = torch.exp(torch.arange(half) * (-math.log(10000) / half))
+    angles = torch.arange(frames)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class Projector(nn.Module):
+    """Vision features [B, h, w, C] to image tokens [B, 1 + h·w, D]: the mean token first, then the grid row by row."""
+
+    def __init__(self, config: FlorenceConfig):
+        super().__init__()
+        dim = config.vision.dims[-1]
+        self.column_embeddings = nn.Embedding(config.max_grid, dim // 2)
+        self.row_embeddings = nn.Embedding(config.max_grid, dim // 2)
+        self.max_frames = config.max_frames
+        self.register_buffer("frame_positions", frame_positions(config.max_frames, dim), persistent=False)
+        self.projection = nn.Linear(dim, config.text.d_model, bias=False)
+        self.norm = nn.LayerNorm(config.text.d_model)
+
+    def reset_frame_positions(self, dtype: torch.dtype, device: str | torch.device) -> None:
+        """Compute the constant table anew, for a model that was made without memory (on the meta device)."""
+        self.frame_positions = frame_positions(self.max_frames, self.projection.in_features).to(device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, h, w, C = x.shape
+        columns = self.column_embeddings.weight[:w].expand(h, w, -1)
+        rows = self.row_embeddings.weight[:h, None].expand(h, w, -1)
+        x = x + torch.cat([columns, rows], dim=-1) + self.frame_positions[0]
+        x = x.reshape(B, h * w, C)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
+        return self.norm(self.projection(x))
+
+
+class FlorenceModel(nn.Module):
+    """Prompt-driven vision network. The output layer shares its weight with the token embeddings."""
+
+    def __init__(self, config: FlorenceConfig):
+        super().__init__()
+        self.config = config
+        self.vision = DaViT(config.vision)
+        self.projector = Projector(config)
+        self.embed_tokens = nn.Embedding(config.text.vocab_size, config.text.d_model)
+        self.encoder = Encoder(config.text)
+        self.decoder = Decoder(config.text)
+        self.apply(_init_weights)
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values float [B, 3, H, W], normalised, to image_features [B, N, D], N = `config.image_tokens`."""
+        return self.projector(self.vision(pixel_values))
+
+    def encode(
+        self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the encoder over the image tokens and, for an encoder-side prompt, the prompt behind them.
+
+        image_features: [B, N, D].
+        prompt_ids: int64 [B, T], padded on the right; None for a decoder-side prompt.
+        prompt_mask: bool [B, T], False on padding; None when nothing is padded.
+
+        Returns encoder_hidden_states [B, S, D] and encoder_mask, bool [B, S] or None.
+        """
+        if prompt_ids is None:
+            return self.encoder(image_features, None), None
+        x = torch.cat([image_features, self.embed_tokens(prompt_ids)], dim=1)
+        if x.shape[1] > self.config.text.positions:
+            raise ValueError(
+                f"the prompt has {prompt_ids.shape[1]} tokens; behind {image_features.shape[1]} image tokens there is "
+                f"room for {self.config.text.positions - image_features.shape[1]}: shorten the prompt"
+            )
+        mask = None
+        if prompt_mask is not None:
+            mask = torch.cat([prompt_mask.new_ones(image_features.shape[:2]), prompt_mask], dim=1)
+        return self.encoder(x, mask), mask
+
+    def cross_cache(self, encoder_hidden_states: Tensor) -> CrossCache:
+        """Keys and values of every decoder layer's cross-attention for encoder_hidden_states [B, S, D]."""
+        return self.decoder.cross_cache(encoder_hidden_states)
+
+    def self_cache(self, rows: int, max_length: int) -> SelfCache:
+        """Empty self-attention cache for `rows` sequences of at most `max_length` tokens."""
+        text, weight = self.config.text, self.embed_tokens.weight
+        return SelfCache(
+            text.decoder_layers, rows, text.heads, max_length, text.d_model // text.heads, weight.dtype, weight.device
+        )
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        cross: CrossCache,
+        encoder_mask: Tensor | None = None,
+        self_cache: SelfCache | None = None,
+        positions: Tensor | None = None,
+        input_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Run the decoder over new tokens.
+
+        input_ids: int64 [R, T]; R = n·B rows, the n rows of an image standing together.
+        cross: keys and values of the B images; encoder_mask bool [B, S] or None.
+        self_cache: where earlier tokens of these rows are kept and the new ones are added; None: no cache.
+        positions: int64 [R, T], default counts on from the cache's length.
+        input_mask: bool [R, past + T], False on left padding; None when nothing is padded.
+
+        Returns hidden states [R, T, D]; `logits` turns them into scores.
+        """
+        return self.decoder(self.embed_tokens(input_ids), cross, encoder_mask, self_cache, positions, input_mask)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] to unnormalised scores [..., vocab_size]."""
+        return hidden @ self.embed_tokens.weight.T
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1] // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
