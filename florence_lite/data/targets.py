@@ -1,0 +1,158 @@
+"""What each task asks of an annotated image: the input of its prompt and the answer a perfect model gives.
+
+The answer goes through the codec's `serialize`, so that a training target is the exact inverse of what is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.geometry import simplify_ring
+from florence_lite.results import Answer, Instance, Rings
+
+MOST_OUTLINED = 2  # objects that one segmentation answer outlines: every point costs two tokens
+OUTLINE_TOLERANCE = 0.015  # how far a thinned outline may leave the true one, as a share of the image's shorter side
+
+
+@dataclass(frozen=True)
+class Target:
+    """One prompt about an image and its true answer. At most one of the inputs is set, as the task's card demands."""
+
+    answer: Answer
+    text: str | None = None
+    phrases: tuple[str, ...] | None = None
+    region_px: tuple[float, float, float, float] | None = None
+
+    def inputs(self) -> dict:
+        """The inputs that are set, as keyword arguments of `TaskCard.prompt`."""
+        values = {"text": self.text, "phrases": self.phrases, "region_px": self.region_px}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def target(task: str, annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    """A target of `task` (its marker) for an image, drawn with `rng` where there are several; None where the annotation
+    does not tell. Raises ValueError for a task that has no rule here."""
+    if task not in TARGETS:
+        raise ValueError(f"no training targets are known for task {task!r}; choose from {sorted(TARGETS)}")
+    return TARGETS[task](annotation, rng)
+
+
+def _caption(index: int) -> Callable:
+    def make(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+        return Target(Answer(text=annotation.captions[index])) if index < len(annotation.captions) else None
+
+    return make
+
+
+def _boxes(label: Callable[[ObjectAnnotation], str]) -> Callable:
+    def make(annotation: Annotation, rng: np.random.Generator) -> Target:
+        return Target(Answer(instances=tuple(Instance(label(item), box=item.box) for item in annotation.objects)))
+
+    return make
+
+
+def _grounding(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    """The labels that the short caption mentions, in its order, with their boxes."""
+    if not annotation.captions:
+        return None
+    caption = annotation.captions[0]
+    mentioned = sorted(
+        (item for item in annotation.objects if item.label in caption), key=lambda item: caption.index(item.label)
+    )
+    answer = Answer(instances=tuple(Instance(item.label, box=item.box) for item in mentioned))
+    return Target(answer, text=caption)
+
+
+def _open_vocabulary(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    """One phrase; the boxes come without a label, for the phrase is known."""
+    referral = _draw(annotation.referrals, rng)
+    if referral is None:
+        return None
+    boxes = tuple(Instance(box=annotation.objects[i].box) for i in referral.objects)
+    return Target(Answer(instances=boxes), phrases=(referral.phrase,))
+
+
+def _referring_segmentation(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    outlined = [
+        r
+        for r in annotation.referrals
+        if len(r.objects) <= MOST_OUTLINED and all(annotation.objects[i].rings for i in r.objects)
+    ]
+    referral = _draw(outlined, rng)
+    if referral is None:
+        return None
+    rings = tuple(ring for i in referral.objects for ring in annotation.objects[i].rings)
+    return Target(_shape(rings, annotation.size_wh), text=referral.phrase)
+
+
+def _region_segmentation(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    item = _draw([item for item in annotation.objects if item.rings], rng)
+    return None if item is None else Target(_shape(item.rings, annotation.size_wh), region_px=item.box)
+
+
+def _region_text(words: Callable[[ObjectAnnotation], str]) -> Callable:
+    def make(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+        item = _draw([item for item in annotation.objects if words(item)], rng)
+        if item is None:
+            return None
+        return Target(Answer(instances=(Instance(words(item), box=item.box),)), region_px=item.box)
+
+    return make
+
+
+def _region_ocr(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    line = _draw(annotation.lines, rng)
+    if line is None:
+        return None
+    width, height = annotation.size_wh
+    xs, ys = np.clip(line.quad[::2], 0, width), np.clip(line.quad[1::2], 0, height)
+    box = tuple(float(v) for v in (xs.min(), ys.min(), xs.max(), ys.max()))
+    return Target(Answer(instances=(Instance(line.text, box=box),)), region_px=box)
+
+
+def _ocr(annotation: Annotation, rng: np.random.Generator) -> Target:
+    return Target(Answer(text=" ".join(line.text for line in annotation.lines)))
+
+
+def _ocr_with_region(annotation: Annotation, rng: np.random.Generator) -> Target:
+    return Target(Answer(instances=tuple(Instance(line.text, quad=line.quad) for line in annotation.lines)))
+
+
+def _question(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    question = _draw(annotation.questions, rng)
+    return None if question is None else Target(Answer(text=question.answer), text=question.question)
+
+
+def _shape(rings: Rings, size_wh: tuple[int, int]) -> Answer:
+    """The outline, thinned until a small model can be asked to write it."""
+    tolerance = OUTLINE_TOLERANCE * min(size_wh)
+    thinned = tuple(thin for ring in rings if len(thin := simplify_ring(np.array(ring), tolerance)) >= 3)
+    return Answer(instances=(Instance(rings=thinned),) if thinned else ())
+
+
+def _draw(items, rng: np.random.Generator):
+    return items[int(rng.integers(len(items)))] if len(items) else None
+
+
+TARGETS: dict[str, Callable[[Annotation, np.random.Generator], Target | None]] = {
+    "<CAPTION>": _caption(0),
+    "<DETAILED_CAPTION>": _caption(1),
+    "<MORE_DETAILED_CAPTION>": _caption(2),
+    "<OD>": _boxes(lambda item: item.label),
+    "<DENSE_REGION_CAPTION>": _boxes(lambda item: item.phrase or item.label),
+    "<REGION_PROPOSAL>": _boxes(lambda item: ""),
+    "<CAPTION_TO_PHRASE_GROUNDING>": _grounding,
+    "<OPEN_VOCABULARY_DETECTION>": _open_vocabulary,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": _referring_segmentation,
+    "<REGION_TO_SEGMENTATION>": _region_segmentation,
+    "<REGION_TO_CATEGORY>": _region_text(lambda item: item.label),
+    "<REGION_TO_DESCRIPTION>": _region_text(lambda item: item.phrase),
+    "<REGION_TO_OCR>": _region_ocr,
+    "<OCR>": _ocr,
+    "<OCR_WITH_REGION>": _ocr_with_region,
+    "<VQA>": _question,
+}

@@ -1,0 +1,294 @@
+"""Scenes: what is drawn, and that boxes, outlines and quads tell where."""
+
+import json
+
+import numpy as np
+import pytest
+
+from florence_lite.data import scenes
+from florence_lite.data.scenes import artwork, compose, lettering
+from florence_lite.data.scenes.scene import annotate
+from florence_lite.geometry import mask_iou, rasterize
+
+SIZES = [(224, 224), (320, 200), (64, 96)]
+SEEDS = range(40)
+
+
+def installed(styles):
+    """Test parameters that skip the styles that are not installed, with the reason."""
+    missing = set(styles) - set(scenes.available_styles())
+    return [
+        pytest.param(
+            style, marks=pytest.mark.skipif(style in missing, reason=f"artwork style {style} is not installed")
+        )
+        for style in styles
+    ]
+
+
+def composed(seed, style="openmoji", size_wh=(224, 224)):
+    """A composition and its annotation."""
+    rng = np.random.default_rng(seed)
+    composition = compose.compose(rng, (style,), size_wh)
+    return composition, annotate(composition, rng)
+
+
+def full_masks(composition):
+    """The visible masks at the size of the picture, bool[N, H, W]."""
+    width, height = composition.picture.size
+    masks = np.zeros((len(composition.labels), height, width), bool)
+    for mask, (x, y), crop in zip(masks, composition.corners, composition.masks, strict=True):
+        mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    return masks
+
+
+@pytest.mark.parametrize("style", installed(scenes.STYLES))
+def test_style_has_every_class(style):
+    pictures = artwork.load_style(style)
+    assert tuple(pictures) == scenes.CLASSES and len(scenes.CLASSES) == 48
+    assert len({picture.tobytes() for picture in pictures.values()}) == 48
+    for label, picture in pictures.items():
+        alpha = np.asarray(picture.getchannel("A")) > 127
+        assert picture.mode == "RGBA" and 100 <= max(picture.size) <= 128, label
+        assert alpha.mean() > 0.15, label
+        if label in ("cow", "apple", "donut", "balloon", "soccer ball"):
+            assert max(alpha.mean(axis=0)[[0, -1]].max(), alpha.mean(axis=1)[[0, -1]].max()) < 0.6, (
+                f"{label} is cut off"
+            )
+        assert alpha.any(axis=0)[[0, -1]].all() and alpha.any(axis=1)[[0, -1]].all(), f"{label} is not trimmed"
+
+
+@pytest.mark.parametrize(
+    "style, remedy", [("fluent", "npm install"), ("openmoji", "pip install"), ("noto", "apt install")]
+)
+def test_missing_style_says_what_to_install(style, remedy, monkeypatch, tmp_path):
+    monkeypatch.delenv(artwork.ARTWORK_VARIABLE, raising=False)
+    monkeypatch.setattr(artwork, "_NOTO_FOLDERS", ())
+    monkeypatch.setattr(artwork, "package_folder", lambda package: None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{style}.*{remedy}"):
+        artwork.find_style(style)
+
+
+def test_artwork_is_found_in_the_named_folders(monkeypatch, tmp_path):
+    assets = tmp_path / "node_modules" / "@lobehub" / "fluent-emoji-3d" / "assets"
+    assets.mkdir(parents=True)
+    monkeypatch.setenv(artwork.ARTWORK_VARIABLE, f"/nowhere:{tmp_path}".replace(":", artwork.os.pathsep))
+    assert artwork.find_style("fluent") == assets
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"seed": -1}, "seed -1"),
+        ({"styles": ("crayon",)}, "unknown artwork style 'crayon'.*fluent, openmoji, noto"),
+        ({"styles": "noto"}, "styles 'noto' must be a tuple"),
+        ({"styles": ()}, "at least one style"),
+        ({"size_wh": (224, 32)}, "at least 64 pixels"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        scenes.render_scene(**{"seed": 0, "styles": ("openmoji",), **arguments})
+
+
+@pytest.mark.parametrize("size_wh", SIZES)
+def test_same_seed_same_scene(size_wh):
+    for seed in (0, 7, 2 * 10**9):
+        image, annotation = scenes.render_scene(seed, ("openmoji",), size_wh)
+        again, annotation_again = scenes.render_scene(seed, ("openmoji",), size_wh)
+        assert image.mode == "RGB" and image.size == annotation.size_wh == size_wh
+        assert image.tobytes() == again.tobytes() and annotation == annotation_again
+    assert image.tobytes() != scenes.render_scene(8, ("openmoji",), size_wh)[0].tobytes()
+
+
+def test_splits_never_overlap():
+    splits = [scenes.scene_seeds(name) for name in ("train", "validation", "test")]
+    assert splits == [scenes.TRAIN, scenes.VALIDATION, scenes.TEST]
+    ordered = sorted(splits, key=lambda split: split.start)
+    assert all(one.stop <= other.start for one, other in zip(ordered, ordered[1:], strict=False))
+    assert not set(scenes.TRAINING_STYLES) & set(scenes.HELD_OUT_STYLES)
+    with pytest.raises(ValueError, match="unknown split 'dev'.*train, validation, test"):
+        scenes.scene_seeds("dev")
+
+
+def test_scenes_is_a_sequence():
+    sequence = scenes.Scenes("test", ("openmoji",), (96, 96), length=3)
+    assert [item["seed"] for item in sequence] == list(scenes.TEST[:3]) and len(sequence) == 3
+    image, annotation = scenes.render_scene(scenes.TEST[2], ("openmoji",), (96, 96))
+    assert sequence[-1]["annotation"] == annotation and sequence[2]["image"].tobytes() == image.tobytes()
+    assert len(scenes.Scenes("validation", ("openmoji",))) == len(scenes.VALIDATION)
+    with pytest.raises(IndexError):
+        sequence[3]
+    with pytest.raises(ValueError, match="length"):
+        scenes.Scenes("test", ("openmoji",), length=10**7)
+
+
+@pytest.mark.parametrize("size_wh", SIZES)
+def test_boxes_and_rings_are_the_visible_masks(size_wh):
+    ious = []
+    for seed in SEEDS:
+        composition, annotation = composed(seed, size_wh=size_wh)
+        masks = full_masks(composition)
+        assert 1 <= len(masks) <= 6 and (masks.sum(axis=0) <= 1).all()
+        assert min(composition.visible) >= compose.MIN_VISIBLE
+        for thing, mask, label in zip(annotation.objects, masks, composition.labels, strict=True):
+            y, x = np.nonzero(mask)
+            assert thing.label == label
+            assert thing.box == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+            ious.append(mask_iou(rasterize(thing.rings, size_wh), mask))
+        corners = [thing.box[:2] for thing in annotation.objects]
+        assert corners == sorted(corners), "objects go from left to right"
+    if size_wh == (224, 224):  # one pixel of tolerance is a lot on the smallest pictures
+        assert np.mean(ious) > 0.95 and min(ious) > 0.75
+
+
+@pytest.mark.parametrize("style", installed(scenes.STYLES))
+def test_masks_are_where_the_picture_changes(style, monkeypatch):
+    flat = (255, 0, 255)
+    monkeypatch.setattr(
+        compose,
+        "draw_background",
+        lambda rng, size_wh: (compose.Image.new("RGB", size_wh, flat), "a plain pink background"),
+    )
+    monkeypatch.setattr(compose, "_LINE_ODDS", np.array([1.0]))
+    ious = []
+    for seed in SEEDS:
+        composition, _ = composed(seed, style)
+        changed = (np.abs(np.asarray(composition.picture).astype(int) - flat) > 70).any(axis=2)
+        ious.append(mask_iou(changed, full_masks(composition).any(axis=0)))
+    assert np.mean(ious) > 0.9 and min(ious) > 0.75
+
+
+def test_objects_hide_at_most_part_of_another_class():
+    canvas = compose._Canvas(compose.Image.new("RGB", (224, 224)), np.zeros((224, 224), bool), may_overlap=True)
+    rng = np.random.default_rng(3)
+    square = compose.Image.new("RGBA", (224, 224), (255, 0, 0, 255))
+    smaller = square.resize((100, 100))
+    assert canvas.place(rng, "cake", square)
+    before = canvas.visible_part(0)[1].sum()
+    assert not canvas.place(rng, "book", square), "it would hide the first square wholly"
+    assert not canvas.place(rng, "cake", smaller), "it would hide part of its own kind"
+    assert canvas.place(rng, "book", smaller)
+    (_, rest, share), (_, part, whole) = canvas.visible_part(0), canvas.visible_part(1)
+    assert before - part.sum() <= rest.sum() < before and share == rest.sum() / 224**2 >= compose.MIN_VISIBLE
+    assert whole == part.sum() / 100**2
+
+
+def test_objects_keep_off_the_words():
+    for seed in SEEDS:
+        composition, annotation = composed(seed)
+        if annotation.lines:
+            words = np.any([quad_mask(line.quad, (224, 224)) for line in annotation.lines], axis=0)
+            assert not (full_masks(composition).any(axis=0) & words).any()
+
+
+def quad_mask(quad, size_wh):
+    return rasterize([np.reshape(quad, (4, 2))], size_wh)
+
+
+def test_quads_are_clockwise_and_inside():
+    found = 0
+    for seed in SEEDS:
+        _, annotation = composed(seed, size_wh=(320, 200))
+        for line in annotation.lines:
+            corners = np.reshape(line.quad, (4, 2))
+            assert (corners >= 0).all() and (corners <= (320, 200)).all()
+            right, down = corners[1] - corners[0], corners[2] - corners[1]
+            assert right[0] > abs(right[1]) and down[1] > abs(down[0])
+            assert right[0] * down[1] - right[1] * down[0] > 0 and abs(right @ down) < 1e-6 * (right @ right)
+            found += 1
+        tops = [min(line.quad[1::2]) for line in annotation.lines]
+        assert tops == sorted(tops)
+    assert found > 20
+
+
+def test_quads_enclose_the_ink():
+    """On a flat ground the changed pixels are the ink, or its plate; the quad holds the ink and hardly more."""
+    bare = plated = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        picture = compose.Image.new("RGB", (224, 224), (127, 127, 127))
+        taken = np.zeros((224, 224), bool)
+        line = lettering.draw_line(rng, picture, taken)
+        grey = np.asarray(picture.convert("L")).astype(int)
+        inside = quad_mask(line.quad, picture.size)
+        changed = np.abs(grey - 127) > 30
+        assert not (changed & ~taken).any()
+        if (changed & ~inside).sum() > 0.2 * inside.sum():
+            plated += 1
+            assert np.ptp(grey[inside]) >= 80
+            continue
+        bare += 1
+        corners = np.reshape(line.quad, (4, 2))
+        y, x = np.nonzero(changed)
+        reach = []
+        for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            along = (end - start) / np.linalg.norm(end - start)
+            reach.append((along[0] * (y + 0.5 - start[1]) - along[1] * (x + 0.5 - start[0])).min())
+        assert min(reach) > -1 and max(reach) < 4, f"seed {seed}: {line.text!r} {reach}"
+    assert bare > 15 and plated > 15
+
+
+def test_words_stand_out():
+    for seed in SEEDS:
+        image, annotation = scenes.render_scene(seed, ("openmoji",))
+        for line in annotation.lines:
+            grey = np.asarray(image.convert("L")).astype(int)[quad_mask(line.quad, (224, 224))]
+            assert np.percentile(grey, 95) - np.percentile(grey, 5) > 60, f"seed {seed}: {line.text!r}"
+
+
+def test_without_font_packages_there_is_still_lettering(monkeypatch):
+    lettering.font_files.cache_clear()
+    monkeypatch.setattr(lettering, "package_folder", lambda package: None)
+    try:
+        assert lettering.font_files() == (None,)
+        line = lettering.draw_line(
+            np.random.default_rng(0), compose.Image.new("RGB", (224, 224)), np.zeros((224, 224), bool)
+        )
+        assert line.text
+    finally:
+        lettering.font_files.cache_clear()
+
+
+def run_length_mask(segmentation):
+    height, width = segmentation["size"]
+    values = np.arange(len(segmentation["counts"])) % 2 == 1
+    return np.repeat(values, segmentation["counts"]).reshape(width, height).T
+
+
+def test_export_coco(tmp_path):
+    size_wh = (200, 160)
+    folder = scenes.export_coco(tmp_path / "out", "test", 12, ("openmoji",), size_wh)
+    instances, captions, extra = (
+        json.loads((folder / f"{name}_test.json").read_text()) for name in ("instances", "captions", "scenes")
+    )
+    assert [image["id"] for image in instances["images"]] == list(scenes.TEST[:12])
+    assert {category["id"]: category["name"] for category in instances["categories"]}[48] == scenes.CLASSES[-1]
+    assert "CC BY-SA" in instances["licenses"][0]["name"]
+    kinds = set()
+    for image, rest in zip(instances["images"], extra, strict=True):
+        picture, annotation = scenes.render_scene(image["id"], ("openmoji",), size_wh)
+        with compose.Image.open(folder / "images" / image["file_name"]) as saved:
+            assert saved.size == (image["width"], image["height"]) and saved.tobytes() == picture.tobytes()
+        here = [instance for instance in instances["annotations"] if instance["image_id"] == image["id"]]
+        for instance, thing in zip(here, annotation.objects, strict=True):
+            x, y, width, height = instance["bbox"]
+            assert (x, y, x + width, y + height) == thing.box
+            assert scenes.CLASSES[instance["category_id"] - 1] == thing.label
+            truth = rasterize(thing.rings, size_wh)
+            outline = instance["segmentation"]
+            kinds.add(type(outline))
+            mask = run_length_mask(outline) if isinstance(outline, dict) else quad_like_mask(outline, size_wh)
+            assert (mask == truth).all() and instance["area"] == truth.sum()
+        told = [caption["caption"] for caption in captions["annotations"] if caption["image_id"] == image["id"]]
+        assert tuple(told) == annotation.captions
+        ids = [instance["id"] for instance in here]
+        for saved, referral in zip(rest["referrals"], annotation.referrals, strict=True):
+            assert saved == {"phrase": referral.phrase, "annotation_ids": [ids[i] for i in referral.objects]}
+        assert [line["text"] for line in rest["lines"]] == [line.text for line in annotation.lines]
+        assert len(rest["questions"]) == len(annotation.questions) and len(rest["phrases"]) == len(here)
+    assert kinds == {list, dict}, "the scenes show both kinds of outline"
+
+
+def quad_like_mask(outlines, size_wh):
+    return rasterize([np.reshape(outline, (-1, 2)) for outline in outlines], size_wh)
