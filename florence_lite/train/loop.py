@@ -1,0 +1,199 @@
+"""The training loop: scenes in, a checkpoint folder out; stopped at any time, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset
+
+from florence_lite.checkpoint import save_checkpoint
+from florence_lite.data.collate import TEXT_CLASS, Batch, TaskCollator
+from florence_lite.data.scenes import CLASSES, TRAIN, TRAINING_STYLES, render_scene
+from florence_lite.model import FlorenceConfig, FlorenceModel
+from florence_lite.preprocess import Preprocessor
+from florence_lite.tokens.codec import Codec
+from florence_lite.tokens.tokenizer import Tokenizer
+from florence_lite.train.config import TrainConfig
+from florence_lite.train.trainer import ScratchTrainer
+
+TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
+Evaluate = Callable[[Path], dict[str, float]]  # checkpoint folder → figures
+
+
+class SceneBatches(Dataset):
+    """Batch number i of a run: always the same scenes and rows, whichever process draws it."""
+
+    def __init__(self, config: TrainConfig, collate: TaskCollator, size_wh: tuple[int, int], first: int):
+        self.config, self.collate, self.size_wh, self.first = config, collate, size_wh, first
+
+    def __len__(self) -> int:
+        return self.config.steps - self.first
+
+    def __getitem__(self, index: int) -> Batch:
+        step = self.first + index
+        start = (self.config.seed * self.config.steps + step) * self.config.batch
+        styles = self.config.styles or TRAINING_STYLES
+        pairs = [
+            render_scene(TRAIN[number % len(TRAIN)], styles=styles, size_wh=self.size_wh)
+            for number in range(start, start + self.config.batch)
+        ]
+        return self.collate(pairs, np.random.default_rng([self.config.seed, step]))
+
+
+def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
+    """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
+
+    evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged.
+    """
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(mixed_precision="bf16")
+    set_seed(config.seed)
+    tokenizer = scene_tokenizer(config, output / "checkpoint" / "tokenizer.json")
+    network = FlorenceConfig.preset(config.preset)
+    text = {**network.to_dict()["text"], "vocab_size": tokenizer.vocabulary.size}
+    network = FlorenceConfig.from_dict({**network.to_dict(), "text": text})
+
+    vocabulary = tokenizer.vocabulary
+    classes = (*CLASSES, TEXT_CLASS)
+    trainer = ScratchTrainer(FlorenceModel(network), len(classes), vocabulary.loc_first, config.dense_weight)
+    optimizer = torch.optim.AdamW(parameter_groups(trainer, config.weight_decay), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
+    trainer, optimizer = accelerator.prepare(trainer, optimizer)
+
+    state, step = output / "state", 0
+    if (state / "step.json").is_file():
+        step = json.loads((state / "step.json").read_text())["step"]
+        accelerator.load_state(str(state))
+        for _ in range(step):
+            schedule.step()
+
+    collate = TaskCollator(
+        Codec(tokenizer),
+        Preprocessor(network.image_size_wh),
+        config.tasks,
+        classes,
+        network.grid_wh,
+        network.bins,
+        network.text.positions,
+    )
+    batches = SceneBatches(config, collate, network.image_size_wh, step)
+    loader = DataLoader(batches, batch_size=None, num_workers=config.workers, prefetch_factor=4)
+
+    log, means, started = output / "log.jsonl", RunningMeans(), time.monotonic()
+    with Progress(
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    ) as progress:
+        bar = progress.add_task("", total=config.steps, completed=step)
+        for batch in loader:
+            loss, figures = trainer(batch.to(accelerator.device), coordinate_sigma(step, config))
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower learning_rate")
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(trainer.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            means.add({"loss": loss.detach(), **figures})
+            progress.update(bar, completed=step, description=f"loss {means.latest('loss'):.3f}")
+            if step % config.save_every == 0 or step == config.steps:
+                save_state(accelerator, state, step)
+                seconds = time.monotonic() - started
+                write_log(log, {"step": step, "seconds": round(seconds, 1), "losses": means.take()})
+            if step % config.evaluate_every == 0 or step == config.steps:
+                folder = output / "checkpoint"
+                save_checkpoint(accelerator.unwrap_model(trainer).folded_model(), folder, torch.float16)
+                if evaluate:
+                    write_log(log, {"step": step, "evaluation": evaluate(folder)})
+    return output / "checkpoint"
+
+
+def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
+    """The run's tokenizer, trained on the sentences of training scenes if it is not there yet."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Tokenizer.train(scene_sentences(config), config.vocabulary).save(path)
+    return Tokenizer.from_file(path)
+
+
+def scene_sentences(config: TrainConfig) -> Iterator[str]:
+    """Everything a model may have to read or write about training scenes: prompts, captions, labels, words."""
+    from florence_lite.cards import tasks
+
+    for card in tasks():
+        yield card.template.replace("{input}", "")
+    for number in range(TOKENIZER_SCENES):
+        _, truth = render_scene(TRAIN[-1 - number], styles=config.styles or TRAINING_STYLES)
+        yield from truth.captions
+        yield from (words for item in truth.objects for words in (item.label, item.phrase))
+        yield from (line.text for line in truth.lines)
+        yield from (referral.phrase for referral in truth.referrals)
+        yield from (words for pair in truth.questions for words in (pair.question, pair.answer))
+
+
+def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices decay; biases, norms and other vectors do not."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def cosine_with_warmup(step: int, config: TrainConfig) -> float:
+    """Factor of the learning rate at `step`: linear up over the warm-up, then half a cosine down to 0."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def coordinate_sigma(step: int, config: TrainConfig) -> float:
+    """Width in bins of the coordinate targets at `step`: shrinks geometrically, then stays at `sigma_end`."""
+    share = min(1.0, step / max(1.0, config.sigma_share * config.steps))
+    return config.sigma_start * (config.sigma_end / config.sigma_start) ** share
+
+
+def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Write weights, optimiser and random state beside the former state, then put the new one in its place."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    accelerator.save_state(str(partial))
+    (partial / "step.json").write_text(json.dumps({"step": step}))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def write_log(path: Path, entry: dict) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+class RunningMeans:
+    """Means of figures since they were last taken."""
+
+    def __init__(self):
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, figures: dict[str, torch.Tensor]) -> None:
+        for name, value in figures.items():
+            self.values.setdefault(name, []).append(value.item())
+
+    def latest(self, name: str) -> float:
+        return self.values[name][-1]
+
+    def take(self) -> dict[str, float]:
+        means = {name: round(sum(values) / len(values), 4) for name, values in self.values.items()}
+        self.values = {}
+        return means
