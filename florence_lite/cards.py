@@ -402,8 +402,10 @@ def _check_integer(card: Any, name: str, least: int) -> None:
 def _check_numbers(card: Any, name: str, count: int, kind: Any) -> None:
     """A tuple of `count` numbers; the lists of a TOML file become tuples."""
     value = getattr(card, name)
-    if not isinstance(value, Sequence) or len(value) != count or not all(
-        isinstance(item, kind) and _is_number(item) for item in value
+    if (
+        not isinstance(value, Sequence)
+        or len(value) != count
+        or not all(isinstance(item, kind) and _is_number(item) for item in value)
     ):
         raise ValueError(f"{type(card).__name__}.{name} is {value!r}; it must be {count} numbers")
     object.__setattr__(card, name, tuple(value))

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
+from florence_lite.model import FlorenceConfig, FlorenceModel
 
 # Our names → native names, applied in order.
 RENAMES = [

@@ -130,7 +130,9 @@ class TaskCollator:
 
 def _by_length(rows: dict) -> list[list[int]]:
     """Slots in groups of similar length: a group ends where the next slot is over half as long again as its first."""
-    lengths = {slot: max((len(p) + len(a) for p, a in filter(None, column)), default=0) for slot, column in rows.items()}
+    lengths = {
+        slot: max((len(p) + len(a) for p, a in filter(None, column)), default=0) for slot, column in rows.items()
+    }
     groups: list[list[int]] = []
     for slot in sorted((slot for slot, length in lengths.items() if length), key=lengths.get):
         if groups and lengths[slot] <= 1.5 * lengths[groups[-1][0]]:

@@ -30,7 +30,14 @@ class SelfCache:
     """
 
     def __init__(
-        self, layers: int, rows: int, heads: int, max_length: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        layers: int,
+        rows: int,
+        heads: int,
+        max_length: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         shape = (layers, rows, heads, max_length, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)

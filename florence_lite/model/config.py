@@ -35,7 +35,9 @@ class VisionConfig:
             if dim % heads or dim % groups:
                 raise ValueError(f"vision.dims entry {dim} must be divisible by its heads {heads} and groups {groups}")
         if self.window < 1 or self.mlp_ratio < 1:
-            raise ValueError(f"vision.window = {self.window} and vision.mlp_ratio = {self.mlp_ratio} must be at least 1")
+            raise ValueError(
+                f"vision.window = {self.window} and vision.mlp_ratio = {self.mlp_ratio} must be at least 1"
+            )
         if self.dims[-1] % 2:
             raise ValueError(f"vision.dims[-1] = {self.dims[-1]} must be even: half for columns, half for rows")
 
@@ -176,9 +178,7 @@ PRESETS = {
         "vision": VisionConfig(
             dims=(128, 256, 512, 1024), depths=(1, 1, 9, 1), heads=(4, 8, 16, 32), groups=(4, 8, 16, 32)
         ),
-        "text": TextConfig(
-            vocab_size=51289, d_model=768, encoder_layers=6, decoder_layers=6, heads=12, ffn_dim=3072
-        ),
+        "text": TextConfig(vocab_size=51289, d_model=768, encoder_layers=6, decoder_layers=6, heads=12, ffn_dim=3072),
     },
     "large": {
         "vision": VisionConfig(

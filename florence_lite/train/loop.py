@@ -92,7 +92,11 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
 
     log, means, started = output / "log.jsonl", RunningMeans(), time.monotonic()
     with Progress(
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
     ) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
         for batch in loader:

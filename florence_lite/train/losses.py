@@ -6,11 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from florence_lite.data.collate import IGNORED
-
 
 def neighbour_weights(bins: int, sigma: float, device: torch.device | None = None) -> Tensor:
-    """float [bins, bins]: row b is the target distribution for true bin b, a Gaussian of `sigma` bins; rows sum to 1."""
+    """float [bins, bins]: row b is the target for true bin b, a Gaussian of `sigma` bins; every row sums to 1."""
     index = torch.arange(bins, device=device, dtype=torch.float32)
     weights = torch.exp(-((index[:, None] - index[None, :]) ** 2) / (2 * sigma**2))
     return weights / weights.sum(dim=1, keepdim=True)
@@ -19,7 +17,7 @@ def neighbour_weights(bins: int, sigma: float, device: torch.device | None = Non
 def token_losses(logits: Tensor, labels: Tensor, first_location_id: int, weights: Tensor) -> Tensor:
     """Negative log-likelihood of every label, float [M].
 
-    logits: [M, V]; labels: int64 [M], none of them `IGNORED`.
+    logits: [M, V]; labels: int64 [M].
     weights: `neighbour_weights`; a coordinate label is replaced by its row, every other label is a hard target.
     """
     log_probs = logits.float().log_softmax(dim=-1)

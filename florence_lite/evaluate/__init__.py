@@ -1,0 +1,1 @@
+"""Measuring a checkpoint: figures with their protocol."""

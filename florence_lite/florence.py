@@ -1,0 +1,415 @@
+"""Class `Florence`: images and prompts in, parsed and scored results out. The one place where all parts meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from PIL import Image
+from torch import Tensor
+
+from florence_lite.cards import CheckpointCard, TaskCard, checkpoints
+from florence_lite.cards import task as task_card
+from florence_lite.checkpoint import load_checkpoint
+from florence_lite.engine import GenerationOptions, generate, score
+from florence_lite.images import load_image
+from florence_lite.model import FlorenceModel
+from florence_lite.preprocess import Preprocessor
+from florence_lite.results import Answer, Result
+from florence_lite.scoring import score_instances, score_text
+from florence_lite.tokens import Codec, Tokenizer
+
+DEFAULT_CHECKPOINT = "scenes-nano"
+IMAGES_AT_ONCE = 8  # images that go through the network together
+CAPTIONS = {"short": "<CAPTION>", "detailed": "<DETAILED_CAPTION>", "paragraph": "<MORE_DETAILED_CAPTION>"}
+DESCRIPTIONS = {"category": "<REGION_TO_CATEGORY>", "description": "<REGION_TO_DESCRIPTION>", "text": "<REGION_TO_OCR>"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A task with its input, for calls that mix tasks whose inputs differ.
+
+    task: a marker such as "<OD>" or a free sentence. text, phrases, region: what the task takes, see `Florence.run`.
+    """
+
+    task: str
+    text: str | None = None
+    phrases: Sequence[str] | None = None
+    region: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An encoded image, made by `Florence.encode` and accepted wherever an image is.
+
+    image: RGB. features: float [N, D], what the vision tower sees.
+    hidden_states: float [N, D], the encoder's output where the prompt goes to the decoder; None where it goes to the
+        encoder, which then runs once per prompt.
+    """
+
+    image: Image.Image = field(repr=False)
+    features: Tensor = field(repr=False)
+    hidden_states: Tensor | None = field(repr=False)
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.image.size
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One prompt about one scene, ready to run. order: its place among the results."""
+
+    order: int
+    scene: Scene
+    card: TaskCard
+    prompt_ids: list[int]
+    only_phrase: str
+
+
+class Florence:
+    """A network with its tokenizer and cards.
+
+    >>> florence = Florence.from_pretrained("scenes-nano")
+    >>> result = florence.run("photo.jpg", "<OD>")
+    >>> result.labels, result.scores, result.boxes_xyxy
+    """
+
+    def __init__(self, model: FlorenceModel, tokenizer: Tokenizer, card: CheckpointCard | None = None):
+        """card: image statistics and decoding defaults of the checkpoint; the usual ones without it."""
+        if tokenizer.vocabulary.bins != model.config.bins:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocabulary.bins} location tokens, the network {model.config.bins} bins"
+            )
+        if tokenizer.vocabulary.size > model.config.text.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocabulary.size} ids, the network only {model.config.text.vocab_size}"
+            )
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.card = card
+        self.codec = Codec(tokenizer)
+        statistics = {"mean": card.mean, "std": card.std} if card else {}
+        self.preprocessor = Preprocessor(model.config.image_size_wh, **statistics)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike = DEFAULT_CHECKPOINT,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> Florence:
+        """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
+
+        name: a checkpoint card's name ("scenes-nano"), a folder with `config.json`, `model.safetensors` and
+            `tokenizer.json` in transformers' native layout, or a Hub id such as "florence-community/Florence-2-base".
+
+        Raises FileNotFoundError if there is no such checkpoint and ValueError if its files do not fit together.
+        """
+        card = next((card for card in checkpoints() if card.name == str(name)), None)
+        if card and card.source == "embedded":
+            folder = card.folder
+        elif Path(name).is_dir():
+            folder = Path(name)
+        else:
+            folder = _download(card.source if card else str(name))
+        return cls(load_checkpoint(folder, dtype, device), Tokenizer.from_file(folder), card)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed_tokens.weight.device
+
+    # ---- the two general calls ----------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(self, images: Any) -> Scene | list[Scene]:
+        """Run the vision tower once, for any number of prompts later.
+
+        images: a path, PIL image or array (see `load_image`), or a list of them. Returns a Scene, or a list of them.
+        """
+        if not isinstance(images, list | tuple):
+            return self.encode([images])[0]
+        pictures = [load_image(image) for image in images]
+        scenes = []
+        for first in range(0, len(pictures), IMAGES_AT_ONCE):
+            part = pictures[first : first + IMAGES_AT_ONCE]
+            pixel_values = self.preprocessor(part).to(self.device, self.model.embed_tokens.weight.dtype)
+            features = self.model.encode_image(pixel_values)
+            hidden = [None] * len(part)
+            if self.model.config.prompt_side == "decoder":
+                hidden = self.model.encode(features)[0]
+            scenes += [Scene(*each) for each in zip(part, features, hidden, strict=True)]
+        return scenes
+
+    def run(
+        self,
+        images: Any,
+        prompts: str | Prompt | Sequence[str | Prompt],
+        *,
+        text: str | None = None,
+        phrases: Sequence[str] | None = None,
+        region: Sequence[float] | None = None,
+        **decoding: Any,
+    ) -> Result | list[Result]:
+        """Answer prompts about images.
+
+        images: an image, path, array or `Scene`, or a list of them.
+        prompts: a task marker ("<OD>"; `florence_lite.tasks()` lists them), a free sentence or a `Prompt`, or a list.
+            One image and a list of prompts: every prompt about that image. A list of images and one prompt: that prompt
+            about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
+        text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
+            phrases; (x0, y0, x1, y1) in pixels.
+        decoding: fields of `GenerationOptions` that replace the task's defaults, such as num_beams=3, max_new_tokens=64,
+            do_sample=True, seed=0.
+
+        Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that is
+        missing, superfluous or outside the image, and for images that cannot be read.
+        """
+        single = not isinstance(images, list | tuple) and (isinstance(prompts, str | Prompt))
+        image_list = list(images) if isinstance(images, list | tuple) else [images]
+        prompt_list = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
+        prompt_list = [p if isinstance(p, Prompt) else Prompt(p, text, phrases, region) for p in prompt_list]
+        if isinstance(images, list | tuple) and isinstance(prompts, str | Prompt):
+            prompt_list *= len(image_list)
+        elif not isinstance(images, list | tuple):
+            scene = images if isinstance(images, Scene) else self.encode(images)
+            image_list = [scene] * len(prompt_list)
+        if len(image_list) != len(prompt_list):
+            raise ValueError(
+                f"{len(image_list)} images and {len(prompt_list)} prompts do not pair up: give lists of equal length, "
+                "or one image or one prompt for all"
+            )
+        results = self._run_pairs(image_list, prompt_list, decoding)
+        return results[0] if single else results
+
+    # ---- one method per kind of question ------------------------------------------------------------------------------
+
+    def detect(self, images: Any, phrases: Sequence[str] | None = None, **decoding: Any) -> Result | list[Result]:
+        """Boxes of all objects, or of what `phrases` name; each phrase is asked for on its own, and one that is absent
+        brings no instance."""
+        if phrases is None:
+            return self.run(images, "<OD>", **decoding)
+        if isinstance(phrases, str) or not phrases:
+            raise ValueError(f"phrases is {phrases!r}; it must be a list with at least one phrase")
+        if isinstance(images, list | tuple):
+            return [self.detect(image, phrases, **decoding) for image in images]
+        prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in phrases]
+        return _joined(self.run(images, prompts, **decoding))
+
+    def segment(
+        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **decoding: Any
+    ) -> Result | list[Result]:
+        """Outline of what a phrase or a region names."""
+        if (phrase is None) == (region is None):
+            raise ValueError("segment needs either a phrase or a region, (x0, y0, x1, y1) in pixels")
+        if region is not None:
+            return self.run(images, "<REGION_TO_SEGMENTATION>", region=region, **decoding)
+        return self.run(images, "<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase], **decoding)
+
+    def ground(self, images: Any, caption: str, **decoding: Any) -> Result | list[Result]:
+        """Boxes of the phrases in a caption."""
+        return self.run(images, "<CAPTION_TO_PHRASE_GROUNDING>", text=caption, **decoding)
+
+    def caption(self, images: Any, detail: str = "short", **decoding: Any) -> Result | list[Result]:
+        """A caption; detail: "short", "detailed" or "paragraph"."""
+        return self.run(images, _choice("detail", detail, CAPTIONS), **decoding)
+
+    def ocr(self, images: Any, regions: bool = True, **decoding: Any) -> Result | list[Result]:
+        """The text in an image: its lines with quads, or with regions=False plain text."""
+        return self.run(images, "<OCR_WITH_REGION>" if regions else "<OCR>", **decoding)
+
+    def describe(
+        self, images: Any, region: Sequence[float] | None = None, what: str = "description", **decoding: Any
+    ) -> Result | list[Result]:
+        """What is in a region; what: "description", "category" or "text". Without a region: all objects, described."""
+        if region is None:
+            return self.run(images, "<DENSE_REGION_CAPTION>", **decoding)
+        return self.run(images, _choice("what", what, DESCRIPTIONS), region=region, **decoding)
+
+    def ask(self, images: Any, question: str, **decoding: Any) -> Result | list[Result]:
+        """A short answer to a question."""
+        return self.run(images, "<VQA>", text=question, **decoding)
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _run_pairs(self, images: list, prompts: list[Prompt], decoding: dict) -> list[Result]:
+        """Bad prompts are refused before any image is encoded where that is possible; a batch at a time after that."""
+        cards = [task_card(prompt.task) for prompt in prompts]
+        for card in {id(card): card for card in cards}.values():
+            self._options(card, prefix_length=1, decoding=decoding)
+        results: list[Result] = []
+        for first in range(0, len(images), IMAGES_AT_ONCE):
+            batch = slice(first, first + IMAGES_AT_ONCE)
+            scenes = self._scenes(images[batch])
+            requests: list[_Request] = []
+            for order, (scene, card, prompt) in enumerate(zip(scenes, cards[batch], prompts[batch], strict=True)):
+                requests += self._requests(order, scene, card, prompt)
+            answered = self._answer(requests, decoding)
+            for order in range(len(scenes)):
+                parts = [r for request, r in zip(requests, answered, strict=True) if request.order == order]
+                results.append(_joined(parts))
+        return results
+
+    def _scenes(self, images: Iterable) -> list[Scene]:
+        """Scenes of images that may be scenes already."""
+        images = list(images)
+        fresh = iter(self.encode([image for image in images if not isinstance(image, Scene)]))
+        return [image if isinstance(image, Scene) else next(fresh) for image in images]
+
+    def _requests(self, order: int, scene: Scene, card: TaskCard, prompt: Prompt) -> list[_Request]:
+        """Usually one. A network whose prompts go to the decoder is asked for one phrase at a time: all of them share
+        the encoded image."""
+        split = card.input == "phrases" and self.model.config.prompt_side == "decoder" and prompt.phrases is not None
+        groups = [[phrase] for phrase in prompt.phrases] if split and len(prompt.phrases) > 1 else [prompt.phrases]
+        requests = []
+        for phrases in groups:
+            sentence = card.prompt(prompt.text, phrases, prompt.region, scene.size_wh, self.model.config.bins)
+            single = phrases[0] if phrases is not None and len(phrases) == 1 else prompt.text
+            only_phrase = (single or "").strip() if card.input == "phrases" else ""
+            requests.append(_Request(order, scene, card, self.tokenizer.encode_prompt(sentence), only_phrase))
+        return requests
+
+    def _answer(self, requests: list[_Request], decoding: dict) -> list[Result]:
+        """One Result per request, in order."""
+        if self.model.config.prompt_side == "encoder":
+            return self._decode(requests, *self._encode_prompts(requests), decoding)
+        # Requests about one scene share its keys and values; the network takes equally many for every image of a call.
+        by_scene: dict[int, list[int]] = {}
+        for number, request in enumerate(requests):
+            by_scene.setdefault(id(request.scene), []).append(number)
+        by_count: dict[int, list[list[int]]] = {}
+        for numbers in by_scene.values():
+            by_count.setdefault(len(numbers), []).append(numbers)
+        results: dict[int, Result] = {}
+        for groups in by_count.values():
+            states = torch.stack([requests[numbers[0]].scene.hidden_states for numbers in groups])
+            order = [number for numbers in groups for number in numbers]
+            answered = self._decode([requests[number] for number in order], states, None, decoding)
+            results |= dict(zip(order, answered, strict=True))
+        return [results[number] for number in range(len(requests))]
+
+    @torch.inference_mode()
+    def _encode_prompts(self, requests: list[_Request]) -> tuple[Tensor, Tensor | None]:
+        """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
+        lengths = [len(request.prompt_ids) for request in requests]
+        pad = self.tokenizer.vocabulary.pad
+        padded = [request.prompt_ids + [pad] * (max(lengths) - len(request.prompt_ids)) for request in requests]
+        prompt_ids = torch.tensor(padded, device=self.device)
+        mask = torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
+        features = torch.stack([request.scene.features for request in requests])
+        return self.model.encode(features, prompt_ids, None if mask.all() else mask)
+
+    def _decode(self, requests: list[_Request], states: Tensor, mask: Tensor | None, decoding: dict) -> list[Result]:
+        """Generate, score and read the answers to requests whose images stand together in `states`."""
+        start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
+        on_decoder = self.model.config.prompt_side == "decoder"
+        prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
+        options = [self._options(r.card, len(p), decoding) for r, p in zip(requests, prefixes, strict=True)]
+        cross = self.model.cross_cache(states)
+        answers = generate(self.model, states, mask, prefixes, options, cross)
+        vocabulary = self.tokenizer.vocabulary
+        locations = torch.arange(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
+        scores = score(self.model, states, mask, prefixes, [a.ids for a in answers], {"locations": locations}, cross)
+        return [self._result(*each) for each in zip(requests, answers, scores, strict=True)]
+
+    def _result(self, request: _Request, generated, scores) -> Result:
+        token_logprobs = scores.token_logprobs.double().numpy()
+        size_wh, card = request.scene.size_wh, request.card
+        answer = self.codec.parse(generated.ids, card.grammar, size_wh)
+        answer = replace(answer, truncated=generated.truncated)
+        if card.scoring == "instance":
+            locations = scores.group_logprobs["locations"].double().numpy()
+            answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations))
+        if request.only_phrase:
+            answer = _with_label(answer, request.only_phrase)
+        # The forced first id says nothing about the answer.
+        whole = score_text(token_logprobs[1:]) if card.scoring == "text" else None
+        if card.scoring == "text":
+            answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
+        return Result.from_answer(
+            card.name,
+            size_wh,
+            answer,
+            score=whole,
+            token_ids=tuple(generated.ids),
+            token_logprobs=tuple(token_logprobs.tolist()),
+            image=request.scene.image,
+        )
+
+    def _options(self, card: TaskCard, prefix_length: int, decoding: dict) -> GenerationOptions:
+        """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
+        known = GenerationOptions.__dataclass_fields__
+        if unknown := sorted(set(decoding) - set(known)):
+            raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
+        values = {name: getattr(card, name) for name in ("max_new_tokens", "num_beams", "no_repeat_ngram_size")}
+        values |= self.card.decoding if self.card else {}
+        room = self.model.config.text.positions - prefix_length
+        values["max_new_tokens"] = min(values["max_new_tokens"], room)
+        vocabulary = self.tokenizer.vocabulary
+        special = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
+        return GenerationOptions(**values | special | decoding)
+
+
+def _download(repository: str) -> Path:
+    """Folder of a Hub repository's files in the local cache; the network is only asked for what is not there."""
+    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except HFValidationError:
+        names = ", ".join(card.name for card in checkpoints())
+        raise FileNotFoundError(
+            f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; embedded: {names}"
+        ) from None
+    except RepositoryNotFoundError:
+        raise FileNotFoundError(
+            f"the Hub has no repository {repository!r}, or it is private or gated: log in with `hf auth login`"
+        ) from None
+    except LocalEntryNotFoundError as error:
+        names = ", ".join(card.name for card in checkpoints())
+        raise FileNotFoundError(
+            f"checkpoint {repository!r} is not a folder here, not in the local cache, and the Hub cannot be reached; "
+            f"embedded checkpoints need no network: {names}"
+        ) from error
+
+
+def _choice(name: str, value: str, choices: dict[str, str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+    return choices[value]
+
+
+def _with_label(answer: Answer, phrase: str) -> Answer:
+    """Boxes that came without words, because one phrase was asked for, are called by that phrase."""
+    return replace(
+        answer, instances=tuple(item if item.label else replace(item, label=phrase) for item in answer.instances)
+    )
+
+
+def _joined(parts: list[Result]) -> Result:
+    """Answers to several phrases about one image as one; positions in the ids move along."""
+    if len(parts) == 1:
+        return parts[0]
+    instances, token_ids, token_logprobs = [], (), ()
+    for part in parts:
+        offset = len(token_ids)
+        for item in part.instances:
+            start, end = item.tokens
+            opening = None if item.coords_at is None else item.coords_at + offset
+            instances.append(replace(item, tokens=(start + offset, end + offset), coords_at=opening))
+        token_ids += part.token_ids
+        token_logprobs += part.token_logprobs
+    return replace(
+        parts[0],
+        text="",
+        instances=tuple(instances),
+        malformed=sum(part.malformed for part in parts),
+        truncated=any(part.truncated for part in parts),
+        token_ids=token_ids,
+        token_logprobs=token_logprobs,
+    )
