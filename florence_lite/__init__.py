@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from florence_lite.cards import CheckpointCard, TaskCard, checkpoints, register_task, tasks
     from florence_lite.display import draw
-    from florence_lite.florence import Florence
+    from florence_lite.florence import Florence, Prompt
     from florence_lite.images import load_image
     from florence_lite.results import Instance, Result
 
@@ -19,6 +19,7 @@ _HOME = {
     "CheckpointCard": "cards",
     "Florence": "florence",
     "Instance": "results",
+    "Prompt": "florence",
     "Result": "results",
     "TaskCard": "cards",
     "checkpoints": "cards",
@@ -32,6 +33,7 @@ __all__ = [
     "CheckpointCard",
     "Florence",
     "Instance",
+    "Prompt",
     "Result",
     "TaskCard",
     "checkpoints",

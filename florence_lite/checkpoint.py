@@ -1,4 +1,4 @@
-"""Checkpoint folders: `config.json`, `model.safetensors`, `tokenizer.json`, in the layout of transformers' native Florence-2.
+"""Checkpoint folders in the layout of transformers' native Florence-2: `config.json`, `model.safetensors`.
 
 What the layout has no field for (coordinate bins, side of the prompt, image size) stands in `config.json` under
 "florence_lite". Loading is strict: a tensor too many, too few or of another shape is an error that lists it.
@@ -79,8 +79,8 @@ def load_checkpoint(
 ) -> FlorenceModel:
     """The model of a checkpoint folder, in evaluation mode.
 
-    Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one and for tensors that are missing,
-    unknown or of the wrong shape; the message lists them.
+    Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one and for tensors that are
+    missing, unknown or of the wrong shape; the message lists them.
     """
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
@@ -100,14 +100,18 @@ def load_checkpoint(
 
 
 def read_config(folder: str | os.PathLike) -> FlorenceConfig:
-    """The network's sizes from `config.json` in `folder`."""
+    """The network's sizes from `config.json` in `folder`; ValueError, naming the file, where it does not tell them."""
     path = Path(folder) / "config.json"
     try:
-        return config_from_native(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no JSON file ({error})") from None
+    try:
+        return config_from_native(values)
     except KeyError as error:
         raise ValueError(f"{path} lacks the field {error}: is it the config of a Florence-2 model?") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not describe a Florence-2 model: {error}") from None
 
 
 def load_native_tensors(
@@ -119,9 +123,9 @@ def load_native_tensors(
     """
     tensors = dict(tensors)
     tensors.pop(FRAME_POSITIONS, None)
-    copies = [tensors.pop(name) for name in TIED if name in tensors]
-    if copies:
-        tensors.setdefault(EMBEDDING, copies[0])
+    copies = {name: tensors.pop(name) for name in TIED if name in tensors}
+    for copy in copies.values():
+        tensors.setdefault(EMBEDDING, copy)
     expected = {native_name(name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
     problems = [f"missing: {name}" for name in expected if name not in tensors]
     problems += [f"unknown: {name}" for name in tensors if name not in expected]
@@ -129,6 +133,11 @@ def load_native_tensors(
         f"shape of {name}: {list(tensors[name].shape)}, config says {list(shape)}"
         for name, (_, shape) in expected.items()
         if name in tensors and tensors[name].shape != shape
+    ]
+    problems += [
+        f"not tied: {name} differs from the token embeddings, which serve as output layer too"
+        for name, copy in copies.items()
+        if not torch.equal(copy, tensors[EMBEDDING])
     ]
     if problems:
         shown = "\n  ".join(problems[:20]) + (f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else "")

@@ -16,9 +16,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Resizes without keeping the aspect ratio (bicubic, antialiased), scales to 0–1, subtracts `mean`, divides by `std`.
+    """Resizes without keeping the aspect ratio (bicubic, antialiased), then normalises.
 
     size_wh: width and height in pixels that the network takes.
+    mean, std: of red, green and blue; values scaled to 0–1 lose `mean` and are divided by `std`.
     """
 
     size_wh: tuple[int, int]

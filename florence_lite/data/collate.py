@@ -36,8 +36,12 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Batch:
-    """pixel_values: float32 [B, 3, H, W]. cell_classes: int64 [B, N], class of the object under every image token of the
-    grid, 0 for background. cell_boxes: int64 [B, N, 4], bins of that object's box (0 where there is none)."""
+    """Images and the token rows about them.
+
+    pixel_values: float32 [B, 3, H, W].
+    cell_classes: int64 [B, N], class of the object under every image token of the grid, 0 for background.
+    cell_boxes: int64 [B, N, 4], bins of that object's box (0 where there is none).
+    """
 
     pixel_values: Tensor
     groups: tuple[RowGroup, ...]
@@ -54,8 +58,8 @@ class Batch:
 class TaskCollator:
     """Turns (image, annotation) pairs into a `Batch` for a decoder-side prompt: `<s> prompt </s> <s> answer </s>`.
 
-    rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images of
-        a batch get the same tasks, so that rows line up.
+    rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
+        of a batch get the same tasks, so that rows line up.
     classes: names of the image cells' classes, counted from 1.
     """
 
@@ -93,7 +97,10 @@ class TaskCollator:
         answer_ids = self.codec.serialize(drawn.answer, card.grammar, annotation.size_wh)
         length = len(prompt_ids) + len(answer_ids) + 2
         if length > self.max_length:
-            raise ValueError(f"a row of task {name} has {length} tokens; the network takes {self.max_length}")
+            raise ValueError(
+                f"a row of task {name} has {length} tokens; the network takes {self.max_length}: leave such images out, "
+                "or train a preset with more positions"
+            )
         return prompt_ids + [vocabulary.bos], answer_ids + [vocabulary.eos]
 
     def _group(self, slots: list[str], rows: dict, members: list[int]) -> RowGroup:
@@ -122,6 +129,8 @@ class TaskCollator:
             corners = np.reshape(line.quad, (4, 2))
             shapes.append((TEXT_CLASS, (corners,), (*corners.min(axis=0), *corners.max(axis=0))))
         for label, rings, box in shapes:
+            if label not in self.classes:
+                raise ValueError(f"object class {label!r} is none of the {len(self.classes)} classes of the image cells")
             inside = rasterize([np.asarray(ring) * scale for ring in rings], self.grid_wh)
             classes[inside] = 1 + self.classes.index(label)
             boxes[inside] = quantize(np.reshape(box, (2, 2)), annotation.size_wh, self.bins).reshape(4)

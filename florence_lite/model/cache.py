@@ -54,10 +54,11 @@ class SelfCache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes the former row `rows[i]` (int64 [R'], R' may be smaller than R)."""
-        if len(rows) != self.keys.shape[1]:
-            self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-            return
+        """Row i becomes the former row `rows[i]` (int64 [R'], R' may differ from R). Only the filled part is copied."""
         filled = slice(0, self.length)
-        self.keys[:, :, :, filled] = self.keys[:, rows, :, filled]
-        self.values[:, :, :, filled] = self.values[:, rows, :, filled]
+        keys, values = self.keys, self.values
+        if len(rows) != keys.shape[1]:
+            shape = (keys.shape[0], len(rows), *keys.shape[2:])
+            self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
+        self.keys[:, :, :, filled] = keys[:, rows, :, filled]
+        self.values[:, :, :, filled] = values[:, rows, :, filled]

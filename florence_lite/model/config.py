@@ -26,11 +26,19 @@ class VisionConfig:
 
     def __post_init__(self):
         stages = len(self.dims)
+        if stages < 1:
+            raise ValueError("vision.dims is empty; it needs one width per stage")
         for name in ("depths", "heads", "groups", "patch_sizes", "strides", "paddings", "prenorm"):
             if len(getattr(self, name)) != stages:
                 raise ValueError(
                     f"vision.{name} = {getattr(self, name)} needs one entry per stage; dims = {self.dims} has {stages}"
                 )
+        for name in ("dims", "heads", "groups", "patch_sizes", "strides"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"vision.{name} = {getattr(self, name)} must be at least 1 everywhere")
+        for name in ("depths", "paddings"):
+            if min(getattr(self, name)) < 0:
+                raise ValueError(f"vision.{name} = {getattr(self, name)} must not be negative")
         for dim, heads, groups in zip(self.dims, self.heads, self.groups, strict=True):
             if dim % heads or dim % groups:
                 raise ValueError(f"vision.dims entry {dim} must be divisible by its heads {heads} and groups {groups}")
@@ -64,6 +72,9 @@ class TextConfig:
     dropout: float = 0.1
 
     def __post_init__(self):
+        for name in ("d_model", "encoder_layers", "decoder_layers", "heads", "ffn_dim", "positions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"text.{name} = {getattr(self, name)} must be at least 1")
         if self.d_model % self.heads:
             raise ValueError(f"text.d_model = {self.d_model} must be divisible by text.heads = {self.heads}")
         if self.vocab_size < 4:
@@ -76,8 +87,8 @@ class FlorenceConfig:
 
     image_size_wh: side lengths in pixels to which every image is resized.
     bins: number of coordinate bins per axis.
-    prompt_side: "encoder" appends the prompt to the image tokens (Florence-2); "decoder" puts it in front of the answer,
-        so that one encoded image serves any number of prompts.
+    prompt_side: "encoder" appends the prompt to the image tokens (Florence-2); "decoder" puts it in front of the
+        answer, so that one encoded image serves any number of prompts.
     max_grid: rows of the learned column and row position tables; max_frames: length of the temporal cosine table.
     """
 
@@ -94,10 +105,20 @@ class FlorenceConfig:
             raise ValueError(f"prompt_side = {self.prompt_side!r} must be 'encoder' or 'decoder'")
         if not 2 <= self.bins <= 1000:
             raise ValueError(f"bins = {self.bins} must lie between 2 and 1000, the number of <loc_…> tokens")
+        if len(self.image_size_wh) != 2 or min(self.image_size_wh) < 1 or min(self.grid_wh) < 1:
+            raise ValueError(
+                f"image_size_wh = {self.image_size_wh} must be a width and a height of some pixels; one image token "
+                f"covers {self.vision.total_stride} pixels each way"
+            )
         if max(self.grid_wh) > self.max_grid:
             raise ValueError(
                 f"image_size_wh = {self.image_size_wh} gives a grid of {self.grid_wh} tokens; the position tables have "
                 f"{self.max_grid} entries: use images of at most {self.max_grid * self.vision.total_stride} pixels"
+            )
+        if self.image_tokens > self.text.positions:
+            raise ValueError(
+                f"image_size_wh = {self.image_size_wh} gives {self.image_tokens} image tokens, more than "
+                f"text.positions = {self.text.positions}: use smaller images or a longer table"
             )
 
     @property

@@ -1,5 +1,6 @@
-"""DaViT, the vision encoder: dual attention over windows of pixels and over channels (Ding et al., 2022, arXiv 2204.03645).
+"""DaViT, the vision encoder: dual attention over windows of pixels and over channels.
 
+Source: Ding et al., 2022, arXiv 2204.03645.
 Feature maps are kept as [B, H, W, C] throughout; a convolution sees the same memory as channels-last [B, C, H, W].
 """
 
@@ -89,7 +90,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops the residual branch of whole samples in training (Huang et al., 2016, arXiv 1603.09382)."""
+    """Stochastic depth: in training drops the residual branch of whole samples (Huang et al., 2016, arXiv 1603.09382)."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -164,7 +165,8 @@ class DaViT(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         # The rate grows linearly with depth; every dual block holds two residual branches.
-        rates = torch.linspace(0, config.drop_path, 2 * sum(config.depths)).tolist()
+        # They are numbers even where the parameters get no memory (on the meta device).
+        rates = torch.linspace(0, config.drop_path, 2 * sum(config.depths), device="cpu").tolist()
         self.stages = nn.ModuleList()
         for stage, depth in enumerate(config.depths):
             first = 2 * sum(config.depths[:stage])

@@ -127,10 +127,14 @@ class FlorenceModel(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Conv2d):
-        fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1] // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+    """Normal weights, no biases. Linear layers keep the scale of their input at any width (0.02 at the width of base).
+
+    Convolutions start small, the depthwise ones above all: they are residuals of every block, and with a larger start
+    the features grow block by block until attention and MLP no longer count.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.55 * module.in_features**-0.5)
+    if isinstance(module, nn.Embedding | nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
+from florence_lite.data.scenes import STYLES
 from florence_lite.data.targets import TARGETS
+from florence_lite.model.config import PRESETS
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,31 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch", "evaluate_every", "evaluate_scenes", "save_every", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        if not isinstance(self.output, str) or not self.output:
+            raise ValueError(f"output = {self.output!r} must be the path of a folder")
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset = {self.preset!r} must be one of {sorted(PRESETS)}")
+        least = dict.fromkeys(("steps", "batch", "evaluate_every", "evaluate_scenes", "save_every", "workers"), 1)
+        for name, value in {**least, "warmup": 0, "seed": 0, "vocabulary": 1}.items():
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < value:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be a whole number of at least {value}")
         for name in ("learning_rate", "sigma_start", "sigma_end"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be greater than 0")
-        if not 0 <= self.sigma_share <= 1:
-            raise ValueError(f"sigma_share = {self.sigma_share} must lie between 0 and 1")
-        if not self.tasks:
-            raise ValueError(f"tasks is empty; name at least one of {sorted(TARGETS)}")
+            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be a number greater than 0")
+        for name in ("weight_decay", "dense_weight"):
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be a number of at least 0")
+        if not _is_number(self.sigma_share) or not 0 <= self.sigma_share <= 1:
+            raise ValueError(f"sigma_share = {self.sigma_share!r} must lie between 0 and 1")
+        if isinstance(self.styles, str) or not set(self.styles) <= set(STYLES):
+            raise ValueError(f"styles = {self.styles!r} must be a list; choose from {', '.join(STYLES)}")
+        if not isinstance(self.tasks, Mapping) or not self.tasks:
+            raise ValueError(f"tasks = {self.tasks!r} must give at least one of {sorted(TARGETS)} its rows per image")
         for task, rate in self.tasks.items():
             if task not in TARGETS:
                 raise ValueError(f"tasks: {task!r} has no training targets; choose from {sorted(TARGETS)}")
-            if rate <= 0:
-                raise ValueError(f"tasks: the rate of {task} is {rate}; it must be greater than 0")
+            if not _is_number(rate) or rate <= 0:
+                raise ValueError(f"tasks: the rate of {task} is {rate!r}; it must be a number greater than 0")
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike) -> TrainConfig:
@@ -82,6 +95,13 @@ class TrainConfig:
             raise ValueError(f"{path}: unknown field {unknown}; known fields are {sorted(known)}")
         if missing := [f.name for f in known.values() if f.default is MISSING and f.name not in values]:
             raise ValueError(f"{path}: {missing} missing")
-        if "styles" in values:
+        if isinstance(values.get("styles"), list):
             values["styles"] = tuple(values["styles"])
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

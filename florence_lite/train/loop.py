@@ -16,6 +16,7 @@ from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
+from florence_lite.cards import tasks
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.data.collate import TEXT_CLASS, Batch, TaskCollator
 from florence_lite.data.scenes import CLASSES, TRAIN, TRAINING_STYLES, render_scene
@@ -71,13 +72,10 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
     trainer, optimizer = accelerator.prepare(trainer, optimizer)
 
-    state, step = output / "state", 0
-    if (state / "step.json").is_file():
-        step = json.loads((state / "step.json").read_text())["step"]
-        accelerator.load_state(str(state))
-        for _ in range(step):
-            schedule.step()
-
+    state = output / "state"
+    step = saved_step(state)
+    if step > config.steps:
+        raise ValueError(f"the run in {config.output!r} has made {step} steps already; steps = {config.steps} is less")
     collate = TaskCollator(
         Codec(tokenizer),
         Preprocessor(network.image_size_wh),
@@ -88,7 +86,11 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
         network.text.positions,
     )
     batches = SceneBatches(config, collate, network.image_size_wh, step)
-    loader = DataLoader(batches, batch_size=None, num_workers=config.workers, prefetch_factor=4)
+    # Starting the iterator draws a random number, once per run: before the saved random state comes back.
+    loader = iter(DataLoader(batches, batch_size=None, num_workers=config.workers, prefetch_factor=4))
+    if step:
+        accelerator.load_state(str(state))
+        schedule.last_epoch = step  # the optimiser's state holds the learning rate
 
     log, means, started = output / "log.jsonl", RunningMeans(), time.monotonic()
     with Progress(
@@ -111,15 +113,16 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
             step += 1
             means.add({"loss": loss.detach(), **figures})
             progress.update(bar, completed=step, description=f"loss {means.latest('loss'):.3f}")
-            if step % config.save_every == 0 or step == config.steps:
-                save_state(accelerator, state, step)
-                seconds = time.monotonic() - started
-                write_log(log, {"step": step, "seconds": round(seconds, 1), "losses": means.take()})
+            # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss.
             if step % config.evaluate_every == 0 or step == config.steps:
                 folder = output / "checkpoint"
                 save_checkpoint(accelerator.unwrap_model(trainer).folded_model(), folder, torch.float16)
                 if evaluate:
                     write_log(log, {"step": step, "evaluation": evaluate(folder)})
+            if step % config.save_every == 0 or step == config.steps:
+                save_state(accelerator, state, step)
+                seconds = time.monotonic() - started
+                write_log(log, {"step": step, "seconds": round(seconds, 1), "losses": means.take()})
     return output / "checkpoint"
 
 
@@ -133,8 +136,6 @@ def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
 
 def scene_sentences(config: TrainConfig) -> Iterator[str]:
     """Everything a model may have to read or write about training scenes: prompts, captions, labels, words."""
-    from florence_lite.cards import tasks
-
     for card in tasks():
         yield card.template.replace("{input}", "")
     for number in range(TOKENIZER_SCENES):
@@ -170,13 +171,31 @@ def coordinate_sigma(step: int, config: TrainConfig) -> float:
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write weights, optimiser and random state beside the former state, then put the new one in its place."""
-    partial = folder.with_name(folder.name + ".partial")
+    """Write weights, optimiser and random state beside the former state, then put the new one in its place.
+
+    Stopped at any point, it leaves a whole state for `saved_step` to find.
+    """
+    partial, former = _beside(folder, ".partial"), _beside(folder, ".former")
     shutil.rmtree(partial, ignore_errors=True)
     accelerator.save_state(str(partial))
     (partial / "step.json").write_text(json.dumps({"step": step}))
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(former, ignore_errors=True)
+    if folder.exists():
+        folder.replace(former)
     partial.replace(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the state in `folder`, 0 if there is none; brings back the state that `save_state` moved away."""
+    if not folder.exists() and _beside(folder, ".former").exists():
+        _beside(folder, ".former").replace(folder)
+    path = folder / "step.json"
+    return json.loads(path.read_text())["step"] if path.is_file() else 0
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(folder.name + ending)
 
 
 def write_log(path: Path, entry: dict) -> None:

@@ -57,10 +57,13 @@ class DenseHead(nn.Module):
         location_embeddings: [bins, D] token embeddings of the coordinates; weights: `neighbour_weights`.
         samples: object cells drawn for the box loss.
         """
-        class_loss = F.cross_entropy(self.classify(hidden).float().flatten(0, 1), cell_classes.flatten())
-        objects = cell_classes.flatten().nonzero().squeeze(1)
+        losses = F.cross_entropy(self.classify(hidden).float().flatten(0, 1), cell_classes.flatten(), reduction="none")
+        is_object = cell_classes.flatten() > 0
+        objects = is_object.nonzero().squeeze(1)
         if len(objects) == 0:
-            return class_loss, class_loss.new_zeros(())
+            return losses.mean(), losses.new_zeros(())
+        # Objects cover an eighth of the cells: in one mean over all of them their classes would hardly count.
+        class_loss = losses[is_object].mean() + (losses[~is_object].mean() if len(objects) < len(losses) else 0.0)
         chosen = objects[torch.randperm(len(objects), device=objects.device)[:samples]]
         sides = self.sides(hidden.flatten(0, 1)[chosen]).unflatten(-1, (4, -1))  # [S, 4, D]
         log_probs = (sides @ location_embeddings.T).float().log_softmax(-1)  # [S, 4, bins]

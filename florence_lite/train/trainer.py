@@ -41,10 +41,11 @@ class ScratchTrainer(nn.Module):
             locations = model.embed_tokens.weight[self.first_location_id : self.first_location_id + bins]
             dense = self.dense(states[:, 1:], batch.cell_classes, batch.cell_boxes, locations, weights)
         totals = {task: torch.cat(parts) for task, parts in sums.items()}
-        everything = torch.cat(list(totals.values()))
+        # By chance a batch may ask for no row at all: rates below 1, or nothing that the annotations tell.
+        answers = torch.cat(list(totals.values())).mean() if totals else states.new_zeros(())
         figures = {task: losses.mean().detach() for task, losses in totals.items()}
         figures |= {"dense/class": dense[0].detach(), "dense/box": dense[1].detach()}
-        return everything.mean() + self.dense_weight * (dense[0] + dense[1]), figures
+        return answers + self.dense_weight * (dense[0] + dense[1]), figures
 
     def _add_row_losses(self, sums: dict[str, list[Tensor]], group: RowGroup, cross, weights: Tensor) -> None:
         hidden = self.model.decode(group.input_ids.flatten(0, 1), cross)

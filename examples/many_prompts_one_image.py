@@ -1,0 +1,18 @@
+"""Ask many things about one image: it goes through the vision tower once, and the prompts are answered in one batch."""
+
+from pathlib import Path
+
+from florence_lite import Florence, Prompt
+
+florence = Florence.from_pretrained("scenes-nano")
+scene = florence.encode(Path(__file__).with_name("football.png"))
+
+prompts = [
+    "<CAPTION>",
+    "<MORE_DETAILED_CAPTION>",
+    "<OCR>",
+    Prompt("<VQA>", text="how many soccer balls are there?"),
+    Prompt("<REGION_TO_CATEGORY>", region=(122, 70, 168, 127)),
+]
+for result in florence.run(scene, prompts):
+    print(f"{result.task:25} {result.text}  ({result.score:.2f})")

@@ -1,0 +1,49 @@
+"""Ids that may not follow what a row has so far, as functions of plain ids, and the one place that applies them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from florence_lite.engine.options import GenerationOptions
+
+
+def second_bos(history: list[int], options: GenerationOptions) -> list[int]:
+    """The forced first id, which does not come again."""
+    banned = options.forced_bos is not None and options.ban_bos_after_forced
+    return [options.forced_bos] if banned else []
+
+
+def repeated_ngrams(history: list[int], options: GenerationOptions) -> list[int]:
+    """Ids that would complete a run of `no_repeat_ngram_size` ids which `history` already holds.
+
+    The end token is never among them (with size 1 the id before the answer, which is the end token, would ban it).
+    """
+    size = options.no_repeat_ngram_size
+    if size == 0 or len(history) < size:
+        return []
+    beginning = tuple(history[len(history) + 1 - size :])
+    runs = zip(*(history[offset:] for offset in range(size)), strict=False)
+    return [run[-1] for run in runs if run[:-1] == beginning and run[-1] != options.eos]
+
+
+CONSTRAINTS = (second_bos, repeated_ngrams)
+
+
+def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> None:
+    """Set the logits (or log-probabilities) [R, V] of banned ids to -inf, in place.
+
+    rows: (row number, history, options). A history begins with the last id of the prefix.
+    """
+    banned = [
+        (number, token)
+        for number, history, options in rows
+        for constraint in CONSTRAINTS
+        for token in constraint(history, options)
+    ]
+    if banned:
+        number, token = torch.tensor(banned, device=logits.device).unbind(1)
+        logits[number, token] = -math.inf

@@ -1,0 +1,202 @@
+"""The decoding loop: one network for a batch of searches.
+
+Every prefix has a search (greedy, sampled or beam), every search some decoder rows, and all rows of the batch go
+through the network together, one id per step. After a step the searches say which rows live on; the self-attention
+cache follows by one `reorder`, which repeats rows when beams branch and drops them when answers finish. The
+cross-attention keys and values belong to images, not to rows, and are only touched when images are finished.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from florence_lite.engine.checks import check_batch, check_length
+from florence_lite.engine.constraints import constrain
+from florence_lite.engine.options import Generated, GenerationOptions
+from florence_lite.engine.sampling import Sampler
+from florence_lite.engine.search import BeamSearch, Search, SingleSearch
+from florence_lite.model import CrossCache, FlorenceModel
+
+KEPT_SHARE_OF_IMAGES = 0.75  # Finished images are dropped once at most this share is left: dropping copies the others.
+
+
+@torch.inference_mode()
+def generate(
+    model: FlorenceModel,
+    encoder_hidden_states: Tensor,
+    encoder_mask: Tensor | None,
+    prefixes: Sequence[list[int]],
+    options: GenerationOptions | Sequence[GenerationOptions],
+    cross: CrossCache | None = None,
+) -> list[Generated]:
+    """Decode an answer behind every prefix.
+
+    encoder_hidden_states: float [B, S, D] of B images; encoder_mask: bool [B, S], False on padding, or None.
+    prefixes: n·B lists of at least one id (any lengths), the n prefixes of an image standing together. The last id
+        plays the part of the decoder start token.
+    options: for every prefix, or one for all.
+    cross: `model.cross_cache(encoder_hidden_states)`, for a caller who has it already.
+
+    Returns one `Generated` per prefix, in order. The answer to a prefix does not depend on the rest of the batch.
+    Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
+    """
+    options = [options] * len(prefixes) if isinstance(options, GenerationOptions) else list(options)
+    check_batch(len(encoder_hidden_states), prefixes, options, "options")
+    for prefix, option in zip(prefixes, options, strict=True):
+        check_length(len(prefix), option.max_new_tokens, model.config.text.positions, "max_new_tokens")
+    if not prefixes:
+        return []
+
+    searches = [start_search(prefix[-1], option) for prefix, option in zip(prefixes, options, strict=True)]
+    Decoding(model, cross or model.cross_cache(encoder_hidden_states), encoder_mask, searches).run(prefixes)
+    return [search.result for search in searches]
+
+
+def start_search(start: int, options: GenerationOptions) -> Search:
+    return BeamSearch(start, options) if options.num_beams > 1 else SingleSearch(start, options)
+
+
+class Decoding:
+    """A running batch.
+
+    Rows stand image by image, search by search, history by history. The shared cross-attention needs the same number of
+    rows for every image, so filler rows, whose content nobody reads, stand behind those of images that have fewer.
+    """
+
+    def __init__(self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None, searches: list[Search]):
+        """cross: of B images; searches: n·B, the n of an image together."""
+        self.model, self.cross, self.encoder_mask = model, cross, encoder_mask
+        images, device = cross.keys[0].shape[0], cross.keys[0].device
+        each = len(searches) // images
+        self.groups = [searches[first : first + each] for first in range(0, len(searches), each)]  # one per image
+        self.samplers = {search: Sampler(search.options) for search in searches if search.options.do_sample}
+        self.pad = searches[0].options.pad
+        self.left_padding: Tensor | None = None  # int64 [R, 1]; None if there is none
+        self.device = device
+        self.row_count = len(searches)
+        for number, search in enumerate(searches):
+            search.rows = range(number, number + 1)
+
+    @property
+    def searches(self) -> Iterator[Search]:
+        """The unfinished ones, in row order."""
+        return (search for group in self.groups for search in group)
+
+    def run(self, prefixes: Sequence[list[int]]) -> None:
+        """Work until every search has its result."""
+        order = self.arrange({search: [0] * len(search.histories) for search in self.searches})
+        if not self.groups:
+            return
+        hidden = self.read_prefixes([prefixes[number] for number in order])
+        while True:
+            order = self.arrange(self.advance(hidden))
+            if not self.groups:
+                return
+            hidden = self.read_last_ids(order)
+
+    def arrange(self, parents: dict[Search, list[int]]) -> list[int]:
+        """Drop finished searches, give the others their rows, and return the former row of every row.
+
+        parents: for each history of a search, which of the search's former rows it continues.
+        """
+        self.groups = [[search for search in group if search.result is None] for group in self.groups]
+        unfinished = [image for image, group in enumerate(self.groups) if group]
+        if not unfinished:
+            self.groups = []
+            return []
+        if len(unfinished) <= KEPT_SHARE_OF_IMAGES * len(self.groups):
+            images = torch.tensor(unfinished, device=self.device)
+            self.groups = [self.groups[image] for image in unfinished]
+            self.cross = self.cross.select(images)
+            if self.encoder_mask is not None:
+                self.encoder_mask = self.encoder_mask[images]
+
+        height = max(sum(len(search.histories) for search in group) for group in self.groups)
+        order: list[int] = []
+        for image, group in enumerate(self.groups):
+            for search in group:
+                former = search.rows
+                search.rows = range(len(order), len(order) + len(search.histories))
+                order += [former[parent] for parent in parents[search]]
+            # A filler row stays where it is if it can, which often leaves the cache untouched.
+            order += [min(row, self.row_count - 1) for row in range(len(order), (image + 1) * height)]
+        return order
+
+    def read_prefixes(self, prefixes: list[list[int]]) -> Tensor:
+        """Run the network over the prefix of every row and the forced id behind it. Returns hidden states [R, D]."""
+        inputs = [list(prefix) for prefix in prefixes]
+        for search in self.searches:
+            inputs[search.rows[0]] += search.histories[0][1:]
+        self.row_count, longest = len(inputs), max(map(len, inputs))
+        padding = [longest - len(ids) for ids in inputs]
+        input_ids = torch.tensor(
+            [[self.pad] * p + ids for p, ids in zip(padding, inputs, strict=True)], device=self.device
+        )
+        if any(padding):
+            self.left_padding = torch.tensor(padding, device=self.device)[:, None]
+        max_length = longest + max(search.options.max_new_tokens for search in self.searches)
+        self.cache = self.model.self_cache(self.row_count, max_length)
+        return self.decode(input_ids)
+
+    def read_last_ids(self, order: list[int]) -> Tensor:
+        """Let the cache follow the new order of rows and run the network over their last ids. Returns [R, D]."""
+        if order != list(range(self.row_count)):
+            index = torch.tensor(order, device=self.device)
+            self.cache.reorder(index)
+            if self.left_padding is not None:
+                self.left_padding = self.left_padding[index]
+            self.row_count = len(order)
+        ids = [self.pad] * self.row_count
+        for search in self.searches:
+            for row, history in zip(search.rows, search.histories, strict=True):
+                ids[row] = history[-1]
+        return self.decode(torch.tensor(ids, device=self.device)[:, None])
+
+    def decode(self, input_ids: Tensor) -> Tensor:
+        """input_ids: int64 [R, T]. Returns the hidden state behind the last of them, [R, D]."""
+        positions = input_mask = None
+        if self.left_padding is not None:
+            place = torch.arange(self.cache.length + input_ids.shape[1], device=self.device)
+            input_mask = place >= self.left_padding  # [R, past + T]
+            positions = place[self.cache.length :] - self.left_padding  # [R, T]
+            # Outside the table lie only padding and filler rows that outlived their answer.
+            positions = positions.clamp(0, self.model.config.text.positions - 1)
+        hidden = self.model.decode(input_ids, self.cross, self.encoder_mask, self.cache, positions, input_mask)
+        return hidden[:, -1]
+
+    def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
+        """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `arrange` needs."""
+        beams = max(search.options.num_beams for search in self.searches)
+        scores = self.model.logits(hidden).float()  # [R, V]
+        if beams > 1:
+            scores = scores.log_softmax(-1)
+        constrain(
+            scores,
+            (
+                (row, history, search.options)
+                for search in self.searches
+                for row, history in zip(search.rows, search.histories, strict=True)
+            ),
+        )
+        if beams > 1:
+            best, ids = scores.topk(min(2 * beams, scores.shape[1]))  # [R, K]
+        else:
+            best, ids = scores.max(-1, keepdim=True)  # [R, 1]
+        best, ids = best.tolist(), ids.tolist()
+        if not all(row[0] > -math.inf for row in best):
+            raise ValueError(
+                "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
+            )
+        for search, sampler in self.samplers.items():
+            if search.result is None:
+                ids[search.rows[0]] = [sampler(scores[search.rows[0]])]
+        return {
+            search: search.advance(
+                best[search.rows.start : search.rows.stop], ids[search.rows.start : search.rows.stop]
+            )
+            for search in self.searches
+        }

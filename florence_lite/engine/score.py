@@ -1,0 +1,75 @@
+"""How likely the network finds given answers: one teacher-forced pass for every way of decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from florence_lite.engine.checks import check_batch, check_length
+from florence_lite.model import CrossCache, FlorenceModel
+
+LOGITS_AT_ONCE = 2**23  # Vocabulary-wide scores held at a time: 32 MiB of float32 for each copy.
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Natural logarithms of probabilities under the network, float32 on the CPU.
+
+    token_logprobs: [T], of every id of the answer given the prefix and the ids before it.
+    group_logprobs: name → [T], of the next id being any of that group, in place of each id of the answer.
+    """
+
+    token_logprobs: Tensor
+    group_logprobs: dict[str, Tensor] = field(default_factory=dict)
+
+
+@torch.inference_mode()
+def score(
+    model: FlorenceModel,
+    encoder_hidden_states: Tensor,
+    encoder_mask: Tensor | None,
+    prefixes: Sequence[list[int]],
+    answers: Sequence[list[int]],
+    id_groups: Mapping[str, Tensor] | None = None,
+    cross: CrossCache | None = None,
+) -> list[Scores]:
+    """Probabilities of the ids of `answers`, each read behind its prefix.
+
+    encoder_hidden_states, encoder_mask, prefixes, cross: as in `generate`; the rows of an image stand together.
+    answers: one list of ids per prefix, such as `Generated.ids`; may be empty.
+    id_groups: name → int64 [n], sets of ids whose summed probability is asked for at every position.
+
+    The probabilities are those of the bare network: no forced, banned or sharpened ids.
+    Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
+    """
+    check_batch(len(encoder_hidden_states), prefixes, answers, "answers")
+    for prefix, answer in zip(prefixes, answers, strict=True):
+        check_length(len(prefix), len(answer), model.config.text.positions, "the length of the answer")
+    if not prefixes:
+        return []
+
+    device = encoder_hidden_states.device
+    inputs = [[*prefix, *answer[:-1]] for prefix, answer in zip(prefixes, answers, strict=True)]
+    longest = max(map(len, inputs))
+    # Attention is causal: padding on the right changes nothing before it, and any id may stand there.
+    input_ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in inputs], device=device)  # [R, T]
+    hidden = model.decode(input_ids, cross or model.cross_cache(encoder_hidden_states), encoder_mask)  # [R, T, D]
+    hidden = torch.cat(
+        [row[len(p) - 1 : len(p) - 1 + len(a)] for row, p, a in zip(hidden, prefixes, answers, strict=True)]
+    )  # [N, D], the states that predict the N ids of all answers
+    targets = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
+    groups = {name: ids.to(device) for name, ids in (id_groups or {}).items()}
+
+    parts: dict[str | None, list[Tensor]] = {name: [] for name in (None, *groups)}
+    chunk = max(1, LOGITS_AT_ONCE // model.config.text.vocab_size)
+    for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        logprobs = model.logits(states).float().log_softmax(-1)
+        parts[None].append(logprobs.gather(1, ids[:, None])[:, 0])
+        for name, members in groups.items():
+            parts[name].append(logprobs[:, members].logsumexp(-1))
+    lengths = [len(answer) for answer in answers]
+    split = {name: torch.cat(pieces).cpu().split(lengths) for name, pieces in parts.items()}
+    return [Scores(split[None][row], {name: split[name][row] for name in groups}) for row in range(len(answers))]

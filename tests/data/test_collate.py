@@ -1,0 +1,178 @@
+"""Annotated images as rows of tokens and cells."""
+
+import numpy as np
+import pytest
+import torch
+
+from florence_lite.cards import task, tasks
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.data.collate import IGNORED, TEXT_CLASS, TaskCollator
+from florence_lite.data.targets import target
+from florence_lite.geometry import quantize
+from florence_lite.preprocess import Preprocessor
+from florence_lite.tokens import Codec
+from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, rectangle
+from tests.tiny import noise_image
+
+CLASSES = ("cat", "dog", "door", TEXT_CLASS)
+GRID = (10, 8)
+ALL_TASKS = {card.name: 1.0 for card in tasks()}
+BARE = Annotation(SIZE)  # tells nothing but that there is nothing
+PAIRS = [(noise_image(0, SIZE), ANNOTATED), (noise_image(1, SIZE), BARE), (noise_image(2, SIZE), ANNOTATED)]
+
+
+def collator(tokenizer, rates=ALL_TASKS, **options) -> TaskCollator:
+    return TaskCollator(Codec(tokenizer), Preprocessor((64, 48)), rates, CLASSES, GRID, **options)
+
+
+@pytest.fixture
+def collate(toy_tokenizer):
+    return collator(toy_tokenizer)
+
+
+def rows(batch):
+    """(task, image, input ids, labels) of every row."""
+    for group in batch.groups:
+        for column, name in enumerate(group.tasks):
+            for image in range(len(group.labels)):
+                yield name, image, group.input_ids[image, column].tolist(), group.labels[image, column].tolist()
+
+
+def test_shapes(collate):
+    batch = collate(PAIRS, np.random.default_rng(0))
+    assert batch.pixel_values.shape == (3, 3, 48, 64)
+    assert batch.cell_classes.shape == (3, 80) and batch.cell_boxes.shape == (3, 80, 4)
+    assert sorted(name for group in batch.groups for name in group.tasks) == sorted(ALL_TASKS)
+    for group in batch.groups:
+        assert group.input_ids.shape == group.labels.shape == (3, len(group.tasks), group.labels.shape[-1])
+        assert group.input_ids.dtype == group.labels.dtype == torch.int64
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.cell_boxes, batch.cell_boxes) and len(moved.groups) == len(batch.groups)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_are_prompt_and_answer(collate, toy_tokenizer, seed):
+    """`<s> prompt </s> <s> answer </s>`: labels only on the answer, the first of them on its `<s>`; padding behind."""
+    vocabulary = toy_tokenizer.vocabulary
+    seen = set()
+    for name, image, input_ids, labels in rows(collate(PAIRS, np.random.default_rng(seed))):
+        kept = [place for place, label in enumerate(labels) if label != IGNORED]
+        if not kept:  # the annotation does not tell
+            assert image == 1 and set(input_ids) == {vocabulary.pad}
+            continue
+        first, last = kept[0], kept[-1]
+        assert kept == list(range(first, last + 1))
+        assert input_ids[0] == input_ids[first] == vocabulary.bos and input_ids[first - 1] == vocabulary.eos
+        answer = labels[first : last + 1]
+        assert answer[-1] == vocabulary.eos
+        assert input_ids[first + 1 : last + 1] == answer[:-1]  # each label is the next input
+        assert set(input_ids[last + 1 :]) <= {vocabulary.pad}
+        assert (input_ids[:first], answer[:-1]) in possible_rows(collate, name, PAIRS[image][1])
+        seen.add((name, image))
+    assert {name for name, _ in seen} == set(ALL_TASKS)
+
+
+def possible_rows(collate, name: str, annotation: Annotation):
+    """(prompt ids, answer ids) of every target that may be drawn."""
+    card, possible = task(name), []
+    for seed in range(24):
+        drawn = target(name, annotation, np.random.default_rng(seed))
+        prompt = card.prompt(**drawn.inputs(), size_wh=annotation.size_wh)
+        answer = collate.codec.serialize(drawn.answer, card.grammar, annotation.size_wh)
+        possible.append((collate.codec.tokenizer.encode_prompt(prompt), answer))
+    return possible
+
+
+def test_groups_are_of_similar_length_and_none_is_empty(collate):
+    batch = collate(PAIRS, np.random.default_rng(0))
+    longest = [
+        [
+            max(sum(i != 1 for i in ids) for ids in group.input_ids[:, column].tolist())
+            for column in range(len(group.tasks))
+        ]
+        for group in batch.groups
+    ]
+    for lengths, group in zip(longest, batch.groups, strict=True):
+        assert lengths == sorted(lengths) and lengths[-1] == group.input_ids.shape[-1]
+        assert lengths[-1] + 1 <= 1.5 * (lengths[0] + 1)
+        assert (group.labels != IGNORED).any(-1).any(0).all()
+    assert len(batch.groups) > 1
+
+
+def test_the_same_seed_makes_the_same_batch(collate):
+    one, other = (collate(PAIRS, np.random.default_rng(3)) for _ in range(2))
+    assert list(rows(one)) == list(rows(other))
+    assert list(rows(one)) != list(rows(collate(PAIRS, np.random.default_rng(4))))
+
+
+def test_rates(toy_tokenizer):
+    """Whole rates are exact; fractions come as often as they say, for all images of a batch together."""
+    collate = collator(toy_tokenizer, {"<OD>": 2.0, "<CAPTION>": 0.25, "<VQA>": 1.5})
+    counts = {name: [] for name in collate.rates}
+    for seed in range(60):
+        batch = collate(PAIRS[:1], np.random.default_rng(seed))
+        names = [name for group in batch.groups for name in group.tasks]
+        for name, count in counts.items():
+            count.append(names.count(name))
+    assert set(counts["<OD>"]) == {2} and set(counts["<CAPTION>"]) == {0, 1} and set(counts["<VQA>"]) == {1, 2}
+    assert np.mean(counts["<CAPTION>"]) == pytest.approx(0.25, abs=0.15)
+    assert np.mean(counts["<VQA>"]) == pytest.approx(1.5, abs=0.2)
+
+
+def test_nothing_to_ask(toy_tokenizer):
+    batch = collator(toy_tokenizer, {"<VQA>": 1.0})([PAIRS[1]], np.random.default_rng(0))
+    assert batch.groups == () and batch.pixel_values.shape == (1, 3, 48, 64)
+
+
+def test_pixels_are_those_of_the_preprocessor(collate):
+    batch = collate(PAIRS, np.random.default_rng(0))
+    assert torch.equal(batch.pixel_values, collate.preprocessor([image for image, _ in PAIRS]))
+
+
+# ---- cells
+
+
+def test_cells(collate, toy_tokenizer):
+    """Cells of 10 × 10 pixels: class and box of what covers their centre."""
+    batch = collate(PAIRS, np.random.default_rng(0))
+    classes = batch.cell_classes[0].reshape(8, 10)
+    expected = np.zeros((8, 10), int)
+    expected[1:4, 1:3] = 2  # centres 15 and 25 lie between 5 and 35, centre 5 does not lie inside of x = 5
+    expected[1:4, 0] = 2
+    expected[1:4, 6:9] = 2
+    expected[5:8, 2:5] = 3
+    expected[6, 3] = 0  # the hole
+    expected[5:7, 6:10] = 4
+    expected[7, 0:4] = 4  # text lies above the door
+    covered = classes.numpy()
+    covered[1:4, 0] = 2  # on the edge: either will do
+    assert covered.tolist() == expected.tolist()
+    cell_boxes = batch.cell_boxes[0].reshape(8, 10, 4)
+    for (row, column), box in {(2, 2): LEFT_DOG.box, (2, 7): RIGHT_DOG.box, (5, 2): DOOR.box}.items():
+        bins = quantize(np.reshape(box, (2, 2)), SIZE, toy_tokenizer.vocabulary.bins).ravel()
+        assert cell_boxes[row, column].tolist() == bins.tolist()
+    assert cell_boxes[5, 7].tolist() == quantize([[62, 50], [99, 68]], SIZE, 1000).ravel().tolist()
+    assert (cell_boxes[batch.cell_classes[0].reshape(8, 10) == 0] == 0).all()
+    assert not batch.cell_classes[1].any() and not batch.cell_boxes[1].any()
+
+
+def test_a_later_object_covers_an_earlier_one(toy_tokenizer):
+    above = ObjectAnnotation("cat", (10.0, 10.0, 30.0, 30.0), (rectangle(10, 10, 30, 30),))
+    annotation = Annotation(SIZE, (LEFT_DOG, above))
+    batch = collator(toy_tokenizer, {"<OD>": 1.0})([(PAIRS[0][0], annotation)], np.random.default_rng(0))
+    classes = batch.cell_classes[0].reshape(8, 10)
+    assert classes[1, 1] == classes[2, 2] == 1 and classes[3, 1] == 2
+
+
+# ---- mistakes
+
+
+def test_too_long_a_row(toy_tokenizer):
+    with pytest.raises(ValueError, match="a row of task <OD> has [0-9]+ tokens; the network takes 30: leave such"):
+        collator(toy_tokenizer, {"<OD>": 1.0}, max_length=30)(PAIRS, np.random.default_rng(0))
+
+
+def test_an_object_of_an_unknown_class(toy_tokenizer):
+    annotation = Annotation(SIZE, (ObjectAnnotation("cow", (0, 0, 9, 9), (rectangle(0, 0, 9, 9),)),))
+    with pytest.raises(ValueError, match="object class 'cow' is none of the 4 classes of the image cells"):
+        collator(toy_tokenizer)([(PAIRS[0][0], annotation)], np.random.default_rng(0))

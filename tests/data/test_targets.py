@@ -1,0 +1,157 @@
+"""The training target of every task, on an image annotated by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from florence_lite.cards import task, tasks
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.data.targets import TARGETS, Target, target
+from florence_lite.geometry import dequantize, quantize
+from florence_lite.results import Answer, Instance
+from florence_lite.tokens import Codec
+from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
+
+OBJECTS = ANNOTATED.objects
+STOP_BOX = (62.0, 50.0, 99.0, 68.0)
+MILES_BOX = (0.0, 70.0, 40.0, 80.0)  # the line leaves the image on two sides
+
+
+def boxes(*labels_and_objects) -> Answer:
+    return Answer(instances=tuple(Instance(label, box=item.box) for label, item in labels_and_objects))
+
+
+def region(label: str, box) -> Target:
+    return Target(Answer(instances=(Instance(label, box=box),)), region_px=box)
+
+
+def outline(*objects: ObjectAnnotation) -> Answer:
+    return Answer(instances=(Instance(rings=tuple(ring for item in objects for ring in item.rings)),))
+
+
+EXPECTED = {  # every target that may be drawn
+    "<CAPTION>": [Target(Answer(ANNOTATED.captions[0]))],
+    "<DETAILED_CAPTION>": [Target(Answer(ANNOTATED.captions[1]))],
+    "<MORE_DETAILED_CAPTION>": [Target(Answer(ANNOTATED.captions[2]))],
+    "<OD>": [Target(boxes(*((item.label, item) for item in OBJECTS)))],
+    "<DENSE_REGION_CAPTION>": [Target(boxes(*((item.phrase, item) for item in OBJECTS)))],
+    "<REGION_PROPOSAL>": [Target(boxes(*(("", item) for item in OBJECTS)))],
+    "<CAPTION_TO_PHRASE_GROUNDING>": [
+        Target(boxes(("door", DOOR), ("dog", LEFT_DOG), ("dog", RIGHT_DOG)), text="a door and a dog")
+    ],
+    "<OPEN_VOCABULARY_DETECTION>": [
+        Target(boxes(("", DOOR)), phrases=("the door",)),
+        Target(boxes(("", LEFT_DOG), ("", RIGHT_DOG)), phrases=("all dogs",)),
+        Target(Answer(), phrases=("the cat",)),
+        Target(boxes(*(("", item) for item in OBJECTS)), phrases=("everything",)),
+    ],
+    "<REFERRING_EXPRESSION_SEGMENTATION>": [  # not of three objects: too many points
+        Target(outline(DOOR), text="the door"),
+        Target(outline(LEFT_DOG, RIGHT_DOG), text="all dogs"),
+        Target(Answer(), text="the cat"),
+    ],
+    "<REGION_TO_SEGMENTATION>": [Target(outline(item), region_px=item.box) for item in OBJECTS],
+    "<REGION_TO_CATEGORY>": [region(item.label, item.box) for item in OBJECTS],
+    "<REGION_TO_DESCRIPTION>": [region(item.phrase, item.box) for item in OBJECTS],
+    "<REGION_TO_OCR>": [region("STOP", STOP_BOX), region("5 miles", MILES_BOX)],
+    "<OCR>": [Target(Answer("STOP 5 miles"))],
+    "<OCR_WITH_REGION>": [
+        Target(Answer(instances=tuple(Instance(line.text, quad=line.quad) for line in ANNOTATED.lines)))
+    ],
+    "<VQA>": [Target(Answer(q.answer), text=q.question) for q in ANNOTATED.questions],
+}
+
+
+def drawn(name: str, annotation: Annotation = ANNOTATED) -> list[Target]:
+    return [target(name, annotation, np.random.default_rng(seed)) for seed in range(24)]
+
+
+def test_every_task_has_a_rule():
+    assert {card.name for card in tasks()} == set(TARGETS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_targets(name):
+    """Every one of them is drawn sometime, and nothing else; answers are compared as sets of shapes."""
+    found = drawn(name)
+    assert all(item in EXPECTED[name] for item in found)
+    assert all(item in found for item in EXPECTED[name])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_same_seed_draws_the_same(name):
+    assert drawn(name) == drawn(name)
+
+
+def at_bins(answer: Answer, bins: int) -> Answer:
+    """The answer with every coordinate in the middle of its bin."""
+
+    def snap(points):
+        return dequantize(quantize(np.reshape(points, (-1, 2)), SIZE, bins), SIZE, bins)
+
+    instances = []
+    for item in answer.instances:
+        rings = tuple(tuple(map(tuple, snap(ring))) for ring in item.rings)
+        box = None if item.box is None else tuple(snap(item.box).ravel())
+        quad = None if item.quad is None else tuple(snap(item.quad).ravel())
+        instances.append(Instance(item.label, box, quad, rings))
+    return dataclasses.replace(answer, instances=tuple(instances))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_parsing_the_serialized_target_gives_it_back(toy_tokenizer, name):
+    codec, card = Codec(toy_tokenizer), task(name)
+    for item in EXPECTED[name]:
+        ids = codec.serialize(item.answer, card.grammar, SIZE)
+        parsed = codec.parse([0, *ids, 2], card.grammar, SIZE)
+        expected = at_bins(item.answer, toy_tokenizer.vocabulary.bins)
+        if card.grammar == "region_text":
+            expected = dataclasses.replace(expected, text=expected.instances[0].label)
+        assert parsed == expected
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_card_takes_the_inputs(name):
+    for item in EXPECTED[name]:
+        sentence = task(name).prompt(**item.inputs(), size_wh=SIZE)
+        assert "{" not in sentence and (not item.text or item.text in sentence)
+        assert len(item.inputs()) == (task(name).input != "none")
+
+
+def test_an_image_without_annotations():
+    """Lists are empty; what cannot be asked without a caption, an object, a line or a question is left out."""
+    told = {name for name in TARGETS if target(name, Annotation(SIZE), np.random.default_rng(0)) is not None}
+    assert told == {"<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<OCR>", "<OCR_WITH_REGION>"}
+    for name in told:
+        assert target(name, Annotation(SIZE), np.random.default_rng(0)) == Target(Answer())
+
+
+def test_partial_annotations():
+    bare = Annotation(SIZE, (ObjectAnnotation("dog", LEFT_DOG.box),), captions=("a hat",))
+    assert drawn("<DENSE_REGION_CAPTION>", bare)[0] == Target(boxes(("dog", LEFT_DOG)))  # the label stands in
+    assert drawn("<REGION_TO_DESCRIPTION>", bare)[0] is None
+    assert drawn("<REGION_TO_SEGMENTATION>", bare)[0] is None  # no outline
+    assert drawn("<DETAILED_CAPTION>", bare)[0] is None
+    assert drawn("<CAPTION_TO_PHRASE_GROUNDING>", bare)[0] == Target(Answer(), text="a hat")
+
+
+def test_outlines_are_thinned():
+    """Points nearer than 1.5 % of the shorter side, here 1.2 pixels, to the straight line go; slivers go altogether."""
+    wavy = ((5.0, 10.0), (20.0, 11.0), (35.0, 10.0), (35.0, 40.0), (20.0, 45.0), (5.0, 40.0))
+    sliver = ((10.0, 20.0), (30.0, 20.5), (30.0, 21.0))
+    item = dataclasses.replace(LEFT_DOG, rings=(wavy, sliver))
+    (drawn_target, *_) = drawn("<REGION_TO_SEGMENTATION>", Annotation(SIZE, (item,)))
+    (instance,) = drawn_target.answer.instances
+    assert instance.rings == (tuple(point for point in wavy if point != (20.0, 11.0)),)
+    only_sliver = Annotation(SIZE, (dataclasses.replace(LEFT_DOG, rings=(sliver,)),))
+    assert drawn("<REGION_TO_SEGMENTATION>", only_sliver)[0].answer == Answer()
+
+
+def test_quads_stay_as_they_are():
+    assert drawn("<OCR_WITH_REGION>")[0].answer.instances[0].quad == STOP.quad
+
+
+def test_unknown_task():
+    with pytest.raises(ValueError, match="no training targets are known for task '<COUNT>'; choose from .*<OD>"):
+        target("<COUNT>", ANNOTATED, np.random.default_rng(0))

@@ -1,0 +1,91 @@
+import sys
+
+import pytest
+import torch
+
+from florence_lite.engine import GenerationOptions, generate, score
+from tests.engine.models import lively_model, random_states
+
+PREFIXES = [[2], [0, 9, 8, 7, 2], [0, 11, 2], [2]]
+ANSWERS = [[0, 5, 6, 7, 2], [0, 2], [], [0, 40, 41, 42, 43, 44, 45, 2]]
+GROUPS = {"low": torch.arange(10, 60), "end": torch.tensor([2]), "all": torch.arange(120)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively_model()
+
+
+def test_scores_are_the_probabilities_of_the_network(model):
+    states, mask = random_states(model, 2)
+    results = score(model, states, mask, PREFIXES, ANSWERS, GROUPS)
+    for row, (prefix, answer, result) in enumerate(zip(PREFIXES, ANSWERS, results, strict=True)):
+        assert result.token_logprobs.shape == (len(answer),)
+        assert set(result.group_logprobs) == set(GROUPS)
+        image = slice(row // 2, row // 2 + 1)
+        for place, token in enumerate(answer):
+            ids = torch.tensor([prefix + answer[:place]])
+            with torch.inference_mode():
+                hidden = model.decode(ids, model.cross_cache(states[image]), mask[image])
+                probabilities = model.logits(hidden[0, -1]).softmax(-1)
+            assert result.token_logprobs[place].exp() == pytest.approx(probabilities[token].item(), abs=1e-6)
+            for name, members in GROUPS.items():
+                expected = probabilities[members].sum().item()
+                assert result.group_logprobs[name][place].exp() == pytest.approx(expected, abs=1e-6)
+
+
+def test_batch_equals_single_and_chunks_do_not_matter(model, monkeypatch):
+    states, mask = random_states(model, 2)
+    together = score(model, states, mask, PREFIXES, ANSWERS, GROUPS)
+    monkeypatch.setattr(sys.modules["florence_lite.engine.score"], "LOGITS_AT_ONCE", 1)  # one row at a time
+    cross = model.cross_cache(states)
+    for row, result in enumerate(together):
+        image = torch.tensor([row // 2])
+        (alone,) = score(
+            model, states[image], mask[image], [PREFIXES[row]], [ANSWERS[row]], GROUPS, cross.select(image)
+        )
+        torch.testing.assert_close(alone.token_logprobs, result.token_logprobs)
+        torch.testing.assert_close(alone.group_logprobs, result.group_logprobs)
+
+
+def test_vocabulary_wide_scores_are_bounded(model, monkeypatch):
+    """However long the batch, the logits of at most LOGITS_AT_ONCE entries exist at a time."""
+    states, mask = random_states(model, 1)
+    sizes = []
+    logits = model.logits
+    monkeypatch.setattr(model, "logits", lambda hidden: sizes.append(hidden.shape[0]) or logits(hidden))
+    monkeypatch.setattr(sys.modules["florence_lite.engine.score"], "LOGITS_AT_ONCE", 120 * 7)
+    score(model, states, mask, [[2]] * 5, [[0, *range(4, 20), 2]] * 5)
+    assert max(sizes) == 7 and sum(sizes) == 5 * 18
+
+
+def test_greedy_answers_score_as_the_likeliest(model):
+    states, mask = random_states(model, 1)
+    (answer,) = generate(model, states, mask, [[2]], GenerationOptions(12, forced_bos=None))
+    (greedy,) = score(model, states, mask, [[2]], [answer.ids])
+    for place in range(len(answer.ids) - answer.truncated):
+        changed = list(answer.ids)
+        changed[place] = 50 if changed[place] != 50 else 51
+        (other,) = score(model, states, mask, [[2]], [changed])
+        assert other.token_logprobs[place] < greedy.token_logprobs[place]
+
+
+def test_no_answers_at_all(model):
+    states, mask = random_states(model, 1)
+    assert score(model, states, mask, [], []) == []
+    (empty,) = score(model, states, mask, [[2]], [[]], GROUPS)
+    assert empty.token_logprobs.shape == empty.group_logprobs["low"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "prefixes, answers, message",
+    [
+        ([[2]], [[5]] * 2, "1 prefixes and 2 answers for 1 images"),
+        ([[]], [[5]], "a prefix is empty"),
+        ([[2]], [[5] * 129], "the length of the answer = 129 need 129 positions, the model has 128"),
+    ],
+)
+def test_rows_that_do_not_fit(model, prefixes, answers, message):
+    states, mask = random_states(model, 1)
+    with pytest.raises(ValueError, match=message):
+        score(model, states, mask, prefixes, answers)

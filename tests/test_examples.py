@@ -1,0 +1,107 @@
+"""The examples run as they stand, from a folder of their own, and their truth describes their images."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from florence_lite import cards
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, TextLine
+from florence_lite.data.scenes import CLASSES, STYLES, TEST
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+TRUTH = json.loads((EXAMPLES / "truth.json").read_text(encoding="utf-8"))
+NOTEBOOK = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+SCENES_MEASURED = 200  # from the first seed of the test split
+
+needs_embedded = pytest.mark.skipif(
+    all(card.source != "embedded" for card in cards.checkpoints()),
+    reason="no checkpoint is embedded in this installation",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_short(script):
+    source = (EXAMPLES / script).read_text(encoding="utf-8")
+    compile(source, script, "exec")
+    assert source.startswith('"""') and len(source.splitlines()) <= 25
+
+
+@needs_embedded
+@pytest.mark.parametrize(
+    ("script", "expected", "picture"),
+    [
+        ("detect_and_draw.py", ["drawn in detected.png"], "detected.png"),
+        ("many_prompts_one_image.py", ["<CAPTION> ", "<OCR> ", "<VQA> ", "<REGION_TO_CATEGORY> "], None),
+        ("open_vocabulary.py", ["rabbit", "the bicycle"], "phrases.png"),
+        ("new_task_at_run_time.py", ["donuts: ", "lions: "], None),
+    ],
+)
+def test_scripts_run(script, expected, picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script])
+    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))  # forgets what a script registers
+    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert all(words in out for words in expected) and not err
+    assert [path.name for path in tmp_path.iterdir()] == ([picture] if picture else [])
+
+
+def test_every_script_is_run():
+    run = next(mark for mark in test_scripts_run.pytestmark if mark.name == "parametrize")
+    assert sorted(script for script, *_ in run.args[1]) == SCRIPTS
+
+
+def test_notebook_is_one():
+    assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
+    for cell in NOTEBOOK["cells"]:
+        extra = {"execution_count", "outputs"} if cell["cell_type"] == "code" else set()
+        assert cell.keys() == {"cell_type", "id", "metadata", "source"} | extra
+        assert not cell.get("outputs"), "clear the outputs before saving"
+
+
+@needs_embedded
+def test_notebook_runs(tmp_path, monkeypatch):
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for cell in NOTEBOOK["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    assert names["result"]._repr_png_()
+
+
+@pytest.mark.parametrize("name", TRUTH)
+def test_truth_describes_its_image(name):
+    truth = TRUTH[name]
+    with Image.open(EXAMPLES / name) as image:
+        assert list(image.size) == truth["size_wh"]
+    annotation = Annotation(
+        tuple(truth["size_wh"]),
+        tuple(ObjectAnnotation(thing["label"], tuple(thing["box"])) for thing in truth["objects"]),
+        tuple(TextLine(line["text"], tuple(line["quad"])) for line in truth["lines"]),
+        (truth["caption"],),
+    )
+    width, height = annotation.size_wh
+    for thing in annotation.objects:
+        x0, y0, x1, y1 = thing.box
+        assert thing.label in CLASSES and thing.label in truth["caption"]
+        assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+    assert truth["style"] in STYLES
+    assert truth["seed"] in TEST and truth["seed"] - TEST[0] >= SCENES_MEASURED
+
+
+def test_every_image_has_its_truth_and_its_credit():
+    images = sorted(path.name for path in EXAMPLES.glob("*.png"))
+    assert sorted(TRUTH) == images
+    rows = (EXAMPLES / "README.md").read_text(encoding="utf-8").splitlines()
+    for name in images:
+        credit = "OpenMoji" if TRUTH[name]["style"] == "openmoji" else "Microsoft"
+        assert any(f"`{name}`" in row and credit in row for row in rows)

@@ -1,0 +1,183 @@
+"""The README says what is true: its files, commands, tables and Python are compared with the project or run."""
+
+import re
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+import florence_lite
+from florence_lite import Florence, Result, TaskCard, cards, cli
+from florence_lite.data.scenes import CLASSES, STYLES
+from florence_lite.data.scenes.catalogue import LICENCES
+from florence_lite.tokens.grammars import GRAMMARS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL))
+
+needs_embedded = pytest.mark.skipif(
+    all(card.source != "embedded" for card in cards.checkpoints()),
+    reason="no checkpoint is embedded in this installation",
+)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def console_lines() -> list[str]:
+    """Every command of the console blocks, those joined by && apart."""
+    return [part.strip() for block in blocks("console") for line in block.splitlines() for part in line.split("&&")]
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, its header first and without its rule."""
+    section = README.split(f"\n{heading}\n", 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return cells[:1] + cells[2:]
+
+
+OWN_COMMANDS = [line for line in console_lines() + INLINE if line.startswith("florence-lite ")]
+RUNS = [line for line in OWN_COMMANDS if line.startswith("florence-lite run ")]
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert {"examples/README.md", "LICENSE", "CHANGELOG.md"} <= set(links)
+    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
+
+
+def test_files_that_are_named_exist():
+    named = set(re.findall(r"(?:examples|tests|tasks|checkpoints)/[\w./-]*\w", README)) - {"tasks/*.toml"}
+    assert "examples/meadow.png" in named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_first_screen_holds_the_two_commands():
+    first = "\n".join(README.splitlines()[:40])
+    install = 'pip install . && florence-lite run examples/meadow.png "<OD>" --picture out.png'
+    test = 'pip install -e ".[test]" && python -m pytest'
+    assert re.findall(r"```console\n(.*)\n```", first) == [install, test]
+
+
+def test_ci_runs_the_test_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for part in console_lines()[2:4]:
+        program, *rest = part.split(maxsplit=2)
+        assert re.search(rf"^{program} {rest[0]} (--quiet )?{re.escape(rest[1])}( -q)?$", script, re.MULTILINE), part
+
+
+def test_extras_exist():
+    extras = [extra for group in re.findall(r"\.\[([\w,]+)\]", README) for extra in group.split(",")]
+    assert extras and set(extras) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_python_version():
+    assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in README
+
+
+@pytest.mark.parametrize("line", OWN_COMMANDS)
+def test_commands_parse(line):
+    _, name, *arguments = shlex.split(line)
+    command = typer.main.get_command(cli.app).commands[name]
+    values = command.make_context(name, arguments).params
+    if name == "run":
+        *images, prompt = values["images_and_prompt"]
+        assert all((ROOT / image).is_file() for image in images)
+        assert prompt in [card.name for card in cards.tasks()]
+
+
+def test_every_subcommand_is_shown():
+    assert {shlex.split(line)[1] for line in OWN_COMMANDS} == typer.main.get_command(cli.app).commands.keys()
+
+
+def test_task_table_equals_the_cards():
+    inputs = {"none": "–", "text": "`text`", "phrase": "one phrase", "phrases": "`phrases`", "region": "`region`"}
+    expected = [
+        [f"`{card.name}`", inputs[card.input], card.summary, f"`{card.method}`"] for card in florence_lite.tasks()
+    ]
+    assert rows("## Tasks")[1:] == expected
+    assert all(callable(getattr(Florence, card.method)) for card in florence_lite.tasks())
+
+
+def test_grammars_are_all_named():
+    sentence = re.search(r"The forms are (.*?)\.\n", README, re.DOTALL)[1]
+    assert sorted(re.findall(r"`(\w+)`", sentence)) == sorted(GRAMMARS)
+
+
+def test_checkpoint_table_equals_the_cards():
+    header, *body = rows("## Checkpoints")
+    metrics = [cell.strip("`") for cell in header[3:]]
+    expected = []
+    for card in cards.checkpoints():
+        figures = [f"{card.metrics[name]:.2f}" if name in card.metrics else "–" for name in metrics]
+        expected.append([f"`{card.name}`", card.licence, "{}×{}".format(*card.image_size_wh), *figures])
+    assert body == expected
+
+
+def test_artwork_table_equals_the_catalogue():
+    table = {row[0].strip("`"): row[2] for row in rows("## Training on generated scenes")[1:]}
+    assert table == {style: LICENCES[style]["name"] for style in STYLES}
+
+
+def test_limits_count_the_classes():
+    assert f"knows {len(CLASSES)} kinds of objects" in README
+
+
+def test_names_of_the_api_exist():
+    methods = [name.removesuffix("()") for name in INLINE if re.fullmatch(r"\w+\(\)", name)]
+    assert methods and [name for name in methods if not hasattr(Result, name)] == []
+
+
+def test_own_task_is_a_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))
+    [text] = blocks("toml")
+    (tmp_path / "count.toml").write_text(text, encoding="utf-8")
+    card = florence_lite.register_task(tmp_path / "count.toml")
+    assert isinstance(card, TaskCard)
+    assert card.prompt("dogs") == "how many dogs are there?"
+
+
+def test_five_lines_of_python_are_five():
+    assert len(blocks("python")[0].splitlines()) == 5
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_compiles(number):
+    compile(blocks("python")[number], f"README block {number}", "exec")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """A folder with the examples in it, as in a clone; tasks registered there are forgotten afterwards."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))
+    return tmp_path
+
+
+@needs_embedded
+def test_python_runs(workplace):
+    names: dict = {}
+    for text in blocks("python"):
+        exec(compile(text, "README", "exec"), names)
+    assert names["result"].labels
+    assert (workplace / "out.png").is_file()
+
+
+@needs_embedded
+@pytest.mark.parametrize("line", RUNS)
+def test_commands_run(line, workplace, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.app(shlex.split(line)[1:])
+    assert ended.value.code in (0, None)
+    out, err = capsys.readouterr()
+    assert out and not err
+    assert (workplace / "out.png").is_file() == ("--picture" in line)
