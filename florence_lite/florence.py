@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ class Prompt:
     region: Sequence[float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """An encoded image, made by `Florence.encode` and accepted wherever an image is.
+    """An encoded image, made by `Florence.encode` and accepted wherever an image is by the `Florence` that made it.
 
     image: RGB. features: float [N, D], what the vision tower sees.
     hidden_states: float [N, D], the encoder's output where the prompt goes to the decoder; None where it goes to the
@@ -85,11 +85,13 @@ class Florence:
         """card: image statistics and decoding defaults of the checkpoint; the usual ones without it."""
         if tokenizer.vocabulary.bins != model.config.bins:
             raise ValueError(
-                f"the tokenizer has {tokenizer.vocabulary.bins} location tokens, the network {model.config.bins} bins"
+                f"the tokenizer has {tokenizer.vocabulary.bins} location tokens, the network {model.config.bins} bins: "
+                "take both from the same checkpoint"
             )
         if tokenizer.vocabulary.size > model.config.text.vocab_size:
             raise ValueError(
-                f"the tokenizer has {tokenizer.vocabulary.size} ids, the network only {model.config.text.vocab_size}"
+                f"the tokenizer has {tokenizer.vocabulary.size} ids, the network only {model.config.text.vocab_size}: "
+                "take both from the same checkpoint"
             )
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -125,18 +127,19 @@ class Florence:
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
 
-    # ---- the two general calls ----------------------------------------------------------------------------------------
+    # ---- the two general calls ---------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def encode(self, images: Any) -> Scene | list[Scene]:
         """Run the vision tower once, for any number of prompts later.
 
-        images: a path, PIL image or array (see `load_image`), or a list of them. Returns a Scene, or a list of them.
+        images: a path, PIL image or array (see `load_image`), or a list of them; a Scene stays what it is.
+        Returns a Scene, or a list of them. Raises as `load_image` does.
         """
         if not isinstance(images, list | tuple):
             return self.encode([images])[0]
-        pictures = [load_image(image) for image in images]
-        scenes = []
+        pictures = [load_image(image) for image in images if not isinstance(image, Scene)]
+        fresh: list[Scene] = []
         for first in range(0, len(pictures), IMAGES_AT_ONCE):
             part = pictures[first : first + IMAGES_AT_ONCE]
             pixel_values = self.preprocessor(part).to(self.device, self.model.embed_tokens.weight.dtype)
@@ -144,9 +147,11 @@ class Florence:
             hidden = [None] * len(part)
             if self.model.config.prompt_side == "decoder":
                 hidden = self.model.encode(features)[0]
-            scenes += [Scene(*each) for each in zip(part, features, hidden, strict=True)]
-        return scenes
+            fresh += [Scene(*each) for each in zip(part, features, hidden, strict=True)]
+        remaining = iter(fresh)
+        return [image if isinstance(image, Scene) else next(remaining) for image in images]
 
+    @torch.inference_mode()
     def run(
         self,
         images: Any,
@@ -165,30 +170,36 @@ class Florence:
             about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
             phrases; (x0, y0, x1, y1) in pixels.
-        decoding: fields of `GenerationOptions` that replace the task's defaults, such as num_beams=3, max_new_tokens=64,
-            do_sample=True, seed=0.
+        decoding: fields of `GenerationOptions` that replace the task's defaults, such as num_beams=3,
+            max_new_tokens=64, do_sample=True, seed=0. No answer grows longer than the network's table of positions.
 
-        Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that is
-        missing, superfluous or outside the image, and for images that cannot be read.
+        Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
+        is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.
         """
-        single = not isinstance(images, list | tuple) and (isinstance(prompts, str | Prompt))
-        image_list = list(images) if isinstance(images, list | tuple) else [images]
-        prompt_list = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
-        prompt_list = [p if isinstance(p, Prompt) else Prompt(p, text, phrases, region) for p in prompt_list]
-        if isinstance(images, list | tuple) and isinstance(prompts, str | Prompt):
-            prompt_list *= len(image_list)
-        elif not isinstance(images, list | tuple):
-            scene = images if isinstance(images, Scene) else self.encode(images)
-            image_list = [scene] * len(prompt_list)
-        if len(image_list) != len(prompt_list):
+        if not isinstance(prompts, str | Prompt | list | tuple):
             raise ValueError(
-                f"{len(image_list)} images and {len(prompt_list)} prompts do not pair up: give lists of equal length, "
+                f"prompts is {prompts!r}; it must be a task marker, a sentence, a Prompt or a list of them"
+            )
+        one_image, one_prompt = not isinstance(images, list | tuple), isinstance(prompts, str | Prompt)
+        prompt_list = [prompts] if one_prompt else list(prompts)
+        if any(value is not None for value in (text, phrases, region)) and not any(
+            isinstance(prompt, str) for prompt in prompt_list
+        ):
+            raise ValueError("text, phrases and region belong to prompts given as strings; a Prompt carries its own")
+        prompt_list = [p if isinstance(p, Prompt) else Prompt(p, text, phrases, region) for p in prompt_list]
+        if not one_image and one_prompt:
+            prompt_list *= len(images)
+        if not one_image and len(images) != len(prompt_list):
+            raise ValueError(
+                f"{len(images)} images and {len(prompt_list)} prompts do not pair up: give lists of equal length, "
                 "or one image or one prompt for all"
             )
-        results = self._run_pairs(image_list, prompt_list, decoding)
-        return results[0] if single else results
+        cards = [self._card(prompt, decoding) for prompt in prompt_list]
+        image_list = [self.encode(images)] * len(prompt_list) if one_image else images
+        results = self._run_pairs(image_list, cards, prompt_list, decoding)
+        return results[0] if one_image and one_prompt else results
 
-    # ---- one method per kind of question ------------------------------------------------------------------------------
+    # ---- one method per kind of question -----------------------------------------------------------------------------
 
     def detect(self, images: Any, phrases: Sequence[str] | None = None, **decoding: Any) -> Result | list[Result]:
         """Boxes of all objects, or of what `phrases` name; each phrase is asked for on its own, and one that is absent
@@ -228,25 +239,35 @@ class Florence:
         self, images: Any, region: Sequence[float] | None = None, what: str = "description", **decoding: Any
     ) -> Result | list[Result]:
         """What is in a region; what: "description", "category" or "text". Without a region: all objects, described."""
-        if region is None:
-            return self.run(images, "<DENSE_REGION_CAPTION>", **decoding)
-        return self.run(images, _choice("what", what, DESCRIPTIONS), region=region, **decoding)
+        task = _choice("what", what, DESCRIPTIONS)
+        if region is not None:
+            return self.run(images, task, region=region, **decoding)
+        if what != "description":
+            raise ValueError(f"what is {what!r}, which needs a region, (x0, y0, x1, y1) in pixels")
+        return self.run(images, "<DENSE_REGION_CAPTION>", **decoding)
 
     def ask(self, images: Any, question: str, **decoding: Any) -> Result | list[Result]:
         """A short answer to a question."""
         return self.run(images, "<VQA>", text=question, **decoding)
 
-    # ---- inside -------------------------------------------------------------------------------------------------------
+    # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _run_pairs(self, images: list, prompts: list[Prompt], decoding: dict) -> list[Result]:
-        """Bad prompts are refused before any image is encoded where that is possible; a batch at a time after that."""
-        cards = [task_card(prompt.task) for prompt in prompts]
-        for card in {id(card): card for card in cards}.values():
-            self._options(card, prefix_length=1, decoding=decoding)
+    def _card(self, prompt: Prompt, decoding: dict) -> TaskCard:
+        """The card of a prompt's task. What can be refused before an image is encoded is refused here."""
+        card = task_card(prompt.task)
+        self._options(card, prefix_length=1, decoding=decoding)
+        if card.input != "region" or prompt.region is None:  # whether a region fits depends on its image
+            card.prompt(prompt.text, prompt.phrases, prompt.region)
+        return card
+
+    def _run_pairs(
+        self, images: Sequence, cards: list[TaskCard], prompts: list[Prompt], decoding: dict
+    ) -> list[Result]:
+        """One Result per image, card and prompt; a batch at a time."""
         results: list[Result] = []
         for first in range(0, len(images), IMAGES_AT_ONCE):
             batch = slice(first, first + IMAGES_AT_ONCE)
-            scenes = self._scenes(images[batch])
+            scenes = self.encode(images[batch])
             requests: list[_Request] = []
             for order, (scene, card, prompt) in enumerate(zip(scenes, cards[batch], prompts[batch], strict=True)):
                 requests += self._requests(order, scene, card, prompt)
@@ -255,12 +276,6 @@ class Florence:
                 parts = [r for request, r in zip(requests, answered, strict=True) if request.order == order]
                 results.append(_joined(parts))
         return results
-
-    def _scenes(self, images: Iterable) -> list[Scene]:
-        """Scenes of images that may be scenes already."""
-        images = list(images)
-        fresh = iter(self.encode([image for image in images if not isinstance(image, Scene)]))
-        return [image if isinstance(image, Scene) else next(fresh) for image in images]
 
     def _requests(self, order: int, scene: Scene, card: TaskCard, prompt: Prompt) -> list[_Request]:
         """Usually one. A network whose prompts go to the decoder is asked for one phrase at a time: all of them share
@@ -294,7 +309,6 @@ class Florence:
             results |= dict(zip(order, answered, strict=True))
         return [results[number] for number in range(len(requests))]
 
-    @torch.inference_mode()
     def _encode_prompts(self, requests: list[_Request]) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
         lengths = [len(request.prompt_ids) for request in requests]
@@ -321,16 +335,19 @@ class Florence:
     def _result(self, request: _Request, generated, scores) -> Result:
         token_logprobs = scores.token_logprobs.double().numpy()
         size_wh, card = request.scene.size_wh, request.card
-        answer = self.codec.parse(generated.ids, card.grammar, size_wh)
-        answer = replace(answer, truncated=generated.truncated)
+        # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
+        ids = generated.ids[:-1] if generated.truncated else generated.ids
+        answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
         if card.scoring == "instance":
             locations = scores.group_logprobs["locations"].double().numpy()
             answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations))
         if request.only_phrase:
             answer = _with_label(answer, request.only_phrase)
-        # The forced first id says nothing about the answer.
-        whole = score_text(token_logprobs[1:]) if card.scoring == "text" else None
+        whole = None
         if card.scoring == "text":
+            # The forced first id says nothing about the answer.
+            first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
+            whole = score_text(token_logprobs[first : len(ids)])
             answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
         return Result.from_answer(
             card.name,
@@ -349,32 +366,39 @@ class Florence:
             raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
         values = {name: getattr(card, name) for name in ("max_new_tokens", "num_beams", "no_repeat_ngram_size")}
         values |= self.card.decoding if self.card else {}
-        room = self.model.config.text.positions - prefix_length
-        values["max_new_tokens"] = min(values["max_new_tokens"], room)
         vocabulary = self.tokenizer.vocabulary
         special = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
-        return GenerationOptions(**values | special | decoding)
+        options = GenerationOptions(**values | special | decoding)
+        positions = self.model.config.text.positions
+        room = positions + 1 - prefix_length  # the last id of an answer is never read
+        if room < 1:
+            raise ValueError(
+                f"the prompt of task {card.name} has {prefix_length} tokens; the network takes {positions}: shorten it"
+            )
+        return replace(options, max_new_tokens=min(options.max_new_tokens, room))
 
 
 def _download(repository: str) -> Path:
-    """Folder of a Hub repository's files in the local cache; the network is only asked for what is not there."""
+    """Folder of a Hub repository's files in the local cache; what is not there is fetched."""
+    embedded = ", ".join(card.name for card in checkpoints() if card.source == "embedded")
+    unknown = FileNotFoundError(
+        f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; embedded: {embedded or 'none'}"
+    )
+    if "/" not in repository:
+        raise unknown
     wanted = ["config.json", "model.safetensors", "tokenizer.json"]
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except HFValidationError:
-        names = ", ".join(card.name for card in checkpoints())
-        raise FileNotFoundError(
-            f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; embedded: {names}"
-        ) from None
+        raise unknown from None
     except RepositoryNotFoundError:
         raise FileNotFoundError(
             f"the Hub has no repository {repository!r}, or it is private or gated: log in with `hf auth login`"
         ) from None
     except LocalEntryNotFoundError as error:
-        names = ", ".join(card.name for card in checkpoints())
         raise FileNotFoundError(
             f"checkpoint {repository!r} is not a folder here, not in the local cache, and the Hub cannot be reached; "
-            f"embedded checkpoints need no network: {names}"
+            f"embedded checkpoints need no network: {embedded or 'none'}"
         ) from error
 
 
@@ -400,8 +424,8 @@ def _joined(parts: list[Result]) -> Result:
         offset = len(token_ids)
         for item in part.instances:
             start, end = item.tokens
-            opening = None if item.coords_at is None else item.coords_at + offset
-            instances.append(replace(item, tokens=(start + offset, end + offset), coords_at=opening))
+            coords_at = None if item.coords_at is None else item.coords_at + offset
+            instances.append(replace(item, tokens=(start + offset, end + offset), coords_at=coords_at))
         token_ids += part.token_ids
         token_logprobs += part.token_logprobs
     return replace(

@@ -98,8 +98,8 @@ class TaskCollator:
         length = len(prompt_ids) + len(answer_ids) + 2
         if length > self.max_length:
             raise ValueError(
-                f"a row of task {name} has {length} tokens; the network takes {self.max_length}: leave such images out, "
-                "or train a preset with more positions"
+                f"a row of task {name} has {length} tokens; the network takes {self.max_length}: leave such images "
+                "out, or train a preset with more positions"
             )
         return prompt_ids + [vocabulary.bos], answer_ids + [vocabulary.eos]
 
@@ -130,7 +130,7 @@ class TaskCollator:
             shapes.append((TEXT_CLASS, (corners,), (*corners.min(axis=0), *corners.max(axis=0))))
         for label, rings, box in shapes:
             if label not in self.classes:
-                raise ValueError(f"object class {label!r} is none of the {len(self.classes)} classes of the image cells")
+                raise ValueError(f"class {label!r} is none of the {len(self.classes)} classes of the image cells")
             inside = rasterize([np.asarray(ring) * scale for ring in rings], self.grid_wh)
             classes[inside] = 1 + self.classes.index(label)
             boxes[inside] = quantize(np.reshape(box, (2, 2)), annotation.size_wh, self.bins).reshape(4)

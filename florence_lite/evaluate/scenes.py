@@ -95,7 +95,10 @@ def match_boxes(result: Result, truth: Annotation) -> list[tuple[float, bool]]:
 
 
 def average_precision(matches: Iterable[tuple[float, bool]], true: int) -> float:
-    """Area under the interpolated precision-recall curve of (score, right) pairs; `true` is the number of true boxes."""
+    """Area under the interpolated precision-recall curve of (score, right) pairs.
+
+    true: number of true boxes.
+    """
     right = np.array([ok for _, ok in sorted(matches, key=lambda match: -match[0])], dtype=float)
     if not len(right) or not true:
         return 0.0

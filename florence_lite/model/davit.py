@@ -90,7 +90,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training drops the residual branch of whole samples (Huang et al., 2016, arXiv 1603.09382)."""
+    """Stochastic depth: training drops the residual branch of whole samples (Huang et al., 2016, arXiv 1603.09382)."""
 
     def __init__(self, rate: float):
         super().__init__()

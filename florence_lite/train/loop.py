@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
@@ -99,6 +100,7 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
+        console=Console(stderr=True),
     ) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
         for batch in loader:

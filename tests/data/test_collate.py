@@ -174,5 +174,5 @@ def test_too_long_a_row(toy_tokenizer):
 
 def test_an_object_of_an_unknown_class(toy_tokenizer):
     annotation = Annotation(SIZE, (ObjectAnnotation("cow", (0, 0, 9, 9), (rectangle(0, 0, 9, 9),)),))
-    with pytest.raises(ValueError, match="object class 'cow' is none of the 4 classes of the image cells"):
+    with pytest.raises(ValueError, match="class 'cow' is none of the 4 classes of the image cells"):
         collator(toy_tokenizer)([(PAIRS[0][0], annotation)], np.random.default_rng(0))

@@ -27,8 +27,9 @@ def native_pair(config: FlorenceConfig = TINY, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         # The default initialisation is nearly constant; livelier weights make disagreement visible.
+        scale = 0.3 * config.text.d_model**-0.5
         for parameter in native.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
     ours = FlorenceModel(config).eval()
     load_native_tensors(ours, native.state_dict(), source="native")
     return ours, native

@@ -1,0 +1,595 @@
+"""Class `Florence` on tiny random networks: whatever the answers are, they must be the same by every way of asking."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from PIL import Image
+
+import florence_lite.florence as florence_module
+from florence_lite.cards import CheckpointCard, TaskCard, task, tasks
+from florence_lite.checkpoint import save_checkpoint
+from florence_lite.engine import Generated
+from florence_lite.florence import Florence, Prompt
+from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig
+from florence_lite.scoring import LOWEST
+from florence_lite.tokens import Tokenizer
+from tests.tiny import POSITIONS, SIDES, noise_image, tiny_config, tiny_florence
+from tests.tokens.spelling import CLOSE, OPEN, spell
+
+MIXED = [  # prompts of many lengths and every grammar
+    Prompt("<OD>"),
+    Prompt("<CAPTION>"),
+    Prompt("<VQA>", text="what colour is the door?"),
+    Prompt("<REGION_TO_CATEGORY>", region=(3, 4, 30, 40)),
+    Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["traffic light", "dog"]),
+    Prompt("<OCR_WITH_REGION>"),
+    Prompt("<REFERRING_EXPRESSION_SEGMENTATION>", text="a cat"),
+    Prompt("<REGION_PROPOSAL>"),
+    Prompt("is there a wheel"),
+]
+REGION = (3.0, 4.0, 30.0, 40.0)
+
+
+@pytest.fixture(scope="module", params=SIDES)
+def florence(request, toy_tokenizer):
+    return tiny_florence(toy_tokenizer, request.param)
+
+
+@pytest.fixture(scope="module")
+def answered(florence):
+    """Every mixed prompt about three images, asked one by one: (image, prompt, result)."""
+    images = [noise_image(seed, size) for seed, size in enumerate([(90, 70), (64, 48), (33, 120)])]
+    return [(image, prompt, florence.run(image, prompt)) for image in images for prompt in MIXED]
+
+
+@pytest.fixture
+def sentences(florence, monkeypatch):
+    """The prompts that reach the tokenizer, as they come."""
+    sent = []
+    encode = florence.tokenizer.encode_prompt
+    monkeypatch.setattr(florence.tokenizer, "encode_prompt", lambda text: sent.append(text) or encode(text))
+    return sent
+
+
+@pytest.fixture
+def looks(florence):
+    """Batch sizes of the vision tower's calls."""
+    sizes = []
+    hook = florence.model.vision.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    yield sizes
+    hook.remove()
+
+
+def script(monkeypatch, *answers: list[int], truncated: bool = False):
+    """Let the decoder write these ids, one answer per prefix of each call."""
+    monkeypatch.setattr(
+        florence_module, "generate", lambda *_: [Generated([0, *answer, 2], truncated) for answer in answers]
+    )
+
+
+def same(one, other):
+    """Assert that two results say the same: ids exactly, probabilities within the noise of float32."""
+    assert (one.task, one.size_wh, one.text, one.labels) == (other.task, other.size_wh, other.text, other.labels)
+    assert one.token_ids == other.token_ids
+    assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-5)
+    assert one.scores == [None if s is None else pytest.approx(s, abs=1e-5) for s in other.scores]
+    assert [(i.bounds, i.rings, i.tokens, i.coords_at) for i in one.instances] == [
+        (i.bounds, i.rings, i.tokens, i.coords_at) for i in other.instances
+    ]
+    assert (one.malformed, one.truncated) == (other.malformed, other.truncated)
+
+
+# ---- the same answers by every way of asking
+
+
+def test_answers_differ_enough_to_compare(answered):
+    """Else every comparison below would hold by itself."""
+    assert len({result.token_ids for _, _, result in answered}) >= 8
+    assert len({len(result.token_ids) for _, _, result in answered}) >= 5
+    assert any(result.instances for _, _, result in answered)
+
+
+def test_batch_equals_single(florence, answered, monkeypatch):
+    images, prompts, expected = zip(*answered, strict=True)
+    monkeypatch.setattr(florence_module, "IMAGES_AT_ONCE", 12)  # parts of 12, 12 and 3 pairs
+    for got, single in zip(florence.run(list(images), list(prompts)), expected, strict=True):
+        same(got, single)
+
+
+def test_order_of_a_batch_is_kept(florence, answered):
+    images, prompts, expected = zip(*reversed(answered[:7]), strict=True)
+    for got, single in zip(florence.run(images, prompts), expected, strict=True):
+        same(got, single)
+
+
+def test_beams_in_a_batch_equal_single_ones(florence):
+    image = noise_image(5)
+    prompts = ["<OD>", "<CAPTION>"]
+    for prompt, got in zip(prompts, florence.run(image, prompts, num_beams=3), strict=True):
+        same(got, florence.run(image, prompt, num_beams=3))
+
+
+def test_forms_of_images_and_prompts(florence):
+    image, other = noise_image(0), noise_image(1)
+    single = florence.run(image, "<OD>")
+    assert florence.run(image, ["<OD>"]) == [single]
+    same(florence.run([image], "<OD>")[0], single)
+    same(florence.run((other, image), ("<CAPTION>", Prompt("<OD>")))[1], single)
+    assert [r.task for r in florence.run(image, ["<OD>", "<CAPTION>"])] == ["<OD>", "<CAPTION>"]
+    assert [r.size_wh for r in florence.run([image, other.resize((50, 40))], "<OD>")] == [(90, 70), (50, 40)]
+    assert florence.run([], "<OD>") == [] and florence.run(image, []) == [] and florence.run([], []) == []
+
+
+def test_kinds_of_images(florence, tmp_path):
+    image = noise_image(0)
+    image.save(tmp_path / "photo.png")
+    expected = florence.run(image, "<OD>")
+    for source in (tmp_path / "photo.png", str(tmp_path / "photo.png"), np.asarray(image), florence.encode(image)):
+        assert florence.run(source, "<OD>") == expected
+    assert expected.image.size == (90, 70)
+
+
+def test_scenes_may_stand_among_images(florence):
+    images = [noise_image(seed) for seed in range(3)]
+    scene = florence.encode(images[1])
+    assert florence.encode(scene) is scene
+    assert florence.encode([scene, images[0]])[0] is scene
+    mixed = florence.run([images[0], scene, images[2]], "<OCR_WITH_REGION>")
+    for got, single in zip(mixed, florence.run(images, "<OCR_WITH_REGION>"), strict=True):
+        same(got, single)
+
+
+def test_scene(florence):
+    scene = florence.encode(noise_image(0))
+    config = florence.model.config
+    assert scene.size_wh == (90, 70)
+    assert scene.features.shape == (config.image_tokens, config.text.d_model)
+    assert (scene.hidden_states is None) == (config.prompt_side == "encoder")
+    assert scene == scene and scene != florence.encode(noise_image(0))  # by identity, as tensors have no equality
+
+
+def test_an_image_is_encoded_once(florence, looks):
+    image = noise_image(0)
+    florence.run(image, MIXED)
+    florence.detect(image, phrases=["dog", "cat", "door"])
+    assert looks == [1, 1]
+    scene = florence.encode(image)
+    florence.run(scene, MIXED)
+    florence.detect(scene)
+    assert looks == [1, 1, 1]
+    florence.run([image, noise_image(1)], ["<OD>", "<CAPTION>"])
+    assert looks == [1, 1, 1, 2]
+
+
+# ---- prompts
+
+
+def test_phrases(florence, sentences):
+    """Each phrase is a prompt of its own where prompts go to the decoder, one joined prompt else."""
+    image = noise_image(0)
+    together = florence.run(image, "<OPEN_VOCABULARY_DETECTION>", phrases=["traffic light", "dog"])
+    if florence.model.config.prompt_side == "encoder":
+        assert sentences == ["Locate traffic light<and>dog in the image."]
+        return
+    assert sentences == ["Locate traffic light in the image.", "Locate dog in the image."]
+    parts = [florence.run(image, "<OPEN_VOCABULARY_DETECTION>", phrases=[p]) for p in ("traffic light", "dog")]
+    assert together.token_ids == parts[0].token_ids + parts[1].token_ids
+    assert together.labels == parts[0].labels + parts[1].labels
+    assert together.malformed == parts[0].malformed + parts[1].malformed
+    assert together.truncated == (parts[0].truncated or parts[1].truncated)
+
+
+CALLS = [  # method, its arguments, the prompts it must ask
+    ("detect", {}, [Prompt("<OD>")]),
+    ("detect", {"phrases": ["dog"]}, [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["dog"])]),
+    (
+        "detect",
+        {"phrases": ("dog", "red car")},
+        [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in ("dog", "red car")],
+    ),
+    ("segment", {"phrase": "dog"}, [Prompt("<REFERRING_EXPRESSION_SEGMENTATION>", phrases=["dog"])]),
+    ("segment", {"region": REGION}, [Prompt("<REGION_TO_SEGMENTATION>", region=REGION)]),
+    ("ground", {"caption": "a dog"}, [Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text="a dog")]),
+    ("caption", {}, [Prompt("<CAPTION>")]),
+    ("caption", {"detail": "short"}, [Prompt("<CAPTION>")]),
+    ("caption", {"detail": "detailed"}, [Prompt("<DETAILED_CAPTION>")]),
+    ("caption", {"detail": "paragraph"}, [Prompt("<MORE_DETAILED_CAPTION>")]),
+    ("ocr", {}, [Prompt("<OCR_WITH_REGION>")]),
+    ("ocr", {"regions": False}, [Prompt("<OCR>")]),
+    ("describe", {}, [Prompt("<DENSE_REGION_CAPTION>")]),
+    ("describe", {"region": REGION}, [Prompt("<REGION_TO_DESCRIPTION>", region=REGION)]),
+    ("describe", {"region": REGION, "what": "category"}, [Prompt("<REGION_TO_CATEGORY>", region=REGION)]),
+    ("describe", {"region": REGION, "what": "text"}, [Prompt("<REGION_TO_OCR>", region=REGION)]),
+    ("ask", {"question": "is it red?"}, [Prompt("<VQA>", text="is it red?")]),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "prompts"), CALLS)
+def test_methods(florence, sentences, method, arguments, prompts):
+    images = [noise_image(0), noise_image(1)]
+    result = getattr(florence, method)(images[0], **arguments, max_new_tokens=5)
+    asked = [task(p.task).prompt(p.text, p.phrases, p.region, images[0].size) for p in prompts]
+    assert sentences == asked
+    assert result.task == prompts[0].task
+    assert len(result.token_ids) <= 5 * len(prompts)
+    both = getattr(florence, method)(images, **arguments, max_new_tokens=5)
+    assert [r.task for r in both] == [result.task] * 2
+    same(both[0], result)
+
+
+def test_the_card_of_a_task_names_a_method():
+    assert all(callable(getattr(Florence, card.method)) for card in tasks())
+
+
+def test_free_prompts(florence, sentences):
+    result = florence.run(noise_image(0), "What is odd here?", max_new_tokens=6)
+    assert (result.task, sentences) == ("What is odd here?", ["What is odd here?"])
+    assert not result.instances and 0 < result.score < 1
+
+
+def test_shared_input_goes_to_every_string(florence, sentences):
+    image = noise_image(0)
+    florence.run(image, ["<REGION_TO_OCR>", "<REGION_TO_CATEGORY>", Prompt("<OD>")], region=REGION, max_new_tokens=3)
+    assert sentences == [
+        task(name).prompt(region_px=REGION, size_wh=image.size) for name in ("<REGION_TO_OCR>", "<REGION_TO_CATEGORY>")
+    ] + [task("<OD>").template]
+
+
+def golden_florence(folder) -> Florence:
+    """The real tokenizer on a network of the same vocabulary."""
+    tokenizer = Tokenizer.from_file(folder)
+    text = TextConfig(
+        vocab_size=tokenizer.vocabulary.size,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        heads=1,
+        ffn_dim=8,
+        positions=POSITIONS,
+    )
+    torch.manual_seed(0)
+    return Florence(FlorenceModel(tiny_config("encoder", text=text)), tokenizer)
+
+
+@pytest.mark.parametrize("folder", ["florence-2-large", "florence-2-base-ft-tuned"])
+def test_golden_prompt_ids(shared_data, monkeypatch, folder):
+    florence = golden_florence(shared_data / folder)
+    seen = []
+    encode = florence.model.encode
+    monkeypatch.setattr(
+        florence.model, "encode", lambda f, ids, mask: seen.extend(ids.tolist()) or encode(f, ids, mask)
+    )
+    golden = json.loads((shared_data / "florence2_golden.json").read_text())["prompt_ids"]
+    image = florence.encode(noise_image(0))
+    for prompt, expected in golden.items():
+        marker, text = prompt.split(">", 1)
+        florence.run(image, marker + ">", text=text or None, max_new_tokens=2)
+        assert seen.pop() == expected, prompt
+    assert not seen
+
+
+# ---- mistakes
+
+IMAGE = noise_image(0)
+MISTAKES = [
+    ({"prompts": "<OD>", "max_tokens": 5}, r"unknown decoding option \['max_tokens'\].*max_new_tokens"),
+    ({"prompts": "<OD>", "num_beams": 0}, "num_beams = 0 must be a whole number of at least 1"),
+    ({"prompts": "<OD>", "max_new_tokens": "5"}, "max_new_tokens = '5' must be a whole number"),
+    ({"prompts": "<OBJECTS>"}, "unknown task '<OBJECTS>'.*<OD>"),
+    ({"prompts": "od"}, "unknown task 'od'; did you mean '<OD>'"),
+    ({"prompts": "<OD>car"}, "<OD> goes alone"),
+    ({"prompts": ""}, "a task is a marker or a sentence, not ''"),
+    ({"prompts": None}, "prompts is None; it must be a task marker"),
+    ({"prompts": [3]}, "a task is a marker or a sentence, not 3"),
+    ({"prompts": "<VQA>"}, 'task <VQA> needs text="…", but nothing was given'),
+    ({"prompts": "<REGION_TO_OCR>"}, "task <REGION_TO_OCR> needs region=.* in pixels, but nothing was given"),
+    ({"prompts": "<OD>", "text": "dog"}, "task <OD> takes no input, but text was given"),
+    ({"prompts": "<OD>", "region": REGION}, "task <OD> takes no input, but region was given"),
+    ({"prompts": "<OPEN_VOCABULARY_DETECTION>", "phrases": "dog"}, "phrases is 'dog'; it must be a list of strings"),
+    ({"prompts": "<OPEN_VOCABULARY_DETECTION>", "phrases": []}, "phrases is empty"),
+    ({"prompts": "<OPEN_VOCABULARY_DETECTION>", "phrases": ["dog", " "]}, r"phrases\[1\] is ' '"),
+    ({"prompts": Prompt("<OD>"), "text": "dog"}, "text, phrases and region belong to prompts given as strings"),
+    ({"prompts": ["<OD>", Prompt("<VQA>")]}, "task <VQA> needs text"),
+    ({"images": [IMAGE] * 2, "prompts": ["<OD>"] * 3}, "2 images and 3 prompts do not pair up"),
+    ({"images": [IMAGE], "prompts": ["<OD>"] * 2}, "1 images and 2 prompts do not pair up"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_told_before_an_image_is_encoded(florence, looks, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        florence.run(**{"images": IMAGE} | arguments)
+    assert not looks
+
+
+@pytest.mark.parametrize("region", [(-1, 0, 5, 5), (0, 0, 91, 5), (5, 5, 5, 9), (9, 9, 2, 2), (0, 0, 5)])
+def test_region_outside(florence, region):
+    with pytest.raises(ValueError, match="task <REGION_TO_OCR>.*region"):
+        florence.run(IMAGE, "<REGION_TO_OCR>", region=region)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("detect", {"phrases": "dog"}, "phrases is 'dog'; it must be a list"),
+        ("detect", {"phrases": []}, r"phrases is \[\]; it must be a list with at least one"),
+        ("segment", {}, "segment needs either a phrase or a region"),
+        ("segment", {"phrase": "dog", "region": REGION}, "segment needs either a phrase or a region"),
+        ("caption", {"detail": "long"}, "detail is 'long'; choose one of short, detailed, paragraph"),
+        ("describe", {"region": REGION, "what": "name"}, "what is 'name'; choose one of category, description, text"),
+        ("describe", {"what": "text"}, "what is 'text', which needs a region"),
+        ("ask", {"question": " "}, "task <VQA>: text is ' '"),
+    ],
+)
+def test_mistakes_of_methods(florence, method, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(florence, method)(IMAGE, **arguments)
+
+
+def test_bad_images(florence, tmp_path):
+    letter = tmp_path / "letter.jpg"
+    letter.write_text("Dear Sir or Madam")
+    for images in (letter, [IMAGE, letter]):
+        with pytest.raises(ValueError, match="letter.jpg holds no image"):
+            florence.run(images, "<OD>")
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg does not exist"):
+        florence.run(tmp_path / "nowhere.jpg", "<OD>")
+    with pytest.raises(ValueError, match="not NoneType"):
+        florence.encode(None)
+
+
+# ---- results
+
+
+def test_token_logprobs_are_the_networks(florence, answered):
+    """Recomputed one image at a time, without cache and without padding."""
+    model, config = florence.model, florence.model.config
+    for image, prompt, result in answered:
+        if len(prompt.phrases or ()) > 1 and config.prompt_side == "decoder":
+            continue  # several answers in a row
+        card = task(prompt.task)
+        sentence = card.prompt(prompt.text, prompt.phrases, prompt.region, image.size)
+        prompt_ids = florence.tokenizer.encode_prompt(sentence)
+        with torch.inference_mode():
+            features = model.encode_image(florence.preprocessor([image]))
+            on_decoder = config.prompt_side == "decoder"
+            states, _ = model.encode(features, None if on_decoder else torch.tensor([prompt_ids]))
+            prefix = prompt_ids if on_decoder else [2]
+            ids = torch.tensor([[*prefix, *result.token_ids[:-1]]])
+            logprobs = model.logits(model.decode(ids, model.cross_cache(states))).log_softmax(-1)[0, len(prefix) - 1 :]
+        expected = logprobs[torch.arange(len(result.token_ids)), list(result.token_ids)]
+        assert result.token_logprobs == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_results_are_whole(answered):
+    for image, prompt, result in answered:
+        assert result.size_wh == image.size and result.image.size == image.size
+        assert len(result.token_ids) == len(result.token_logprobs)
+        assert result.token_ids[0] == 0 and result.token_ids[-1] == 2
+        assert all(score is None or 0 < score < 1 for score in [*result.scores, result.score])
+        json.dumps(result.to_dict(), allow_nan=False)
+        scoring = task(prompt.task).scoring
+        assert (result.score is not None) == (scoring == "text")
+        assert all(score is not None for score in result.scores)
+
+
+def test_instances_know_their_ids(florence, answered):
+    for image, prompt, result in answered:
+        for instance in result.instances:
+            start, end = instance.tokens
+            own = florence.codec.parse([*result.token_ids[start:end], 2], task(prompt.task).grammar, image.size)
+            assert [i.outlines for i in own.instances] == [instance.outlines]
+            assert not own.malformed or start < instance.coords_at
+            if instance.coords_at is not None:
+                opening = result.token_ids[instance.coords_at]
+                assert florence.tokenizer.vocabulary.is_loc(opening)
+                label = florence.tokenizer.decode(result.token_ids[start : instance.coords_at])
+                assert not label or label == instance.label
+
+
+def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
+    """Boxes without words get the phrase that was asked for; positions count through all ids."""
+    answers = [
+        spell(toy_tokenizer, (1, 2, 3, 4), "hat", (5, 6, 7, 8)),
+        [],
+        spell(toy_tokenizer, OPEN, (0, 0, 9, 0, 9, 9), CLOSE, (7, 7)),
+    ]
+    monkeypatch.setattr(florence_module, "IMAGES_AT_ONCE", 8)
+    script(monkeypatch, *answers)
+    result = florence.detect(IMAGE, phrases=["dog", " cat ", "door"])
+    assert result.labels == ["dog", "hat", "door"]
+    assert result.token_ids == tuple(i for answer in answers for i in [0, *answer, 2])
+    assert result.malformed == 1 and result.text == "" and not result.truncated
+    for instance in result.instances:
+        start, end = instance.tokens
+        own = florence.codec.parse([*result.token_ids[start:end], 2], "labelled_boxes_or_polygons", IMAGE.size)
+        assert [i.outlines for i in own.instances] == [instance.outlines] and not own.malformed
+    opened = [result.token_ids[i.coords_at] for i in result.instances]
+    assert opened == [toy_tokenizer.vocabulary.loc(1), toy_tokenizer.vocabulary.loc(5), answers[2][0]]
+
+
+def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
+    """P(label)^(1/length) · P(any location), from the probabilities of the written ids."""
+    label = spell(toy_tokenizer, "red apple")
+    answer = [*label, *spell(toy_tokenizer, (1, 2, 30, 40), (5, 6, 70, 80))]
+    script(monkeypatch, answer)
+    result = florence.run(IMAGE, "<OD>")
+    assert result.labels == ["red apple"] * 2 and result.score is None
+    ids, model = [0, *answer, 2], florence.model
+    prompt = florence.tokenizer.encode_prompt(task("<OD>").prompt())
+    with torch.inference_mode():
+        features = model.encode_image(florence.preprocessor([IMAGE]))
+        on_decoder = model.config.prompt_side == "decoder"
+        states, _ = model.encode(features, None if on_decoder else torch.tensor([prompt]))
+        prefix = prompt if on_decoder else [2]
+        hidden = model.decode(torch.tensor([prefix + ids[:-1]]), model.cross_cache(states))[0, len(prefix) - 1 :]
+        probabilities = model.logits(hidden).softmax(-1)
+    of_label = math.prod(probabilities[1 + place, id].item() for place, id in enumerate(label)) ** (1 / len(label))
+    vocabulary = toy_tokenizer.vocabulary
+    any_location = probabilities[:, vocabulary.loc_first : vocabulary.loc_first + vocabulary.bins].sum(-1)
+    first, second = 1 + len(label), 5 + len(label)
+    expected = [of_label * any_location[first].item(), of_label * any_location[second].item()]
+    assert result.scores == pytest.approx(expected, rel=1e-4, abs=2 * LOWEST)
+
+
+def test_score_of_prose(florence, toy_tokenizer, monkeypatch):
+    """Geometric mean over what the network chose: not the forced first id, not an end token put by the limit."""
+    answer = spell(toy_tokenizer, "a dog")
+    script(monkeypatch, answer)
+    whole = florence.run(IMAGE, "<CAPTION>")
+    assert whole.text == "a dog" and not whole.truncated
+    assert whole.score == pytest.approx(math.exp(np.mean(whole.token_logprobs[1:])))
+    script(monkeypatch, answer, truncated=True)
+    cut = florence.run(IMAGE, "<CAPTION>")
+    assert cut.text == "a dog" and cut.truncated
+    assert cut.score == pytest.approx(math.exp(np.mean(cut.token_logprobs[1:-1])))
+    script(monkeypatch, spell(toy_tokenizer, "a dog", (1, 2, 30, 40)))
+    region = florence.run(IMAGE, "<REGION_TO_CATEGORY>", region=REGION)
+    assert region.labels == ["a dog"] and region.scores == [region.score]
+    assert florence.run(IMAGE, "<CAPTION>", max_new_tokens=1).score is not None  # the script ignores the limit
+    monkeypatch.undo()
+    assert florence.run(IMAGE, "<CAPTION>", max_new_tokens=1).score is None  # nothing was chosen
+
+
+def test_truncated_answer_keeps_what_is_whole(florence, toy_tokenizer, monkeypatch):
+    """What the limit cut off is no fault of the network."""
+    script(monkeypatch, spell(toy_tokenizer, "dog", (1, 2, 30, 40), "cat", (5, 6)), truncated=True)
+    result = florence.run(IMAGE, "<OD>")
+    assert (result.labels, result.malformed, result.truncated) == (["dog"], 0, True)
+    script(monkeypatch, spell(toy_tokenizer, "dog", (1, 2, 30, 40), "cat", (5, 6)))
+    result = florence.run(IMAGE, "<OD>")
+    assert (result.labels, result.malformed, result.truncated) == (["dog"], 1, False)
+    script(monkeypatch, spell(toy_tokenizer, (0, 0, 500, 0, 500, 500, 3)), truncated=True)
+    result = florence.run(IMAGE, "<REFERRING_EXPRESSION_SEGMENTATION>", text="dog")
+    assert [len(ring) for ring in result.instances[0].rings] == [3] and result.malformed == 0
+
+
+# ---- decoding options
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_longest_answer(toy_tokenizer, side):
+    """An answer without end stops where the table of positions does, whatever was asked for."""
+    florence = tiny_florence(toy_tokenizer, side, eos_gain=None)
+    prompt = florence.tokenizer.encode_prompt(task("<OD>").prompt()) if side == "decoder" else [2]
+    for asked in (10**6, POSITIONS):
+        result = florence.run(IMAGE, "<OD>", max_new_tokens=asked)
+        assert len(prompt) + len(result.token_ids) - 1 == POSITIONS  # the last id is never read
+        assert result.truncated
+    assert len(florence.run(IMAGE, "<OD>").token_ids) == 24  # the checkpoint's default
+    assert len(florence.run(IMAGE, "<OD>", max_new_tokens=9).token_ids) == 9
+    florence = Florence(florence.model, toy_tokenizer)
+    assert len(florence.run(IMAGE, "<REGION_TO_CATEGORY>", region=REGION).token_ids) == 64  # the task's default
+
+
+def test_too_long_a_prompt(florence):
+    with pytest.raises(ValueError, match=r"the prompt .*has 2\d\d tokens.*shorten"):
+        florence.ask(IMAGE, "\x07" * 200)
+
+
+def test_sampling_repeats_with_its_seed(florence):
+    prompts = ["<OD>", "<CAPTION>"]
+    options = {"do_sample": True, "temperature": 3.0, "max_new_tokens": 12}
+    first = florence.run(IMAGE, prompts, seed=1, **options)
+    assert first == florence.run(IMAGE, prompts, seed=1, **options)
+    assert first != florence.run(IMAGE, prompts, seed=2, **options)
+    same(florence.run(IMAGE, "<CAPTION>", seed=1, **options), first[1])
+
+
+# ---- making one
+
+
+def test_from_a_folder(florence, tmp_path):
+    save_checkpoint(florence.model, tmp_path)
+    florence.tokenizer.save(tmp_path)
+    loaded = Florence.from_pretrained(tmp_path)
+    assert loaded.run(IMAGE, "<OD>", max_new_tokens=24) == florence.run(IMAGE, "<OD>")
+    assert Florence.from_pretrained(str(tmp_path), dtype=torch.bfloat16).run(IMAGE, "<OD>").token_ids
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+        Florence.from_pretrained(tmp_path)
+
+
+def test_image_statistics_come_from_the_card(toy_tokenizer):
+    model = tiny_florence(toy_tokenizer, "encoder").model
+    card = CheckpointCard(
+        name="grey",
+        summary="-",
+        source="a/b",
+        licence="MIT",
+        image_size_wh=(64, 48),
+        tasks=(),
+        mean=(0.5,) * 3,
+        std=(1,) * 3,
+    )
+    white = [Image.new("RGB", (64, 48), "white")]
+    assert torch.allclose(Florence(model, toy_tokenizer, card).preprocessor(white), torch.tensor(0.5))
+    assert not torch.allclose(Florence(model, toy_tokenizer).preprocessor(white), torch.tensor(0.5))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (tiny_config(bins=64), "the tokenizer has 1000 location tokens, the network 64 bins: take both"),
+        (tiny_config(vocab_size=1100), "the tokenizer has 13.. ids, the network only 1100: take both"),
+    ],
+)
+def test_tokenizer_and_network_must_fit(toy_tokenizer, config: FlorenceConfig, message):
+    with pytest.raises(ValueError, match=message):
+        Florence(FlorenceModel(config), toy_tokenizer)
+
+
+class Hub:
+    """Stands in for the download: counts calls and answers with an error."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def __call__(self, repository, **options):
+        self.calls += 1
+        raise self.error
+
+
+NOT_FOUND = RepositoryNotFoundError("404", response=SimpleNamespace(headers={}, request=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("scene-nano", None, "'scene-nano' is neither a folder nor a Hub id such as 'org/name'; embedded: "),
+        ("no/such/folder", None, "'no/such/folder' is neither a folder nor a Hub id"),
+        ("nobody/nothing", NOT_FOUND, "the Hub has no repository 'nobody/nothing', or it is private or gated"),
+        ("nobody/nothing", LocalEntryNotFoundError("offline"), "not in the local cache, and the Hub cannot be reached"),
+    ],
+)
+def test_unknown_checkpoints(monkeypatch, name, error, message):
+    hub = Hub(error)
+    if error:
+        monkeypatch.setattr(florence_module, "snapshot_download", hub)
+    with pytest.raises(FileNotFoundError, match=message):
+        Florence.from_pretrained(name)
+    assert hub.calls == (error is not None)
+
+
+def test_a_checkpoint_of_the_hub(florence, tmp_path, monkeypatch):
+    save_checkpoint(florence.model, tmp_path)
+    florence.tokenizer.save(tmp_path)
+    monkeypatch.setattr(
+        florence_module, "snapshot_download", lambda name, **_: str(tmp_path / name.split("/")[1] / "..")
+    )
+    (tmp_path / "tiny").mkdir()
+    loaded = Florence.from_pretrained("nobody/tiny")
+    assert loaded.card is None and loaded.run(IMAGE, "<OD>", max_new_tokens=24) == florence.run(IMAGE, "<OD>")
+    monkeypatch.setattr(florence_module, "checkpoints", lambda: (florence.card,))
+    assert Florence.from_pretrained("tiny").card is florence.card
+
+
+def test_a_task_registered_at_run_time(florence, monkeypatch):
+    card = TaskCard("<COUNT>", "how many", template="How many {input}?", grammar="text", input="text", scoring="text")
+    monkeypatch.setattr(florence_module, "task_card", lambda name: card if name == "<COUNT>" else task(name))
+    assert florence.run(IMAGE, "<COUNT>", text="dogs", max_new_tokens=5).task == "<COUNT>"
