@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from florence_lite.cards import CheckpointCard, TaskCard, checkpoints
 from florence_lite.cards import task as task_card
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.engine import GenerationOptions, generate, score
+from florence_lite.hub import download
 from florence_lite.images import load_image
 from florence_lite.model import FlorenceModel
 from florence_lite.preprocess import Preprocessor
@@ -106,13 +105,16 @@ class Florence:
         name: str | os.PathLike = DEFAULT_CHECKPOINT,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        revision: str | None = None,
     ) -> Florence:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
         name: a checkpoint card's name ("scenes-nano"), a folder with `config.json`, `model.safetensors` and
             `tokenizer.json` in transformers' native layout, or a Hub id such as "florence-community/Florence-2-base".
+        revision: branch, tag or commit of a Hub repository.
 
-        Raises FileNotFoundError if there is no such checkpoint and ValueError if its files do not fit together.
+        Raises FileNotFoundError if there is no such checkpoint, ValueError if its files do not fit together, and what
+        `florence_lite.hub.download` raises.
         """
         card = next((card for card in checkpoints() if card.name == str(name)), None)
         if card and card.source == "embedded":
@@ -120,7 +122,14 @@ class Florence:
         elif Path(name).is_dir():
             folder = Path(name)
         else:
-            folder = _download(card.source if card else str(name))
+            repository = card.source if card else str(name)
+            if repository.count("/") != 1:
+                embedded = ", ".join(card.name for card in checkpoints() if card.source == "embedded")
+                raise FileNotFoundError(
+                    f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; embedded: "
+                    f"{embedded or 'none'}"
+                )
+            folder = download(repository, revision)
         return cls(load_checkpoint(folder, dtype, device), Tokenizer.from_file(folder), card)
 
     @property
@@ -376,30 +385,6 @@ class Florence:
                 f"the prompt of task {card.name} has {prefix_length} tokens; the network takes {positions}: shorten it"
             )
         return replace(options, max_new_tokens=min(options.max_new_tokens, room))
-
-
-def _download(repository: str) -> Path:
-    """Folder of a Hub repository's files in the local cache; what is not there is fetched."""
-    embedded = ", ".join(card.name for card in checkpoints() if card.source == "embedded")
-    unknown = FileNotFoundError(
-        f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; embedded: {embedded or 'none'}"
-    )
-    if "/" not in repository:
-        raise unknown
-    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
-    try:
-        return Path(snapshot_download(repository, allow_patterns=wanted))
-    except HFValidationError:
-        raise unknown from None
-    except RepositoryNotFoundError:
-        raise FileNotFoundError(
-            f"the Hub has no repository {repository!r}, or it is private or gated: log in with `hf auth login`"
-        ) from None
-    except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"checkpoint {repository!r} is not a folder here, not in the local cache, and the Hub cannot be reached; "
-            f"embedded checkpoints need no network: {embedded or 'none'}"
-        ) from error
 
 
 def _choice(name: str, value: str, choices: dict[str, str]) -> str:

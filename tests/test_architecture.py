@@ -14,6 +14,7 @@ PACKAGE = Path(florence_lite.__file__).parent
 # What each unit builds on; it may also import whatever those build on.
 BUILDS_ON = {
     "geometry": (),
+    "hub": (),
     "images": (),
     "preprocess": (),
     "results": ("geometry",),
@@ -25,7 +26,7 @@ BUILDS_ON = {
     "display": ("results", "images"),
     "interop": ("results",),
     "scoring": ("results",),
-    "florence": ("checkpoint", "engine", "scoring", "images", "preprocess", "display", "interop"),
+    "florence": ("checkpoint", "engine", "hub", "scoring", "images", "preprocess", "display", "interop"),
     "data": ("cards", "images", "preprocess"),
     "train": ("data", "checkpoint"),
     "evaluate": ("florence", "data"),
