@@ -34,8 +34,9 @@ def lively_model(config: FlorenceConfig = TINY, seed: int = 2, eos_gain: float |
     model = FlorenceModel(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        for parameter in model.parameters():  # whatever the network's own start is
+            noise = 0.054 * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
     enliven(model, seed, eos_gain)
     return model
 

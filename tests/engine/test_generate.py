@@ -153,7 +153,7 @@ def test_forced_and_banned_ids():
 
 
 def test_truncated_says_who_ended_the_answer():
-    model = lively_model(eos_gain=8.0)
+    model = lively_model(eos_gain=7.0)
     states, mask = random_states(model, 2)
     for answer in generate(model, states, mask, [[2]] * 2, GenerationOptions(40)):
         assert answer.ids[-1] == EOS and EOS not in answer.ids[:-1]
