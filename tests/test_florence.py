@@ -74,8 +74,8 @@ def same(one, other):
     """Assert that two results say the same: ids exactly, probabilities within the noise of float32."""
     assert (one.task, one.size_wh, one.text, one.labels) == (other.task, other.size_wh, other.text, other.labels)
     assert one.token_ids == other.token_ids
-    assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-5)
-    assert one.scores == [None if s is None else pytest.approx(s, abs=1e-5) for s in other.scores]
+    assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
+    assert one.scores == [None if s is None else pytest.approx(s, abs=1e-4) for s in other.scores]
     assert [(i.bounds, i.rings, i.tokens, i.coords_at) for i in one.instances] == [
         (i.bounds, i.rings, i.tokens, i.coords_at) for i in other.instances
     ]
@@ -361,7 +361,7 @@ def test_token_logprobs_are_the_networks(florence, answered):
             ids = torch.tensor([[*prefix, *result.token_ids[:-1]]])
             logprobs = model.logits(model.decode(ids, model.cross_cache(states))).log_softmax(-1)[0, len(prefix) - 1 :]
         expected = logprobs[torch.arange(len(result.token_ids)), list(result.token_ids)]
-        assert result.token_logprobs == pytest.approx(expected.tolist(), abs=1e-5)
+        assert result.token_logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_results_are_whole(answered):

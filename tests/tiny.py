@@ -6,9 +6,9 @@ from PIL import Image
 
 from florence_lite.cards import CheckpointCard
 from florence_lite.florence import Florence
-from florence_lite.model import FlorenceConfig, TextConfig, VisionConfig
+from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
 from florence_lite.tokens import Tokenizer
-from tests.engine.models import lively_model
+from tests.engine.models import enliven
 
 SIDES = ("encoder", "decoder")
 POSITIONS = 160
@@ -44,7 +44,7 @@ def tiny_config(prompt_side: str = "encoder", vocab_size: int = 1400, **changes)
 
 
 def tiny_florence(tokenizer: Tokenizer, prompt_side: str, eos_gain: float | None = 2.8) -> Florence:
-    """Answers of at most 24 ids unless a call says otherwise; eos_gain: see `lively_model`."""
+    """Answers of at most 24 ids unless a call says otherwise; eos_gain: see `enliven`."""
     config = tiny_config(prompt_side, tokenizer.vocabulary.size)
     card = CheckpointCard(
         name="tiny",
@@ -56,7 +56,13 @@ def tiny_florence(tokenizer: Tokenizer, prompt_side: str, eos_gain: float | None
         tasks=(),
         decoding={"max_new_tokens": 24},
     )
-    model = lively_model(config, eos_gain=eos_gain)
+    torch.manual_seed(2)
+    model = FlorenceModel(config)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    enliven(model, 2, eos_gain)
     with torch.no_grad():
         for layer in model.decoder.layers:  # sharp attention, or every image and prompt would get the same answer
             layer.cross_attention.q_proj.weight *= 30
