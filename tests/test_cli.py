@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import florence_lite
+import florence_lite.train
 from florence_lite import Instance, Result, cli
 from florence_lite.cards import CheckpointCard, checkpoint, checkpoints
 from florence_lite.checkpoint import save_checkpoint
@@ -310,7 +311,10 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
         return {"size": florence.model.config.image_size_wh, "split": split, "count": count, "styles": styles}
 
     monkeypatch.setitem(sys.modules, "florence_lite.evaluate.scenes", SimpleNamespace(evaluate_scenes=evaluate_scenes))
-    monkeypatch.setitem(sys.modules, "florence_lite.train.loop", SimpleNamespace(train=train))
+    fake_loop = SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "florence_lite.train.loop", fake_loop)
+    # Another test may have loaded the real one, which is then an attribute of its package too.
+    monkeypatch.setattr(florence_lite.train, "loop", fake_loop, raising=False)
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\nstyles = ["fluent"]\nevaluate_scenes = 5\n[tasks]\n"<OD>" = 1\n')
     code, out, _ = command("train", config)
