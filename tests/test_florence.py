@@ -105,6 +105,16 @@ def test_order_of_a_batch_is_kept(florence, answered):
         same(got, single)
 
 
+def test_prompts_of_several_scenes_may_alternate(florence, answered):
+    """Prompts of one scene run together wherever they stand, and scenes with equally many prompts, too."""
+    places = [0, 9, 1, 10, 20, 3, 22, 14]  # of images 0 1 0 1 2 0 2 1
+    scenes = [florence.encode(answered[first][0]) for first in (0, 9, 18)]
+    alternating = [scenes[place // 9] for place in places]
+    got = florence.run(alternating, [answered[place][1] for place in places])
+    for place, result in zip(places, got, strict=True):
+        same(result, answered[place][2])
+
+
 def test_beams_in_a_batch_equal_single_ones(florence):
     image = noise_image(5)
     prompts = ["<OD>", "<CAPTION>"]
