@@ -19,7 +19,7 @@ import torch
 import transformers
 from transformers.modeling_outputs import BaseModelOutput
 
-from florence_lite.checkpoint import config_to_native, load_native_tensors
+from florence_lite.checkpoint import config_to_json, load_tensors
 from florence_lite.engine import GenerationOptions, generate
 from florence_lite.model import FlorenceConfig, FlorenceModel
 
@@ -30,14 +30,14 @@ START, EOS = 2, 2
 
 def build(config: FlorenceConfig, seed: int) -> tuple[FlorenceModel, transformers.PreTrainedModel]:
     """Both models with the same random weights and an end token that never comes."""
-    values = config_to_native(config)
+    values = config_to_json(config)
     values["image_token_id"] = config.text.vocab_size - 1
     torch.manual_seed(seed)
     native = transformers.Florence2ForConditionalGeneration(transformers.Florence2Config(**values)).eval()
     with torch.no_grad():
         native.get_input_embeddings().weight[EOS] = 0  # Its logit is 0: never among the best of thousands.
     ours = FlorenceModel(config).eval()
-    load_native_tensors(ours, native.state_dict(), source="random weights")
+    load_tensors(ours, native.state_dict().items(), source="random weights")
     return ours, native
 
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from florence_lite.cards import CheckpointCard, TaskCard, checkpoints
 from florence_lite.cards import task as task_card
-from florence_lite.checkpoint import load_checkpoint
+from florence_lite.checkpoint import download, load_checkpoint
 from florence_lite.engine import GenerationOptions, generate, score
-from florence_lite.hub import download
 from florence_lite.images import load_image
 from florence_lite.model import FlorenceModel
 from florence_lite.preprocess import Preprocessor
@@ -114,7 +113,7 @@ class Florence:
         revision: branch, tag or commit of a Hub repository.
 
         Raises FileNotFoundError if there is no such checkpoint, ValueError if its files do not fit together, and what
-        `florence_lite.hub.download` raises.
+        `florence_lite.checkpoint.download` raises.
         """
         card = next((card for card in checkpoints() if card.name == str(name)), None)
         if card and card.source == "embedded":

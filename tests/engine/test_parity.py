@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from florence_lite.checkpoint import native_name
+from florence_lite.checkpoint import LAYOUTS
 from florence_lite.engine import GenerationOptions, generate
 from tests.engine.models import EOS, enliven
 from tests.model.native import TINY, native_inputs, native_pair
@@ -18,7 +18,8 @@ def setting(seed: int, eos_gain: float):
     """(our model, states, mask, transformers' model, its inputs) for random images and prompts, one prompt padded."""
     ours, native = native_pair(TINY, seed)
     enliven(ours, seed, eos_gain)
-    native.load_state_dict({native_name(name): tensor for name, tensor in ours.state_dict().items()}, strict=False)
+    name_of = LAYOUTS["native"].name_of
+    native.load_state_dict({name_of(name): tensor for name, tensor in ours.state_dict().items()}, strict=False)
     generator = torch.Generator().manual_seed(seed)
     width, height = TINY.image_size_wh
     pixel_values = torch.randn(BATCH, 3, height, width, generator=generator)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from florence_lite.checkpoint import config_to_native, load_native_tensors
+from florence_lite.checkpoint import config_to_json, load_tensors
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
 
 TINY = FlorenceConfig(
@@ -18,7 +18,7 @@ TINY = FlorenceConfig(
 def native_pair(config: FlorenceConfig = TINY, seed: int = 0):
     """(our model, transformers' model) with the same random weights, both in evaluation mode."""
     transformers = pytest.importorskip("transformers")
-    values = config_to_native(config)
+    values = config_to_json(config)
     values["image_token_id"] = config.text.vocab_size - 1
     values["text_config"] |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
     native_config = transformers.Florence2Config(**values)
@@ -31,7 +31,7 @@ def native_pair(config: FlorenceConfig = TINY, seed: int = 0):
         for parameter in native.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     ours = FlorenceModel(config).eval()
-    load_native_tensors(ours, native.state_dict(), source="native")
+    load_tensors(ours, native.state_dict().items(), source="native")
     return ours, native
 
 

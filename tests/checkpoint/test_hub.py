@@ -12,9 +12,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-import florence_lite.hub as hub_module
-from florence_lite.hub import download
-from tests.hub_server import TOKEN, HubServer
+import florence_lite.checkpoint.hub as hub_module
+from florence_lite.checkpoint.hub import download
+from tests.checkpoint.hub_server import TOKEN, HubServer
 
 NAME = "org/tiny"
 WEIGHTS = bytes(range(256)) * 16  # 4 kB
@@ -86,7 +86,7 @@ def test_first_load_shows_progress_and_later_ones_are_silent(server, tmp_path):
 
     def run(program: str, **more: str) -> tuple[str, str]:
         """Output and errors of a program."""
-        program = f"import sys; from florence_lite.hub import download; {program}"
+        program = f"import sys; from florence_lite.checkpoint.hub import download; {program}"
         options = {"env": os.environ | settings | more, "capture_output": True, "text": True, "check": True}
         done = subprocess.run([sys.executable, "-c", program], **options)
         return done.stdout, done.stderr

@@ -1,0 +1,79 @@
+"""Reading the tensors of a checkpoint folder one at a time, whatever files they are in. No code of a file is run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+SINGLE = ("model.safetensors", "pytorch_model.bin")
+SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: one, or the shards that an index names; safetensors before `.bin`.
+
+    Raises FileNotFoundError where there are none or a shard is missing, ValueError for a damaged index.
+    """
+    for single, index in zip(SINGLE, SHARDED, strict=True):
+        if (folder / single).is_file():
+            return [folder / single]
+        if (folder / index).is_file():
+            return _shards(folder / index)
+    raise FileNotFoundError(f"checkpoint {str(folder)!r} has no weights: none of {', '.join((*SINGLE, *SHARDED))}")
+
+
+def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of everything in a file; a tensor may be a view of the file, so copy what is to last.
+
+    Nothing is kept of a tensor that the caller has let go: reading a file takes little more memory than its largest.
+    (`.bin` files are read whole, and shrink as they are consumed.)
+
+    Raises ValueError, naming the file, where it is damaged, cut short or holds anything but tensors.
+    """
+    try:
+        yield from _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged or cut short ({error}); copy it again") from None
+
+
+def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    with safe_open(file, framework="pt") as opened:
+        names = list(opened.keys())
+    for name in names:
+        # Opened anew each time: pages that were read count as memory until the file is unmapped.
+        with safe_open(file, framework="pt") as opened:
+            yield name, opened.get_tensor(name)
+
+
+def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{file} holds more than tensors and is not read, for that would run its code; ask for a safetensors file "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{file} is damaged or cut short ({str(error).splitlines()[0]}); copy it again") from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ValueError(f"{file} is no table of tensors; it may be a training state rather than a model")
+    for name in list(tensors):
+        yield name, tensors.pop(name)
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [index.parent / Path(name).name for name in names]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{index} is no index of shards: it needs a 'weight_map' from tensors to files") from None
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"checkpoint {str(index.parent)!r} lacks the shards {', '.join(missing)}")
+    return files
