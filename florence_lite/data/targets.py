@@ -15,6 +15,7 @@ from florence_lite.geometry import simplify_ring
 from florence_lite.results import Answer, Instance, Rings
 
 MOST_OUTLINED = 2  # objects that one segmentation answer outlines: every point costs two tokens
+ABSENT_SHARE = 0.25  # of the phrases asked for; drawn evenly, up to half would mean nothing, and that is learned first
 OUTLINE_TOLERANCE = 0.015  # how far a thinned outline may leave the true one, as a share of the image's shorter side
 
 
@@ -69,7 +70,7 @@ def _grounding(annotation: Annotation, rng: np.random.Generator) -> Target | Non
 
 def _open_vocabulary(annotation: Annotation, rng: np.random.Generator) -> Target | None:
     """One phrase; the boxes come without a label, for the phrase is known."""
-    referral = _draw(annotation.referrals, rng)
+    referral = _draw_referral(annotation.referrals, rng)
     if referral is None:
         return None
     boxes = tuple(Instance(box=annotation.objects[i].box) for i in referral.objects)
@@ -82,7 +83,7 @@ def _referring_segmentation(annotation: Annotation, rng: np.random.Generator) ->
         for r in annotation.referrals
         if len(r.objects) <= MOST_OUTLINED and all(annotation.objects[i].rings for i in r.objects)
     ]
-    referral = _draw(outlined, rng)
+    referral = _draw_referral(outlined, rng)
     if referral is None:
         return None
     rings = tuple(ring for i in referral.objects for ring in annotation.objects[i].rings)
@@ -132,6 +133,13 @@ def _shape(rings: Rings, size_wh: tuple[int, int]) -> Answer:
     tolerance = OUTLINE_TOLERANCE * min(size_wh)
     thinned = tuple(thin for ring in rings if len(thin := simplify_ring(np.array(ring), tolerance)) >= 3)
     return Answer(instances=(Instance(rings=thinned),) if thinned else ())
+
+
+def _draw_referral(referrals, rng: np.random.Generator):
+    """One that means nothing in `ABSENT_SHARE` of the cases, if there are both kinds."""
+    absent = [referral for referral in referrals if not referral.objects]
+    present = [referral for referral in referrals if referral.objects]
+    return _draw((absent if rng.random() < ABSENT_SHARE else present) or referrals, rng)
 
 
 def _draw(items, rng: np.random.Generator):
