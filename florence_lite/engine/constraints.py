@@ -1,4 +1,4 @@
-"""Ids that may not follow what a row has so far, as functions of plain ids, and the one place that applies them."""
+"""Ids that may not follow what a row has so far, most of them as functions of plain ids, and what applies them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,27 @@ def repeated_ngrams(history: list[int], options: GenerationOptions) -> list[int]
 CONSTRAINTS = (second_bos, repeated_ngrams)
 
 
+def early_ends(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> list[tuple[int, int]]:
+    """(row number, end token) where the end is less likely than all coordinates together; arguments as `constrain`."""
+    competing: dict[tuple[range, int], list[int]] = {}
+    for number, _, options in rows:
+        if options.coordinates is not None and not options.do_sample:
+            competing.setdefault((options.coordinates, options.eos), []).append(number)
+    ends = []
+    for (coordinates, eos), numbers in competing.items():
+        together = logits[:, coordinates.start : coordinates.stop].logsumexp(-1)
+        early = (logits[:, eos] < together).tolist()
+        ends += [(number, eos) for number in numbers if early[number]]
+    return ends
+
+
 def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> None:
     """Set the logits (or log-probabilities) [R, V] of banned ids to -inf, in place.
 
     rows: (row number, history, options). A history begins with the last id of the prefix.
     """
-    banned = [
+    rows = list(rows)
+    banned = early_ends(logits, rows) + [
         (number, token)
         for number, history, options in rows
         for constraint in CONSTRAINTS

@@ -25,6 +25,9 @@ class GenerationOptions:
     forced_bos: id that every answer begins with, or None.
     ban_bos_after_forced: `forced_bos` cannot occur again (large Florence-2 checkpoints would repeat it).
     eos, pad: the ids that end an answer and fill up batches.
+    coordinates: range of ids that compete with the end together: greedy and beam search end an answer only where the
+        end is likelier than all of them in sum. A network that is sure of an object spreads its coordinate over
+        neighbouring bins, and each of these alone would lose against the end. None: each id for itself.
 
     Raises ValueError for values that cannot be met.
     """
@@ -43,6 +46,7 @@ class GenerationOptions:
     ban_bos_after_forced: bool = True
     eos: int = 2
     pad: int = 1
+    coordinates: range | None = None
 
     def __post_init__(self):
         for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("no_repeat_ngram_size", 0)):
