@@ -32,6 +32,7 @@ def generate(
     prefixes: Sequence[list[int]],
     options: GenerationOptions | Sequence[GenerationOptions],
     cross: CrossCache | None = None,
+    vocab_size: int | None = None,
 ) -> list[Generated]:
     """Decode an answer behind every prefix.
 
@@ -40,6 +41,7 @@ def generate(
         plays the part of the decoder start token.
     options: for every prefix, or one for all.
     cross: `model.cross_cache(encoder_hidden_states)`, for a caller who has it already.
+    vocab_size: ids from here on have rows in the network's table but no token, and never occur; None: all have one.
 
     Returns one `Generated` per prefix, in order. The answer to a prefix does not depend on the rest of the batch.
     Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
@@ -52,7 +54,8 @@ def generate(
         return []
 
     searches = [start_search(prefix[-1], option) for prefix, option in zip(prefixes, options, strict=True)]
-    Decoding(model, cross or model.cross_cache(encoder_hidden_states), encoder_mask, searches).run(prefixes)
+    cross = cross or model.cross_cache(encoder_hidden_states)
+    Decoding(model, cross, encoder_mask, searches, vocab_size).run(prefixes)
     return [search.result for search in searches]
 
 
@@ -67,9 +70,16 @@ class Decoding:
     rows for every image, so filler rows, whose content nobody reads, stand behind those of images that have fewer.
     """
 
-    def __init__(self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None, searches: list[Search]):
+    def __init__(
+        self,
+        model: FlorenceModel,
+        cross: CrossCache,
+        encoder_mask: Tensor | None,
+        searches: list[Search],
+        vocab_size: int | None,
+    ):
         """cross: of B images; searches: n·B, the n of an image together."""
-        self.model, self.cross, self.encoder_mask = model, cross, encoder_mask
+        self.model, self.cross, self.encoder_mask, self.vocab_size = model, cross, encoder_mask, vocab_size
         images, device = cross.keys[0].shape[0], cross.keys[0].device
         each = len(searches) // images
         self.groups = [searches[first : first + each] for first in range(0, len(searches), each)]  # one per image
@@ -171,7 +181,7 @@ class Decoding:
     def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
         """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `arrange` needs."""
         beams = max(search.options.num_beams for search in self.searches)
-        scores = self.model.logits(hidden).float()  # [R, V]
+        scores = self.model.logits(hidden).float()[:, : self.vocab_size]  # [R, V]
         if beams > 1:
             scores = scores.log_softmax(-1)
         constrain(

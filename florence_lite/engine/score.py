@@ -35,10 +35,12 @@ def score(
     answers: Sequence[list[int]],
     id_groups: Mapping[str, Tensor] | None = None,
     cross: CrossCache | None = None,
+    vocab_size: int | None = None,
 ) -> list[Scores]:
     """Probabilities of the ids of `answers`, each read behind its prefix.
 
     encoder_hidden_states, encoder_mask, prefixes, cross: as in `generate`; the rows of an image stand together.
+    vocab_size: as in `generate`; what has no token has no share in the probabilities.
     answers: one list of ids per prefix, such as `Generated.ids`; may be empty.
     id_groups: name → int64 [n], sets of ids whose summed probability is asked for at every position.
 
@@ -66,7 +68,7 @@ def score(
     parts: dict[str | None, list[Tensor]] = {name: [] for name in (None, *groups)}
     chunk = max(1, LOGITS_AT_ONCE // model.config.text.vocab_size)
     for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        logprobs = model.logits(states).float().log_softmax(-1)
+        logprobs = model.logits(states).float()[:, :vocab_size].log_softmax(-1)
         parts[None].append(logprobs.gather(1, ids[:, None])[:, 0])
         for name, members in groups.items():
             parts[name].append(logprobs[:, members].logsumexp(-1))

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from florence_lite.engine import GenerationOptions, generate
+from florence_lite.engine import GenerationOptions, generate, score
 from florence_lite.engine.constraints import constrain
 from florence_lite.engine.generate import start_search
 from florence_lite.engine.sampling import Sampler
@@ -204,3 +204,27 @@ def test_broken_weights_are_reported(options):
         model.decoder.layers[0].ffn.fc1.weight[0, 0] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         generate(model, states, mask, [[2]], options)
+
+
+@pytest.mark.parametrize("row", range(len(MIXED)))
+def test_rows_without_a_token_are_as_good_as_absent(model, row):
+    """Of a table longer than the vocabulary, as published checkpoints have it."""
+    states, mask = random_states(model, 1)
+    exact = shortened(model, 60)
+    options, prefix = MIXED[row], PREFIXES[row]
+    (answer,) = generate(model, states, mask, [prefix], options, vocab_size=60)
+    (expected,) = generate(exact, states, mask, [prefix], options)
+    assert answer == expected
+    (ours,) = score(model, states, mask, [prefix], [answer.ids], vocab_size=60)
+    (theirs,) = score(exact, states, mask, [prefix], [answer.ids])
+    torch.testing.assert_close(ours.token_logprobs, theirs.token_logprobs)
+    assert max(token for answer in generate(model, states, mask, [prefix], GREEDY) for token in answer.ids) >= 60
+
+
+def shortened(model: FlorenceModel, vocab_size: int) -> FlorenceModel:
+    """The same network with a shorter table of ids."""
+    config = dataclasses.replace(model.config, text=dataclasses.replace(model.config.text, vocab_size=vocab_size))
+    short = FlorenceModel(config).eval()
+    state = model.state_dict()
+    short.load_state_dict(state | {"embed_tokens.weight": state["embed_tokens.weight"][:vocab_size]})
+    return short
