@@ -18,7 +18,6 @@ import typer
 
 if TYPE_CHECKING:
     from PIL import Image
-    from rich.progress import Progress
 
     from florence_lite.cards import TaskCard
     from florence_lite.florence import Florence
@@ -137,9 +136,10 @@ def run(
     florence = _load(checkpoint, device)
 
     from florence_lite.florence import IMAGES_AT_ONCE
+    from florence_lite.progress import progress_bar
 
     answered = 0
-    with _progress(len(paths)) as progress:
+    with progress_bar(len(paths) > FEW) as progress:
         bar = progress.add_task("images", total=len(paths))
         for first in range(0, len(paths), IMAGES_AT_ONCE):
             batch = jobs[first : first + IMAGES_AT_ONCE]
@@ -197,17 +197,6 @@ def _picture_files(picture: Path | None, paths: Sequence[str]) -> list[Path | No
         if file.resolve() in originals:
             raise ValueError(f"--picture {picture} would overwrite the image {file}; choose another name")
     return files
-
-
-def _progress(count: int) -> Progress:
-    """A bar on the terminal's standard error, if there are more than a few images."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    hidden = count <= FEW or not console.is_terminal
-    # While the bar stands, rich would send all prints to the bar's stream, even those that go to a pipe.
-    return Progress(console=console, transient=True, disable=hidden, redirect_stdout=sys.stdout.isatty())
 
 
 def _readable(path: str, card: TaskCard, region: tuple[float, float, float, float] | None) -> Image.Image | None:
