@@ -80,3 +80,112 @@ def test_images_of_a_batch_do_not_mix():
     assert together.shape == (3, 3, 24, 32)
     for row, image in zip(together, images, strict=True):
         assert torch.equal(row, preprocess([image])[0])
+
+
+# ---- settings of image processors ------------------------------------------------------------------------------------
+
+USUAL = Preprocessor((768, 768))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, USUAL),
+        ({"size": None, "image_mean": None, "do_resize": None, "do_pad": None, "unheard_of": [1]}, USUAL),
+        ({"size": {"height": 512, "width": 640}}, Preprocessor((640, 512))),
+        ({"size": 384}, Preprocessor((384, 384))),
+        ({"resample": 2}, Preprocessor((768, 768), resample=Image.Resampling.BILINEAR)),
+        ({"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]}, Preprocessor((768, 768), (0.5,) * 3, (1.0,) * 3)),
+        ({"do_normalize": False, "image_mean": [9, 9, 9]}, Preprocessor((768, 768), (0.0,) * 3, (1.0,) * 3)),
+        ({"do_normalize": False, "do_rescale": False}, Preprocessor((768, 768), (0.0,) * 3, (1 / 255,) * 3)),
+        (
+            {"rescale_factor": 2 / 255, "image_mean": [1, 1, 1], "image_std": [0.5, 0.5, 0.5]},
+            Preprocessor((768, 768), (0.5,) * 3, (0.25,) * 3),
+        ),
+        ({"do_center_crop": True, "size": 64, "crop_size": {"height": 64, "width": 64}}, Preprocessor((64, 64))),
+    ],
+)
+def test_settings_are_read(settings, expected):
+    assert Preprocessor.from_settings(settings) == expected
+
+
+def test_the_size_comes_from_the_caller_where_the_settings_tell_none():
+    assert Preprocessor.from_settings({}, (224, 112)).size_wh == (224, 112)
+    assert Preprocessor.from_settings({"size": 64}, (224, 112)).size_wh == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_normalize": False},
+        {"do_rescale": False, "image_mean": [120, 115, 100], "image_std": [58, 57, 56]},
+        {"do_normalize": False, "do_rescale": False},
+        {"rescale_factor": 2 / 255},
+        {"resample": 0},
+        {"resample": 1},
+        {"resample": 2},
+    ],
+)
+def test_settings_mean_what_they_mean_to_the_reference(settings):
+    clip = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    usual = {"size": {"height": 36, "width": 24}, "do_center_crop": False, "resample": 3}
+    settings = usual | {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)} | settings
+    expected = clip.CLIPImageProcessorPil(**settings)(photo((91, 130)), return_tensors="pt").pixel_values.float()
+    got = Preprocessor.from_settings(settings)([photo((91, 130))])
+    assert torch.allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}, "size = .*shortest_edge"),
+        ({"size": {"height": 768}}, "size = .* must give height and width"),
+        ({"size": {"height": 768, "width": "768"}}, "size = .* must give height and width"),
+        ({"size": [768, 768]}, "size = .* must give height and width"),
+        ({"size": 0}, "size = 0 must give"),
+        ({"size": True}, "size = True must give"),
+        ({"do_resize": False}, "do_resize is false; it must be true"),
+        ({"do_pad": True}, "do_pad is true; it must be false"),
+        ({"do_center_crop": True, "crop_size": {"height": 224, "width": 224}}, "do_center_crop is true and crop_size"),
+        ({"do_center_crop": True}, "crop_size = None must give"),
+        ({"do_rescale": "no"}, "do_rescale = 'no' must be true or false"),
+        ({"do_normalize": 0}, "do_normalize = 0 must be true or false"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean = .* three numbers"),
+        ({"image_mean": 0.5}, "image_mean = 0.5 must be three numbers"),
+        ({"image_mean": ["a", "b", "c"]}, "image_mean = .* three numbers"),
+        ({"image_std": [1, 1, 0]}, "image_std = .* above 0"),
+        ({"image_std": [1, 1, float("nan")]}, "image_std = .* three numbers"),
+        ({"rescale_factor": 0}, "rescale_factor = 0 must be a number above 0"),
+        ({"rescale_factor": "1/255"}, "rescale_factor = '1/255' must be a number"),
+        ({"resample": 9}, "resample = 9 must be the number"),
+        ({"resample": "bicubic"}, "resample = 'bicubic' must be the number"),
+        ({"resample": True}, "resample = True must be the number"),
+    ],
+)
+def test_settings_that_florence_2_cannot_have_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessor.from_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size_wh": (0, 4)}, r"size_wh = \(0, 4\)"),
+        ({"size_wh": (4.0, 4)}, r"size_wh = \(4.0, 4\)"),
+        ({"size_wh": (4,)}, r"size_wh = \(4,\)"),
+        ({"size_wh": (4, 4), "mean": (0, 0)}, r"mean = \(0, 0\)"),
+        ({"size_wh": (4, 4), "std": (1, 1, 0)}, r"std = \(1, 1, 0\)"),
+    ],
+)
+def test_fields_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessor(**values)
+
+
+@pytest.mark.parametrize(
+    "preprocessor",
+    [USUAL, Preprocessor((64, 48), (0.1, 0.2, 0.3), (0.7, 0.8, 0.9), Image.Resampling.LANCZOS)],
+)
+def test_settings_round_trip(preprocessor):
+    settings = json.loads(json.dumps(preprocessor.to_settings()))
+    assert Preprocessor.from_settings(settings, (1, 1)) == preprocessor

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
+from florence_lite.tokens.files import read_json, read_text, replace_text
 from florence_lite.tokens.vocabulary import Vocabulary, added_tokens
 
+IMAGE_TOKEN = "<image>"  # of the native layout; stands for an image token in its input_ids
 _FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 _DEFAULT_BINS = 1000
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_MARK = re.compile(r"</?\w+>")  # an added token that stands in vocab.json
+_MOST_LOOSE = 16  # more entries that no merge builds than BART has: "<|endoftext|>" and three fillers
 
 
 class Tokenizer:
@@ -34,20 +43,38 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
-        """Read `tokenizer.json`, or the one in a folder. Added tokens that it lacks are supplied: the original
-        Florence-2 repositories hold only the first five.
+        """Read a checkpoint folder's tokenizer, or a single `tokenizer.json`.
 
-        Raises FileNotFoundError, or ValueError where the file holds no Florence-2 vocabulary.
+        A folder holds `tokenizer.json` or, as older fine-tunes do, `vocab.json` with `merges.txt`. Beside them,
+        `added_tokens.json` and the `added_tokens_decoder` of `tokenizer_config.json` may record further tokens.
+        Florence-2's added tokens are supplied where all of them lack them: the original repositories hold only the
+        first five. Tokens of a fine-tune's own follow behind; they are read in prompts and are no part of answers.
+        `<image>`, which the native layout puts in place of image tokens, is taken away where nothing follows it.
+
+        Raises FileNotFoundError, or ValueError where a file is damaged, holds no Florence-2 vocabulary, or gives a
+        token another id than its place in Florence-2's order.
         """
         path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file():
-            raise FileNotFoundError(f"no tokenizer at {file}; give a tokenizer.json or the folder that holds one")
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the backend raises bare Exception
-            raise ValueError(f"{file} is not a tokenizer.json: {error}") from error
-        _supply_added_tokens(backend, _count_locations(backend) or _DEFAULT_BINS)
+        file = _main_file(path)
+        values = read_json(file)
+        records = _read_records(file, values, path)
+        ids = [record.id for record in records.values()]
+        # Only image tokens may stand where `<image>` does, and networks of other origin have no row for it.
+        dropped = IMAGE_TOKEN if IMAGE_TOKEN in records and records[IMAGE_TOKEN].id == max(ids) else None
+        backend = _read_bpe(file, values) if file.name == "vocab.json" else _read_whole(file, values, dropped)
+        bins = _count_locations(lambda token: token in records or backend.token_to_id(token) is not None)
+        _supply_added_tokens(backend, bins or _DEFAULT_BINS)
+        for text, record in sorted(records.items(), key=lambda item: item[1].id):
+            id = backend.token_to_id(text)
+            place = backend.get_vocab_size() if id is None else id
+            if record.id != place:
+                raise ValueError(
+                    f"{record.file}: {text!r} has the id {record.id}, its place in Florence-2's order is {place}. Save "
+                    "the tokenizer again with the added tokens of Florence-2 in order right behind <mask> and tokens "
+                    "of its own behind <and>, and move the rows of the embeddings likewise"
+                )
+            if id is None and text != dropped:
+                backend.add_tokens([record.token])
         try:
             return cls(backend)
         except ValueError as error:
@@ -67,9 +94,7 @@ class Tokenizer:
             raise ValueError(
                 f"vocab_size is {vocab_size}; with {bins} bins it must be at least {smallest + len(marks) + 1}"
             )
-        backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
+        backend = _byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=entries,
             special_tokens=list(_FIRST),
@@ -77,16 +102,28 @@ class Tokenizer:
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
-        backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
         _supply_added_tokens(backend, bins)
         return cls(backend)
+
+    @property
+    def image_id(self) -> int:
+        """The id of `<image>` in the native layout: its own where tokens stand behind it, else the first free one."""
+        id = self._backend.token_to_id(IMAGE_TOKEN)
+        return self.vocabulary.size if id is None else id
+
+    def to_json(self, image_token: bool = False) -> str:
+        """The text of a `tokenizer.json`; with `<image>` as the native layout has it if image_token."""
+        if not image_token or self.image_id < self.vocabulary.size:
+            return self._backend.to_str()
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend.add_special_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)])
+        return backend.to_str()
 
     def save(self, path: str | Path) -> Path:
         """Write `tokenizer.json`, to a path that ends in .json or into a folder, and return the file's path."""
         path = Path(path)
         file = path if path.suffix == ".json" else path / "tokenizer.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(file), pretty=False)
+        replace_text(file, self.to_json())
         return file
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -110,22 +147,135 @@ def _encode(backend: tokenizers.Tokenizer, text: str) -> list[int]:
     return backend.encode(text, add_special_tokens=False).ids
 
 
+@dataclass(frozen=True)
+class _Record:
+    """An added token as a file records it."""
+
+    id: int
+    token: AddedToken
+    file: Path
+
+
+def _main_file(path: Path) -> Path:
+    """The file that holds the byte-level BPE: `tokenizer.json` or `vocab.json`."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"no tokenizer at {path}; give a tokenizer.json or the folder that holds one")
+        return path
+    if (path / "tokenizer.json").is_file():
+        return path / "tokenizer.json"
+    pair = [path / "vocab.json", path / "merges.txt"]
+    missing = [file.name for file in pair if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"no tokenizer in {path}; it needs tokenizer.json, or vocab.json with merges.txt"
+            + (f" ({missing[0]} is missing)" if len(missing) == 1 else "")
+        )
+    return pair[0]
+
+
+def _read_records(file: Path, values: dict, path: Path) -> dict[str, _Record]:
+    """The added tokens that the files record; ValueError where two of them disagree about an id.
+
+    values: what the main file holds. path: the folder.
+    """
+    found: list[tuple[str, _Record]] = []
+    if file.name != "vocab.json":
+        found += _listed(file, values.get("added_tokens", []))
+    config, added = path / "tokenizer_config.json", path / "added_tokens.json"
+    if config.is_file():
+        decoder = read_json(config).get("added_tokens_decoder", {})
+        if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
+            raise ValueError(f"{config}: added_tokens_decoder must map ids to objects with the token as 'content'")
+        found += _listed(config, [{**entry, "id": id} for id, entry in decoder.items()])
+    if added.is_file():
+        found += _listed(added, [{"content": text, "id": id} for text, id in read_json(added).items()])
+    records: dict[str, _Record] = {}
+    for text, record in found:
+        first = records.setdefault(text, record)
+        if first.id != record.id:
+            raise ValueError(
+                f"{record.file}: {text!r} has the id {record.id}, in {first.file.name} it has {first.id}; delete the "
+                "file that is wrong"
+            )
+    return records
+
+
+def _listed(file: Path, entries: list[dict]) -> Iterator[tuple[str, _Record]]:
+    """Added tokens as `tokenizer.json` lists them: content, id, and flags that say how they are found in a text."""
+    for entry in entries if isinstance(entries, list) else [entries]:
+        try:
+            flags = {name: bool(entry[name]) for name in _FLAGS if name in entry}
+            yield entry["content"], _Record(int(entry["id"]), AddedToken(entry["content"], **flags), file)
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(f"{file}: {str(entry)[:80]} is no added token; it needs a text and a whole id") from None
+
+
+def _read_whole(file: Path, values: dict, dropped: str | None) -> tokenizers.Tokenizer:
+    """The backend of a `tokenizer.json` that holds `values`, without the added token `dropped`."""
+    added = values.get("added_tokens", [])
+    kept = [entry for entry in added if entry["content"] != dropped]
+    text = read_text(file) if len(kept) == len(added) else json.dumps({**values, "added_tokens": kept})
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the backend raises bare Exception
+        raise ValueError(f"{file} is not a tokenizer.json: {error}") from error
+
+
+def _read_bpe(file: Path, vocab: dict[str, int]) -> tokenizers.Tokenizer:
+    """BART's tokenizer from a `vocab.json` that holds `vocab`, and the `merges.txt` beside it."""
+    if sorted(id for id in vocab.values() if isinstance(id, int)) != list(range(len(vocab))):
+        raise ValueError(f"{file} must give every token an id of its own, from 0 on without gaps")
+    merges = _read_merges(file.with_name("merges.txt"), vocab)
+    backend = _byte_level(models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    first = [AddedToken(token, special=True, normalized=True) for token in _FIRST]
+    backend.add_special_tokens([*first, AddedToken("<mask>", lstrip=True, special=True, normalized=True)])
+    return backend
+
+
+def _read_merges(file: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        line = line.removesuffix("\r")
+        if not line or (number == 1 and line.startswith("#version")):
+            continue
+        pair = tuple(line.split(" "))
+        if len(pair) != 2 or not vocab.keys() >= {*pair, "".join(pair)}:
+            raise ValueError(f"{file}: line {number}, {line!r}, merges no two tokens of vocab.json; copy both again")
+        merges.append(pair)
+    built = {first + second for first, second in merges}
+    loose = [token for token in vocab if len(token) > 1 and token not in built and not _MARK.fullmatch(token)]
+    if len(loose) > _MOST_LOOSE:
+        raise ValueError(
+            f"{file} is cut short: its {len(merges)} merges do not build {len(loose)} entries of vocab.json, such as "
+            f"{loose[0]!r}; copy it again"
+        )
+    return merges
+
+
+def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+    """BART's way around a BPE: bytes in, `<s>` text `</s>` out, no space put in front."""
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return backend
+
+
 def _supply_added_tokens(backend: tokenizers.Tokenizer, bins: int) -> None:
     """Add what is missing at the end, in Florence-2's order."""
-    tokens = ["<mask>", *added_tokens(bins)]
-    missing = [token for token in tokens if backend.token_to_id(token) is None]
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    missing = [token for token in ["<mask>", *added_tokens(bins)] if token not in known]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
 
 
-def _count_locations(backend: tokenizers.Tokenizer) -> int:
-    bins = 0
-    while backend.token_to_id(f"<loc_{bins}>") is not None:
-        bins += 1
-    return bins
+def _count_locations(known: Callable[[str], bool]) -> int:
+    """How many of `<loc_0>` `<loc_1>` … are known."""
+    return next(bins for bins in itertools.count() if not known(f"<loc_{bins}>"))
 
 
 def _read_vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
-    bins = _count_locations(backend)
+    bins = _count_locations(lambda token: backend.token_to_id(token) is not None)
     tokens = [*_FIRST, "<mask>", *added_tokens(bins)]
     ids = [backend.token_to_id(token) for token in tokens]
     missing = [token for token, id in zip(tokens, ids, strict=True) if id is None]
@@ -133,8 +283,12 @@ def _read_vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
         raise ValueError(f"the tokenizer lacks {['<loc_0>', *missing][:5]}: not a Florence-2 vocabulary")
     if ids[:4] != [0, 1, 2, 3]:
         raise ValueError(f"{' '.join(_FIRST)} have the ids {ids[:4]}; Florence-2 has 0 1 2 3")
-    if ids[4:] != list(range(ids[4], ids[4] + len(ids) - 4)):
-        raise ValueError("<mask> and the added tokens must have consecutive ids in the order of Florence-2")
+    for token, id, expected in zip(tokens[4:], ids[4:], itertools.count(ids[4])):
+        if id != expected:
+            raise ValueError(
+                f"{token} has the id {id} instead of {expected}: <mask> and the added tokens must have consecutive ids "
+                "in the order of Florence-2, a fine-tune's own tokens behind them"
+            )
     id_of = dict(zip(tokens, ids, strict=True))
     return Vocabulary(
         loc_first=id_of["<loc_0>"],
@@ -158,6 +312,7 @@ _BYTE_OF_CHARACTER = _byte_of_character()
 
 
 def _token_bytes(token: str | None) -> bytes:
-    if token is None or not _BYTE_OF_CHARACTER.keys() >= set(token):
-        raise ValueError(f"token {token!r} is not byte-level BPE; only such tokenizers are known")
-    return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+    try:
+        return bytes(map(_BYTE_OF_CHARACTER.__getitem__, token))
+    except (KeyError, TypeError):
+        raise ValueError(f"token {token!r} is not byte-level BPE; only such tokenizers are known") from None
