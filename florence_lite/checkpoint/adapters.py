@@ -1,0 +1,397 @@
+"""LoRA adapters that `peft` trained on this network or on either Florence-2 class, applied to this network.
+
+What an adapter computes is left to `peft`. What is done here: names. An adapter's tensors tell which modules it adapts;
+these are found under our names, and peft is given exactly those, whatever `target_modules` of `adapter_config.json`
+says (it may hold suffixes or patterns of foreign names).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, Layout
+from florence_lite.checkpoint.loading import raise_any
+from florence_lite.checkpoint.weights import read_tensors
+from florence_lite.model import FlorenceModel
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+# Adapters that were trained on our network have our names.
+_OURS = Layout(name="florence-lite", renames=(), tied=(), frame_positions="projector.frame_positions")
+_LAYOUTS = (*LAYOUTS.values(), _OURS)
+_NAME = "default"  # what the adapter is called inside peft
+_PREFIX = re.compile(r"^((module|_orig_mod)\.)*(base_model\.model\.)?((module|_orig_mod)\.)*")
+_INSIDE = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")  # what peft's layers put into names
+_LORA = re.compile(  # some files have the adapter's name behind the part; DoRA's magnitudes come without `.weight`
+    r"^(?P<module>.+)\.(?P<part>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))"
+    r"(?:\.(?!weight$|bias$)[^.]+)?(?P<bias>\.bias)?(?:\.weight)?$"
+)
+
+# What becomes of the fields of adapter_config.json. Whatever else is set there changes the mathematics.
+_PASSED_ON = ("lora_dropout", "bias", "use_rslora", "use_dora", "lora_bias")
+_KNOWN = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "init_lora_weights", *_PASSED_ON}
+_NO_MATTER = {  # the tensors tell which modules are adapted; the rest concerns how the training started or ran
+    *("peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
+    *("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"),
+    *("ensure_weight_tying", "fan_in_fan_out", "peft_version", "runtime_config", "megatron_config", "megatron_core"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"),
+}
+# Trainings that begin by taking a part out of the base weights. peft can repeat the former on loading, for they depend
+# on the weights alone; the latter depend on data or chance.
+_REPEATABLE_STARTS = ("pissa", "olora")
+_LOST_STARTS = ("pissa_niter_", "corda", "loftq", "lora_ga")
+
+
+class AdapterBase(NamedTuple):
+    """The checkpoint that an adapter was trained on: Hub id or folder; revision, None for the latest."""
+
+    name: str
+    revision: str | None
+
+
+def adapter_base(folder: str | os.PathLike) -> AdapterBase | None:
+    """What the adapter in `folder` names as the base, to be loaded first; None if it names none.
+
+    Raises FileNotFoundError where `adapter_config.json` is missing, ValueError where it describes no LoRA adapter.
+    """
+    config = _read_config(Path(folder))
+    name = config.get("base_model_name_or_path")
+    return AdapterBase(name, config.get("revision") or None) if name else None
+
+
+def load_adapter(model: FlorenceModel, folder: str | os.PathLike, merge: bool = True) -> FlorenceModel:
+    """A network like `model` with the LoRA adapter in `folder` applied; `model` itself stays as it is.
+
+    merge: True adds the adapter to the weights, in float32 and then cast back; the result is a plain network. False
+        keeps it beside them, in their dtype, as trainable layers of peft, and freezes all other weights.
+    The result and `model` share the memory of the weights that the adapter leaves alone.
+
+    Takes adapters of this network, of transformers' native class and of Microsoft's code, with rsLoRA, DoRA, patterns
+    of ranks and alphas, biases, convolutions, and modules saved whole.
+
+    Raises ImportError without peft, FileNotFoundError for a missing file, ValueError for a damaged one, and for
+    tensors that are missing, unknown, of the wrong shape, not finite, or nothing this network can hold; the message
+    lists them.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError('adapters need peft: pip install "florence-lite[train]"') from error
+    if hasattr(model, "peft_config"):
+        raise ValueError("the model already carries an adapter; load the base again, or merge the first adapter")
+    folder = Path(folder)
+    config = _read_config(folder)
+    adapter = _Adapter(model, config)
+    for name, tensor in read_tensors(_weights_file(folder)):
+        adapter.take(name, tensor)
+    adapter.check_config(vars(peft.LoraConfig()))
+    adapter.check_places(merge)
+
+    # peft works on a twin, so that nothing can be left half done.
+    twin, values = _twin(model, adapter.modules), {}
+    for module in map(twin.get_submodule, adapter.adapted if merge else ()):
+        module.to(torch.promote_types(module.weight.dtype, torch.float32))
+    if adapter.adapted:
+        try:
+            tuner = peft.LoraModel(twin, peft.LoraConfig(**adapter.peft_fields()), _NAME)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            adapter.problems.append(f"refused by peft: {error}")
+        else:
+            values = adapter.values_for(twin)
+    _raise_any(adapter.problems, folder, config)
+    twin.load_state_dict(values, strict=False)
+    if not merge:
+        return twin.train(model.training)
+
+    with torch.no_grad():
+        merged = tuner.merge_and_unload().state_dict()
+    merged = {name: merged[name].to(tensor.dtype) for name, tensor in model.state_dict().items()}
+    touched = [name for name in merged if name.rpartition(".")[0] in adapter.modules]
+    overflown = [f"too large once merged: {name}" for name in touched if not merged[name].isfinite().all()]
+    _raise_any(overflown, folder, config)
+    plain = _twin(model, ())
+    plain.load_state_dict(merged, strict=True, assign=True)
+    return plain
+
+
+class _Piece(NamedTuple):
+    """Place of a tensor: our name of the module; "lora_A", "lora_B.bias", … or the name of the parameter replaced."""
+
+    module: str
+    leaf: str
+
+    @property
+    def is_lora(self) -> bool:
+        return self.leaf.startswith("lora_")
+
+
+def _piece(name: str) -> _Piece:
+    """The place that a tensor's name means, whatever the adapter is called; the module as the name has it."""
+    name = _INSIDE.sub("", _PREFIX.sub("", name))
+    if found := _LORA.match(name):
+        return _Piece(found["module"], found["part"] + (found["bias"] or ""))
+    module, _, leaf = name.rpartition(".")
+    return _Piece(module, leaf)
+
+
+class _Adapter:
+    """Takes an adapter's tensors in any order, finds their places in the network, keeps account of what is wrong."""
+
+    def __init__(self, model: FlorenceModel, config: dict):
+        self.model, self.config = model, config
+        # A file's name of a parameter → its layout and our name; the same for modules that have a weight.
+        self.parameters = {layout.name_of(ours): (layout, ours) for layout in _LAYOUTS for ours in model.state_dict()}
+        self.parameters |= {name: (layout, EMBEDDING) for layout in _LAYOUTS for name in layout.tied}
+        self.weighty = {
+            name.removesuffix(".weight"): (layout, ours.removesuffix(".weight"))
+            for name, (layout, ours) in self.parameters.items()
+            if name.endswith(".weight")
+        }
+        self.values: dict[_Piece, Tensor] = {}
+        self.names: dict[_Piece, str] = {}  # in the file
+        self.foreign: dict[str, str] = {}  # our name of a module → the file's
+        self.layouts: dict[Layout, str] = {}  # layout → a tensor in it
+        self.tables: dict[str, Tensor] = {}  # the file's name → copy of the token embeddings
+        self.problems: list[str] = []
+
+    def take(self, name: str, tensor: Tensor) -> None:
+        """Put one tensor in its place."""
+        module, leaf = found = _piece(name)
+        file_name = f"{module}.{leaf}".removeprefix(".")
+        if any(file_name == layout.frame_positions for layout in _LAYOUTS):
+            return
+        if found.is_lora:
+            layout, ours = self.weighty.get(module, (None, None))
+            piece = _Piece(ours, leaf)
+        else:
+            layout, ours = self.parameters.get(file_name, (None, None))
+            piece = _Piece(*(ours or ".").rsplit(".", 1))
+        if layout is None:
+            matrices = {layout.name_of(ours) for layout in LAYOUTS.values() for ours in layout.transposed}
+            hint = " (a bare matrix in Microsoft's class, which LoRA does not adapt)" if module in matrices else ""
+            self.problems.append(f"unknown: {name}{hint}")
+            return
+        self.layouts.setdefault(layout, name)
+        if found.is_lora and f"{piece.module}.weight" == EMBEDDING:
+            self.problems.append(
+                f"not tied: {name}; LoRA on one use of the token embeddings, which here are one table for prompts, "
+                "answers and output layer"
+            )
+            return
+        tensor = tensor.clone()  # reading the next one may unmap this one
+        if ours == EMBEDDING:
+            self.tables[file_name] = tensor
+        elif piece in self.values:
+            self.problems.append(f"twice: {name} and {self.names[piece]} belong in the same place")
+            return
+        if ours in layout.transposed and not found.is_lora and tensor.ndim == 2:
+            tensor = tensor.T
+        self.values[piece] = tensor
+        self.names[piece] = name
+        self.foreign[piece.module] = module
+
+    @property
+    def adapted(self) -> list[str]:
+        """Our names of the modules that LoRA adapts."""
+        return sorted({piece.module for piece in self.values if piece.is_lora})
+
+    @property
+    def modules(self) -> list[str]:
+        """Our names of all modules that the adapter changes."""
+        return sorted({piece.module for piece in self.values})
+
+    def check_config(self, defaults: dict) -> None:
+        """Note what adapter_config.json asks for and this network or the installed peft, with `defaults`, lacks."""
+        for name, value in self.config.items():
+            if value and name not in _KNOWN | _NO_MATTER and value != defaults.get(name):
+                self.problems.append(f"{CONFIG}: {name} = {value!r} is not supported")
+        start = self.config.get("init_lora_weights")
+        if isinstance(start, str) and start.startswith(_LOST_STARTS):
+            self.problems.append(
+                f"{CONFIG}: init_lora_weights = {start!r} changed the base before training, in a way that cannot be "
+                "repeated; save the adapter again with peft's path_initial_model_for_weight_conversion"
+            )
+
+    def check_places(self, merge: bool) -> None:
+        """Note what is wrong with the tensors as a whole and what cannot be merged, or not kept apart."""
+        if len(self.layouts) > 1:
+            examples = ", ".join(f"{example} is {layout.name}" for layout, example in self.layouts.items())
+            self.problems.insert(0, f"two layouts in one: {examples}")
+        if not self.adapted and not self.problems:
+            self.problems.append("empty: the file holds no LoRA tensors")
+        self._check_tables()
+        for name in self.adapted:
+            module = self.model.get_submodule(name)
+            problem = None
+            if merge and isinstance(module, nn.Conv2d) and module.groups > 1:
+                problem = "is a depthwise convolution, and the adapter adds a dense one"
+            elif merge and _Piece(name, "lora_B.bias") in self.values and module.bias is None:
+                problem = "has no bias to add the adapter's to"
+            elif not merge and isinstance(module, nn.Embedding):
+                problem = "is a table that the network reads without calling it"
+            if problem:
+                mode = "merged" if merge else "kept apart"
+                self.problems.append(f"not to be {mode}: {self.foreign[name]} {problem}; take merge={not merge}")
+        for name in self.modules:
+            self._check_replaced(name)
+
+    def _check_tables(self) -> None:
+        """Copies of the token embeddings must agree, and cover every use of the table if they differ from the base."""
+        if not self.tables:
+            return
+        (first, table), *others = self.tables.items()
+        for name, other in others:
+            if not torch.equal(table, other):
+                self.problems.append(
+                    f"not tied: {name} differs from {first}; token embeddings and output layer must be one"
+                )
+        base = self.model.get_parameter(EMBEDDING)
+        if torch.equal(table.to(base), base):
+            return
+        layout, _ = self.parameters[first]
+        uses = {layout.name_of(EMBEDDING), *layout.tied}
+        missing = {name for name in uses - self.tables.keys() if "encoder.embed_tokens" not in name}  # is never read
+        if missing:
+            given, missing = (", ".join(sorted(names)) for names in (self.tables, missing))
+            self.problems.append(
+                f"not tied: {given} replaced but not {missing}; token embeddings and output layer must be one"
+            )
+
+    def _replaced(self, module: str) -> set[str]:
+        return {piece.leaf for piece in self.values if piece.module == module and not piece.is_lora}
+
+    def _is_saved_whole(self, module: str) -> bool:
+        parameters = {name for name, _ in self.model.get_submodule(module).named_parameters(recurse=False)}
+        return module not in self.adapted and self._replaced(module) == parameters
+
+    def _check_replaced(self, module: str) -> None:
+        """A module's parameters are replaced all together, or the bias alone if the training was to move biases."""
+        replaced = self._replaced(module)
+        if not replaced or self._is_saved_whole(module):
+            return
+        if replaced != {"bias"} or self.config.get("bias", "none") == "none":
+            names = ", ".join(self.names[_Piece(module, leaf)] for leaf in sorted(replaced))
+            self.problems.append(f"incomplete: {names} without the rest of its module, against {CONFIG}")
+
+    def peft_fields(self) -> dict:
+        """The fields of peft's LoraConfig that make the same layers in our network."""
+        fields = {name: self.config[name] for name in _PASSED_ON if self.config.get(name)}
+        if self.config.get("init_lora_weights") in _REPEATABLE_STARTS:
+            fields["init_lora_weights"] = self.config["init_lora_weights"]
+        return {
+            **fields,
+            "r": self.config["r"],
+            "lora_alpha": self.config["lora_alpha"],
+            "rank_pattern": self._translated("rank_pattern"),
+            "alpha_pattern": self._translated("alpha_pattern"),
+            "target_modules": self.adapted,
+            "modules_to_save": list(filter(self._is_saved_whole, self.modules)) or None,
+        }
+
+    def _translated(self, field: str) -> dict:
+        """A field of numbers for modules, of whose foreign names it gives the ends or patterns, by our full names."""
+        numbers = {}
+        for module in self.adapted:
+            for pattern, number in (self.config.get(field) or {}).items():
+                if re.match(rf"(.*\.)?({pattern})$", self.foreign[module]):
+                    numbers[module] = number
+                    break
+        return numbers
+
+    def values_for(self, twin: FlorenceModel) -> dict[str, Tensor]:
+        """The tensors by their names in `twin`, whose layers peft has replaced; notes what does not fit."""
+        state = {name: tensor for name, tensor in twin.state_dict().items() if ".original_module." not in name}
+        places = {_piece(name): name for name in state}
+        for piece in places.keys() - self.values.keys():
+            if piece.is_lora:
+                self.problems.append(f"missing: {piece.leaf} of {self.foreign[piece.module]}")
+        found = {}
+        for piece, tensor in self.values.items():
+            if piece not in places:
+                self.problems.append(f"unexpected: {self.names[piece]}, which {CONFIG} does not ask for")
+                continue
+            target = state[places[piece]]
+            if tensor.shape != target.shape:
+                self.problems.append(
+                    f"shape of {self.names[piece]}: {list(tensor.shape)}, base and {CONFIG} say {list(target.shape)}"
+                )
+            elif not tensor.isfinite().all():
+                self.problems.append(f"not finite: values of {self.names[piece]}")
+            elif not (cast := tensor.to(target.dtype)).isfinite().all():
+                dtype = str(target.dtype).removeprefix("torch.")
+                self.problems.append(f"too large for {dtype}: values of {self.names[piece]}")
+            else:
+                found[places[piece]] = cast
+        return found
+
+
+def _twin(model: FlorenceModel, modules: Collection[str]) -> FlorenceModel:
+    """A copy of `model` that shares the memory of all tensors but those of `modules`."""
+    own = {id(tensor) for name in modules for tensor in model.get_submodule(name).parameters(recurse=False)}
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters() if id(p) not in own}
+    return copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"adapter {str(folder)!r} has no weights: none of {', '.join(WEIGHTS)}")
+
+
+def _read_config(folder: Path) -> dict:
+    """The fields of adapter_config.json, of which those that are used here are what they must be."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no adapter in {str(folder)!r}: no file {CONFIG!r}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file ({error})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise ValueError(f"{path} is no configuration of peft: it names no peft_type")
+    if config["peft_type"] != "LORA":
+        raise ValueError(f"{path}: peft_type is {config['peft_type']!r}; only 'LORA' adapters can be applied")
+    for name in ("base_model_name_or_path", "revision"):
+        if not isinstance(config.get(name), str | None):
+            raise ValueError(f"{path}: {name} is {config[name]!r}; it must be a text or null")
+    for name, pattern, check, what in (
+        ("r", "rank_pattern", _is_rank, "a positive whole number"),
+        ("lora_alpha", "alpha_pattern", _is_number, "a number"),
+    ):
+        if not check(config.get(name)):
+            raise ValueError(f"{path}: {name} is {config.get(name)!r}; it must be {what}")
+        numbers = config.get(pattern) or {}
+        if not isinstance(numbers, dict) or not all(map(check, numbers.values())):
+            raise ValueError(f"{path}: {pattern} is {numbers!r}; it must give {what} for each name")
+        for key in numbers:
+            try:
+                re.compile(key)
+            except re.error as error:
+                raise ValueError(f"{path}: {pattern} has {key!r}, which is no name or pattern ({error})") from None
+    return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _raise_any(problems: list[str], folder: Path, config: dict) -> None:
+    base = config.get("base_model_name_or_path")
+    trained = f", trained on {base!r}," if base else ""
+    raise_any(problems, f"adapter {str(folder)!r}{trained} does not fit the model")
