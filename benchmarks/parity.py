@@ -1,0 +1,166 @@
+"""The same numbers as transformers' native Florence-2, at real size, from checkpoints in both layouts.
+
+    python benchmarks/parity.py --size base
+
+A native model with random weights is saved by transformers and loaded here; the same network is saved here in the
+original layout and loaded again. For each of the 15 Florence-2 prompts the table shows the largest difference of image
+features, encoder states and logits (float32), and whether greedy and beam search give the ids of transformers'
+`generate` with Florence-2's defaults (three beams, no repeated 3-grams, forced first and last token). `--logits-only`
+leaves the searches out, for the large size. Exits with 1 where something differs. Needs transformers.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from decoding import environment
+
+from florence_lite.cards import tasks
+from florence_lite.checkpoint import config_to_json, load_checkpoint, save_checkpoint
+from florence_lite.engine import GenerationOptions, generate
+from florence_lite.model import FlorenceConfig, FlorenceModel
+from florence_lite.tokens import Tokenizer
+
+SIZES = ("nano", "base", "large")
+START, EOS = 2, 2
+TOLERANCE = 1e-4
+INPUTS = {  # what the prompts with an input are asked with
+    "text": {"text": "A cat and a dog on a red sofa."},
+    "phrase": {"phrases": ["the red sofa"]},
+    "phrases": {"phrases": ["cat", "dog"]},
+    "region": {"region_px": (100, 50, 300, 400), "size_wh": (640, 480)},
+}
+
+
+def lively_native(config: FlorenceConfig, seed: int) -> transformers.PreTrainedModel:
+    """transformers' class with random weights; its own start is nearly constant, so noise makes it answer variedly."""
+    values = config_to_json(config) | {"image_token_id": config.text.vocab_size - 1}
+    torch.manual_seed(seed)
+    native = transformers.Florence2ForConditionalGeneration(transformers.Florence2Config(**values)).eval()
+    with torch.no_grad():
+        for parameter in native.parameters():
+            parameter += 0.3 * config.text.d_model**-0.5 * torch.randn(parameter.shape)
+    return native
+
+
+def load_both(native: transformers.PreTrainedModel, config: FlorenceConfig) -> dict[str, FlorenceModel]:
+    """Our network by layout: out of the files of transformers, and out of our own files in the original layout."""
+    with tempfile.TemporaryDirectory() as folder:
+        native.save_pretrained(Path(folder, "native"))
+        values = config_to_json(config)  # transformers does not keep the size of images
+        Path(folder, "native", "config.json").write_text(json.dumps(values))
+        ours = load_checkpoint(Path(folder, "native"))
+        save_checkpoint(ours, Path(folder, "original"), layout="original")
+        return {"native": ours, "original": load_checkpoint(Path(folder, "original"))}
+
+
+def prompt_ids(vocab_size: int, tokenizer: str | None) -> dict[str, list[int]]:
+    """Ids of the 15 prompts; without a tokenizer's folder, of a tokenizer trained on the prompts themselves."""
+    florence2 = [card for card in tasks() if card.name != "<VQA>"]
+    prompts = {card.name: card.prompt(**INPUTS.get(card.input, {})) for card in florence2}
+    known = Tokenizer.from_file(tokenizer) if tokenizer else Tokenizer.train(prompts.values(), 1500)
+    if known.vocabulary.size > vocab_size:
+        raise SystemExit(f"the tokenizer has {known.vocabulary.size} ids, the network only {vocab_size}")
+    return {name: known.encode_prompt(prompt) for name, prompt in prompts.items()}
+
+
+@torch.inference_mode()
+def compare(
+    ours: FlorenceModel, native: transformers.PreTrainedModel, ids: list[int], tokens: int, search: bool, seed: int
+) -> dict:
+    """Largest differences for one prompt and a random image, and whether the answers have the same ids."""
+    config = ours.config
+    width, height = config.image_size_wh
+    pixel_values = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    answer = torch.tensor([[START, 0, *ids[1:-1]]])  # any ids will do
+    image = [config.text.vocab_size - 1] * config.image_tokens
+    inputs = {"input_ids": torch.tensor([image + ids]), "pixel_values": pixel_values}
+
+    theirs = native(**inputs, decoder_input_ids=answer)
+    features = ours.encode_image(pixel_values)
+    states, _ = ours.encode(features, torch.tensor([ids]))
+    logits = ours.logits(ours.decode(answer, ours.cross_cache(states)))
+    row = {
+        "features": difference(features, native.get_image_features(pixel_values).pooler_output),
+        "encoder": difference(states, theirs.encoder_last_hidden_state),
+        "logits": difference(logits, theirs.logits),
+    }
+    for name, beams in (("greedy", 1), ("beam", 3)) if search else ():
+        options = GenerationOptions(tokens, beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
+        (got,) = generate(ours, states, None, [[START]], options)
+        expected = native.generate(
+            **inputs,
+            num_beams=beams,
+            no_repeat_ngram_size=3,
+            max_new_tokens=tokens,
+            do_sample=False,
+            forced_bos_token_id=0,
+            forced_eos_token_id=EOS,
+            decoder_start_token_id=START,
+            bos_token_id=0,
+            eos_token_id=EOS,
+            pad_token_id=1,
+            **({"early_stopping": True, "length_penalty": 1.0} if beams > 1 else {}),
+        )
+        row[name] = got.ids == expected[0, 1:].tolist()
+        row["different ids"] = len(set(got.ids))
+    return row
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return (ours - theirs.view_as(ours)).abs().max().item()
+
+
+def measure(config: FlorenceConfig, tokenizer: str | None, tokens: int, search: bool, seed: int) -> list[dict]:
+    """One row per layout and prompt."""
+    native = lively_native(config, seed)
+    prompts = prompt_ids(config.text.vocab_size, tokenizer)
+    rows = []
+    for layout, ours in load_both(native, config).items():
+        for number, (name, ids) in enumerate(prompts.items()):
+            rows.append({"layout": layout, "prompt": name, **compare(ours, native, ids, tokens, search, number)})
+            print(as_line(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def as_line(row: dict) -> str:
+    def shown(value):
+        if isinstance(value, bool):
+            return "same" if value else "DIFFER"
+        return f"{value:.1e}" if isinstance(value, float) else str(value)
+
+    return f"{row['layout']:9}{row['prompt']:38}" + "".join(f"{shown(value):>10}" for value in list(row.values())[2:])
+
+
+def is_equal(row: dict) -> bool:
+    return row["logits"] <= TOLERANCE and row.get("greedy", True) and row.get("beam", True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--tokenizer", help="folder with a Florence-2 tokenizer; without it, one is trained")
+    parser.add_argument("--tokens", type=int, default=24, help="longest answer of the searches")
+    parser.add_argument("--logits-only", action="store_true", help="no searches")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+
+    config = FlorenceConfig.preset(arguments.size, prompt_side="encoder")
+    rows = measure(config, arguments.tokenizer, arguments.tokens, not arguments.logits_only, arguments.seed)
+    if arguments.json:
+        print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
+    else:
+        columns = list(rows[0])
+        print(f"{'layout':9}{'prompt':38}" + "".join(f"{name:>10}" for name in columns[2:]))
+        print("\n".join(as_line(row) for row in rows))
+    sys.exit(0 if all(map(is_equal, rows)) else 1)
+
+
+if __name__ == "__main__":
+    main()
