@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from florence_lite.cards import CheckpointCard, TaskCard, checkpoints
+from florence_lite.cards import CheckpointCard, TaskCard
 from florence_lite.cards import task as task_card
-from florence_lite.checkpoint import download, load_checkpoint
+from florence_lite.checkpoint import (
+    adapter_base,
+    find_checkpoint,
+    is_adapter,
+    load_adapter,
+    load_checkpoint,
+    read_decoding,
+    read_preprocessor,
+    save_checkpoint,
+    upload,
+    write_companions,
+)
 from florence_lite.engine import GenerationOptions, generate, score
 from florence_lite.images import load_image
 from florence_lite.model import FlorenceModel
 from florence_lite.preprocess import Preprocessor
+from florence_lite.progress import progress_bar
 from florence_lite.results import Answer, Result
 from florence_lite.scoring import score_instances, score_text
 from florence_lite.tokens import Codec, Tokenizer
@@ -79,8 +91,21 @@ class Florence:
     >>> result.labels, result.scores, result.boxes_xyxy
     """
 
-    def __init__(self, model: FlorenceModel, tokenizer: Tokenizer, card: CheckpointCard | None = None):
-        """card: image statistics and decoding defaults of the checkpoint; the usual ones without it."""
+    def __init__(
+        self,
+        model: FlorenceModel,
+        tokenizer: Tokenizer,
+        card: CheckpointCard | None = None,
+        preprocessor: Preprocessor | None = None,
+        decoding: Mapping[str, Any] | None = None,
+    ):
+        """card: of the checkpoint, if it has one.
+
+        preprocessor: makes images ready; without one, with the statistics of the card, or else Florence-2's.
+        decoding: the checkpoint's own defaults, fields of `GenerationOptions`; they replace those of the task cards,
+        save that lengths are the tasks' and that the n-gram rule holds for prose only. Those of the card come last.
+        Raises ValueError where the parts do not belong together.
+        """
         if tokenizer.vocabulary.bins != model.config.bins:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocabulary.bins} location tokens, the network {model.config.bins} bins: "
@@ -91,45 +116,84 @@ class Florence:
                 f"the tokenizer has {tokenizer.vocabulary.size} ids, the network only {model.config.text.vocab_size}: "
                 "take both from the same checkpoint"
             )
+        if preprocessor and preprocessor.size_wh != model.config.image_size_wh:
+            raise ValueError(
+                f"the preprocessor makes images of {preprocessor.size_wh}, the network takes "
+                f"{model.config.image_size_wh}: take both from the same checkpoint"
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.card = card
         self.codec = Codec(tokenizer)
         statistics = {"mean": card.mean, "std": card.std} if card else {}
-        self.preprocessor = Preprocessor(model.config.image_size_wh, **statistics)
+        self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
+        self.decoding = dict(decoding or {})
 
     @classmethod
     def from_pretrained(
         cls,
         name: str | os.PathLike = DEFAULT_CHECKPOINT,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = "auto",
         device: str | torch.device = "cpu",
         revision: str | None = None,
+        subfolder: str | None = None,
+        adapter: str | os.PathLike | None = None,
     ) -> Florence:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
-        name: a checkpoint card's name ("scenes-nano"), a folder with `config.json`, `model.safetensors` and
-            `tokenizer.json` in transformers' native layout, or a Hub id such as "florence-community/Florence-2-base".
-        revision: branch, tag or commit of a Hub repository.
+        name: a checkpoint card's name ("scenes-nano"), a folder or a Hub id ("microsoft/Florence-2-base") of either
+            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names.
+        dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32
+            for float16 files on the CPU.
+        revision: branch, tag or commit of a Hub repository. subfolder: of the repository or folder.
+        adapter: folder or Hub id of a LoRA adapter to merge into the checkpoint `name`.
 
-        Raises FileNotFoundError if there is no such checkpoint, ValueError if its files do not fit together, and what
-        `florence_lite.checkpoint.download` raises.
+        Raises FileNotFoundError if there is no such checkpoint, ValueError if its files are damaged or do not fit
+        together, and what `florence_lite.checkpoint.download` raises.
         """
-        card = next((card for card in checkpoints() if card.name == str(name)), None)
-        if card and card.source == "embedded":
-            folder = card.folder
-        elif Path(name).is_dir():
-            folder = Path(name)
-        else:
-            repository = card.source if card else str(name)
-            if repository.count("/") != 1:
-                embedded = ", ".join(card.name for card in checkpoints() if card.source == "embedded")
-                raise FileNotFoundError(
-                    f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; embedded: "
-                    f"{embedded or 'none'}"
-                )
-            folder = download(repository, revision)
-        return cls(load_checkpoint(folder, dtype, device), Tokenizer.from_file(folder), card)
+        folder, card = find_checkpoint(name, revision, subfolder)
+        adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
+        if is_adapter(folder):
+            if (base := adapter_base(folder)) is None:
+                raise ValueError(f"adapter {str(name)!r} names no base: call from_pretrained(BASE, adapter=…)")
+            adapters.insert(0, folder)
+            folder, card = find_checkpoint(base.name, base.revision)
+        model = load_checkpoint(folder, dtype, device)
+        for each in adapters:
+            model = load_adapter(model, each)
+        # A fine-tune may bring a tokenizer of its own.
+        with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
+        is_embedded = card is not None and card.source == "embedded"  # then the card says how images are prepared
+        preprocessor = None if is_embedded else read_preprocessor(folder, model.config.image_size_wh)
+        return cls(model, Tokenizer.from_file(with_tokenizer), card, preprocessor, read_decoding(folder))
+
+    def save_pretrained(
+        self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None
+    ) -> None:
+        """Write the checkpoint with its tokenizer, image processor and decoding settings into `folder`.
+
+        layout: "native" for transformers' own class, "original" for Microsoft's code; `from_pretrained` reads both.
+        dtype: of the weights; as they are without one. Raises ValueError for what the layout cannot express.
+        """
+        write_companions(folder, self.tokenizer, self.preprocessor, self.model.config, self.decoding, layout)
+        save_checkpoint(self.model, folder, dtype, layout, self.tokenizer.image_id, self.decoding)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        layout: str = "native",
+        dtype: torch.dtype | None = None,
+        private: bool | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """`save_pretrained` into a repository of the Hugging Face Hub, "org/name", made if it does not exist.
+
+        private: whether a repository made here is; the Hub's default without it. Returns the commit's address.
+        Raises what `florence_lite.checkpoint.upload` raises.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, layout, dtype)
+            return upload(folder, repository, private, commit_message)
 
     @property
     def device(self) -> torch.device:
@@ -178,8 +242,10 @@ class Florence:
             about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
             phrases; (x0, y0, x1, y1) in pixels.
-        decoding: fields of `GenerationOptions` that replace the task's defaults, such as num_beams=3,
-            max_new_tokens=64, do_sample=True, seed=0. No answer grows longer than the network's table of positions.
+        decoding: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
+            do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
+            as transformers does with the checkpoint's own settings, id for id: the n-gram rule holds for every task,
+            the first token may come again, rows of the vocabulary that have no token too.
 
         Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.
@@ -216,10 +282,12 @@ class Florence:
             return self.run(images, "<OD>", **decoding)
         if isinstance(phrases, str) or not phrases:
             raise ValueError(f"phrases is {phrases!r}; it must be a list with at least one phrase")
-        if isinstance(images, list | tuple):
-            return [self.detect(image, phrases, **decoding) for image in images]
         prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in phrases]
-        return _joined(self.run(images, prompts, **decoding))
+        if not isinstance(images, list | tuple):
+            return _joined(self.run(images, prompts, **decoding))
+        scenes = [scene for scene in self.encode(images) for _ in phrases]
+        answers = self.run(scenes, prompts * len(images), **decoding)
+        return [_joined(answers[first : first + len(phrases)]) for first in range(0, len(answers), len(phrases))]
 
     def segment(
         self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **decoding: Any
@@ -273,16 +341,19 @@ class Florence:
     ) -> list[Result]:
         """One Result per image, card and prompt; a batch at a time."""
         results: list[Result] = []
-        for first in range(0, len(images), IMAGES_AT_ONCE):
-            batch = slice(first, first + IMAGES_AT_ONCE)
-            scenes = self.encode(images[batch])
-            requests: list[_Request] = []
-            for order, (scene, card, prompt) in enumerate(zip(scenes, cards[batch], prompts[batch], strict=True)):
-                requests += self._requests(order, scene, card, prompt)
-            answered = self._answer(requests, decoding)
-            for order in range(len(scenes)):
-                parts = [r for request, r in zip(requests, answered, strict=True) if request.order == order]
-                results.append(_joined(parts))
+        with progress_bar(len(images) > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("answers", total=len(images))
+            for first in range(0, len(images), IMAGES_AT_ONCE):
+                batch = slice(first, first + IMAGES_AT_ONCE)
+                scenes = self.encode(images[batch])
+                requests: list[_Request] = []
+                for order, (scene, card, prompt) in enumerate(zip(scenes, cards[batch], prompts[batch], strict=True)):
+                    requests += self._requests(order, scene, card, prompt)
+                answered = self._answer(requests, decoding)
+                for order in range(len(scenes)):
+                    parts = [r for request, r in zip(requests, answered, strict=True) if request.order == order]
+                    results.append(_joined(parts))
+                progress.advance(bar, len(scenes))
         return results
 
     def _requests(self, order: int, scene: Scene, card: TaskCard, prompt: Prompt) -> list[_Request]:
@@ -334,10 +405,12 @@ class Florence:
         prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
         options = [self._options(r.card, len(p), decoding) for r, p in zip(requests, prefixes, strict=True)]
         cross = self.model.cross_cache(states)
-        answers = generate(self.model, states, mask, prefixes, options, cross)
-        vocabulary = self.tokenizer.vocabulary
-        locations = torch.arange(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
-        scores = score(self.model, states, mask, prefixes, [a.ids for a in answers], {"locations": locations}, cross)
+        size = self.tokenizer.vocabulary.size
+        answers = generate(
+            self.model, states, mask, prefixes, options, cross, vocab_size=None if decoding.get("compat") else size
+        )
+        ids, groups = [answer.ids for answer in answers], {"locations": torch.tensor(self._locations)}
+        scores = score(self.model, states, mask, prefixes, ids, groups, cross, vocab_size=size)
         return [self._result(*each) for each in zip(requests, answers, scores, strict=True)]
 
     def _result(self, request: _Request, generated, scores) -> Result:
@@ -367,16 +440,33 @@ class Florence:
             image=request.scene.image,
         )
 
+    @property
+    def _locations(self) -> range:
+        """Ids of the coordinates."""
+        vocabulary = self.tokenizer.vocabulary
+        return range(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
+
     def _options(self, card: TaskCard, prefix_length: int, decoding: dict) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
-        known = GenerationOptions.__dataclass_fields__
+        known = [*GenerationOptions.__dataclass_fields__, "compat"]
         if unknown := sorted(set(decoding) - set(known)):
             raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
-        values = {name: getattr(card, name) for name in ("max_new_tokens", "num_beams", "no_repeat_ngram_size")}
-        values |= self.card.decoding if self.card else {}
+        asked = {name: value for name, value in decoding.items() if name != "compat"}
         vocabulary = self.tokenizer.vocabulary
-        special = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
-        options = GenerationOptions(**values | special | decoding)
+        values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
+        if decoding.get("compat"):
+            values |= {"ban_bos_after_forced": False, "early_stopping": False} | self.decoding
+        else:
+            values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.decoding
+            if not card.no_repeat_ngram_size:
+                values["no_repeat_ngram_size"] = 0
+            # Where one phrase is asked for, the end of the answer says that there is no more of it.
+            values["coordinates"] = self._locations if card.input in ("phrase", "phrases") else None
+        values["max_new_tokens"] = card.max_new_tokens
+        values |= self.card.decoding if self.card else {}
+        if asked.get("do_sample"):
+            values["num_beams"] = 1
+        options = GenerationOptions(**values | asked)
         positions = self.model.config.text.positions
         room = positions + 1 - prefix_length  # the last id of an answer is never read
         if room < 1:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import florence_lite.checkpoint.sources as sources_module
 import florence_lite.florence as florence_module
 from florence_lite.cards import CheckpointCard, TaskCard, task, tasks
 from florence_lite.checkpoint import save_checkpoint
@@ -66,7 +67,7 @@ def looks(florence):
 def script(monkeypatch, *answers: list[int], truncated: bool = False):
     """Let the decoder write these ids, one answer per prefix of each call."""
     monkeypatch.setattr(
-        florence_module, "generate", lambda *_: [Generated([0, *answer, 2], truncated) for answer in answers]
+        florence_module, "generate", lambda *_, **__: [Generated([0, *answer, 2], truncated) for answer in answers]
     )
 
 
@@ -518,7 +519,7 @@ def test_from_a_folder(florence, tmp_path):
     assert loaded.run(IMAGE, "<OD>", max_new_tokens=24) == florence.run(IMAGE, "<OD>")
     assert Florence.from_pretrained(str(tmp_path), dtype=torch.bfloat16).run(IMAGE, "<OD>").token_ids
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+    with pytest.raises(FileNotFoundError, match="no tokenizer in"):
         Florence.from_pretrained(tmp_path)
 
 
@@ -553,7 +554,7 @@ def test_tokenizer_and_network_must_fit(toy_tokenizer, config: FlorenceConfig, m
 
 @pytest.mark.parametrize("name", ["scene-nano", "no/such/folder"])
 def test_unknown_checkpoints(monkeypatch, name):
-    monkeypatch.setattr(florence_module, "download", lambda *_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(sources_module, "download", lambda *_: pytest.fail("the Hub was asked"))
     with pytest.raises(FileNotFoundError, match=f"'{name}' is neither a folder nor a Hub id such as 'org/name'"):
         Florence.from_pretrained(name)
 
@@ -562,11 +563,11 @@ def test_a_checkpoint_of_the_hub(florence, tmp_path, monkeypatch):
     save_checkpoint(florence.model, tmp_path)
     florence.tokenizer.save(tmp_path)
     asked = []
-    monkeypatch.setattr(florence_module, "download", lambda *arguments: asked.append(arguments) or tmp_path)
-    loaded = Florence.from_pretrained("nobody/tiny", revision="v2")
-    assert asked == [("nobody/tiny", "v2")]
+    monkeypatch.setattr(sources_module, "download", lambda *arguments: asked.append(arguments) or tmp_path)
+    loaded = Florence.from_pretrained("nobody/tiny", revision="v2", subfolder="best")
+    assert asked == [("nobody/tiny", "v2", "best")]
     assert loaded.card is None and loaded.run(IMAGE, "<OD>", max_new_tokens=24) == florence.run(IMAGE, "<OD>")
-    monkeypatch.setattr(florence_module, "checkpoints", lambda: (florence.card,))
+    monkeypatch.setattr(sources_module, "checkpoints", lambda: (florence.card,))
     assert Florence.from_pretrained("tiny").card is florence.card
 
 

@@ -7,11 +7,15 @@ not ignored: a config that asks for something else would load into a network tha
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from florence_lite.checkpoint.companions import decoding_to_settings, read_preprocessor
+from florence_lite.checkpoint.layouts import MICROSOFT_CODE
 from florence_lite.model import FlorenceConfig
+from florence_lite.tokens.files import read_json
 
 # The only values that the network knows, where a config may hold the field.
 FIXED_TEXT = {
@@ -23,21 +27,21 @@ FIXED_TEXT = {
 }
 FIXED_VISION = {"qkv_bias": True, "activation_function": "gelu"}
 FEATURE_SOURCES = {"spatial_avg_pool", "temporal_avg_pool"}
-MICROSOFT_CODE = "microsoft/Florence-2-base-ft--{module}.{name}"  # what fine-tunes of the original layout refer to
 
 
 def read_config(folder: str | os.PathLike) -> FlorenceConfig:
-    """The network's sizes from `config.json` in `folder`, of either layout.
+    """The network's sizes from `config.json` in `folder`, of either layout; where that says nothing of the size of
+    images, the image processor's file does.
 
     Raises FileNotFoundError, or ValueError, naming the file, where it does not tell them.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {str(folder)!r} has no file 'config.json'")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error})") from None
+    values = read_json(path)
+    if "image_size_wh" not in values.get("florence_lite", {}):
+        size_wh = read_preprocessor(folder).size_wh
+        values["florence_lite"] = {"image_size_wh": size_wh, **values.get("florence_lite", {})}
     try:
         return config_from_json(values)
     except KeyError as error:
@@ -100,8 +104,17 @@ def config_from_json(values: dict) -> FlorenceConfig:
     )
 
 
-def config_to_json(config: FlorenceConfig, layout: str = "native") -> dict:
-    """The sizes as the `config.json` of a layout, "native" or "original"; `config_from_json` is its inverse."""
+def config_to_json(
+    config: FlorenceConfig,
+    layout: str = "native",
+    image_token_id: int | None = None,
+    decoding: Mapping[str, Any] | None = None,
+) -> dict:
+    """The sizes as the `config.json` of a layout, "native" or "original"; `config_from_json` is its inverse.
+
+    image_token_id: of the placeholder of images, which transformers' class looks for; its own default without it.
+    decoding: fields of `GenerationOptions`, which Microsoft's code looks up here.
+    """
     text = config.text
     special_ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     shared = {
@@ -133,7 +146,9 @@ def config_to_json(config: FlorenceConfig, layout: str = "native") -> dict:
             "prompt_side": config.prompt_side,
         },
     }
-    return _native(shared, config) if layout == "native" else _original(shared, config)
+    if layout == "original":
+        return _original(shared, config, decoding or {})
+    return _native(shared, config) | ({} if image_token_id is None else {"image_token_id": image_token_id})
 
 
 def _native(values: dict, config: FlorenceConfig) -> dict:
@@ -150,7 +165,7 @@ def _native(values: dict, config: FlorenceConfig) -> dict:
     }
 
 
-def _original(values: dict, config: FlorenceConfig) -> dict:
+def _original(values: dict, config: FlorenceConfig, decoding: Mapping[str, Any]) -> dict:
     if config.vision.mlp_ratio != 4:
         raise ValueError(
             f"mlp_ratio = {config.vision.mlp_ratio}: Microsoft's code knows only 4; save in the native layout"
@@ -172,9 +187,7 @@ def _original(values: dict, config: FlorenceConfig) -> dict:
             **FIXED_TEXT,
             "forced_bos_token_id": 0,
             "forced_eos_token_id": 2,
-            "num_beams": 3,
-            "no_repeat_ngram_size": 3,
-            "early_stopping": True,
+            **decoding_to_settings(decoding),
         },
         "vision_config": {
             "model_type": "davit",

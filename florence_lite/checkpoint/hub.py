@@ -1,4 +1,4 @@
-"""A checkpoint's files from the Hugging Face Hub: whole and undamaged in the local cache, or an error saying why not.
+"""A checkpoint's files from the Hugging Face Hub, whole and undamaged in the local cache, and to it.
 
 Transport, cache and progress bars are those of `huggingface_hub`. What is added here: the choice of files (never code),
 their order, a check of what has just arrived against the Hub's checksums, and errors that name cause and remedy.
@@ -113,6 +113,36 @@ def download(
                 return _cached_folder(source)
         raise _explained(error, source, "the list of files") from error
     return _fetched_folder(source, info)
+
+
+def upload(folder: str | Path, repository: str, private: bool | None = None, message: str | None = None) -> str:
+    """Commit the files of `folder` to the Hub repository "org/name", made if it does not exist; the commit's address.
+
+    private: whether a repository made here is; the Hub's default without it.
+
+    Raises ValueError for a name that is none, PermissionError where the login does not allow it, ConnectionError where
+    another try may help.
+    """
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            folder_path=folder, repo_id=repository, commit_message=message or "Florence-2 checkpoint by florence-lite"
+        )
+    except HFValidationError as error:
+        raise ValueError(f"{repository!r} is not a Hub id such as 'org/name': {error}") from None
+    except _FAILURES as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403, 404):
+            raise PermissionError(
+                f"the Hub does not let this login write to {repository!r} (HTTP {status}): check the name and run "
+                "`hf auth login` with a token that may write"
+            ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConnectionError(
+            f"cannot upload to {repository!r} on {constants.ENDPOINT} ({reason}): check the network and try again"
+        ) from error
+    return commit.commit_url
 
 
 def _normal(subfolder: str | None) -> str:

@@ -104,4 +104,5 @@ ORIGINAL = Layout(
 )
 
 LAYOUTS = {layout.name: layout for layout in (NATIVE, ORIGINAL)}
+MICROSOFT_CODE = "microsoft/Florence-2-base-ft--{module}.{name}"  # what fine-tunes of the original layout refer to
 EMBEDDING = "embed_tokens.weight"  # our name of the token embeddings, which serve as output layer too

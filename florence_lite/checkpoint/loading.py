@@ -77,11 +77,15 @@ def load_tensors(
     loading = _Loading(model, dtype, device)
     for name, tensor in tensors:
         loading.take(_WRAPPERS.sub("", name), tensor)
-    problems = loading.all_problems()
+    raise_any(loading.all_problems(), f"checkpoint {source!r} does not fit its config")
+    model.load_state_dict(loading.loaded, strict=True, assign=True)
+
+
+def raise_any(problems: list[str], fault: str) -> None:
+    """ValueError that lists the first of the problems under `fault`, if there are any."""
     if problems:
         shown = "\n  ".join(problems[:SHOWN]) + (f"\n  … and {len(problems) - SHOWN} more" if problems[SHOWN:] else "")
-        raise ValueError(f"checkpoint {source!r} does not fit its config ({len(problems)} problems):\n  {shown}")
-    model.load_state_dict(loading.loaded, strict=True, assign=True)
+        raise ValueError(f"{fault} ({len(problems)} problems):\n  {shown}")
 
 
 class _Loading:

@@ -4,42 +4,69 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from florence_lite.checkpoint.configs import config_to_json
-from florence_lite.checkpoint.layouts import LAYOUTS, Layout
+from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, Layout
 from florence_lite.model import FlorenceModel
+from florence_lite.tokens.files import replace_text
+
+ROWS = 64  # a longer table of ids gets a multiple of this many rows, as in the published native checkpoints
 
 
 def save_checkpoint(
-    model: FlorenceModel, folder: str | os.PathLike, dtype: torch.dtype | None = None, layout: str = "native"
+    model: FlorenceModel,
+    folder: str | os.PathLike,
+    dtype: torch.dtype | None = None,
+    layout: str = "native",
+    image_token_id: int | None = None,
+    decoding: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors` into `folder` (made if absent), tensors as `dtype` if given.
 
     layout: "native", what transformers' Florence-2 class loads, or "original", what Microsoft's code loads.
+    image_token_id: `Tokenizer.image_id`, for which transformers' class needs a row in the table of ids; native files
+        get more rows if there is none. decoding: fields of `GenerationOptions` for Microsoft's code.
     Each file replaces its predecessor at once, so that an interrupted call leaves no half-written file.
-    Raises ValueError for another layout.
+    Raises ValueError for another layout and for what it cannot express.
     """
     form, folder = find_layout(layout), Path(folder)
-    config = json.dumps(config_to_json(model.config, layout), indent=2) + "\n"
+    parameters, network = model.state_dict(), model.config
+    if layout == "native" and image_token_id is not None:
+        table = lengthened(parameters[EMBEDDING], image_token_id + 1)
+        parameters[EMBEDDING] = table
+        network = replace(network, text=replace(network.text, vocab_size=len(table)))
+    config = json.dumps(config_to_json(network, layout, image_token_id, decoding), indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        form.name_of(name): tensor.T if name in form.transposed else tensor
-        for name, tensor in model.state_dict().items()
+        form.name_of(name): tensor.T if name in form.transposed else tensor for name, tensor in parameters.items()
     }
     tensors[form.frame_positions] = model.projector.frame_positions
     for name in form.zeros:
-        tensors[name] = model.embed_tokens.weight.new_zeros(1, model.config.text.vocab_size)
+        tensors[name] = model.embed_tokens.weight.new_zeros(1, network.text.vocab_size)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
     partial = folder / "model.safetensors.partial"
     save_file(tensors, partial, metadata={"format": "pt"})
     partial.replace(folder / "model.safetensors")
-    partial = folder / "config.json.partial"
-    partial.write_text(config, encoding="utf-8")
-    partial.replace(folder / "config.json")
+    replace_text(folder / "config.json", config)
+
+
+def lengthened(table: Tensor, least: int) -> Tensor:
+    """`table` [V, D] with at least so many rows; rows that are added hold the mean of the others.
+
+    A mean row's score is the mean of the scores, so that no search ever takes it.
+    """
+    if len(table) >= least:
+        return table
+    rows = -(-least // ROWS) * ROWS - len(table)
+    return torch.cat([table, table.float().mean(0, keepdim=True).to(table.dtype).expand(rows, -1)])
 
 
 def find_layout(name: str) -> Layout:

@@ -6,6 +6,7 @@ with size and sha256; the others with git's hash.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -17,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 TOKEN = "hf_letmein"  # opens what is gated or private
 API = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)(?:/(?P<call>revision|tree)/(?P<revision>[^/]+))?$")
 FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$")
+
+UPLOAD = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/(?P<call>preupload|commit)/main$")
 
 
 class HubServer(ThreadingHTTPServer):
@@ -117,6 +120,42 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "EntryNotFound", "Entry not found")
         return self._file(fields["name"], commits[commit][fields["name"]], commit)
 
+    def do_POST(self) -> None:
+        """What an upload asks for: the repository, how each file is to be sent, and the commit with all of them."""
+        path = urlsplit(self.path).path
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append(f"POST {path}")
+        if self.server.down:
+            return self._refuse(503, "", "down for maintenance")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._refuse(401, "", "Invalid username or password.")
+        if path == "/api/repos/create":
+            values = json.loads(body)
+            name = f"{values['organization']}/{values['name']}"
+            answer = json.dumps({"url": f"{self.server.endpoint}/{name}", "name": name}).encode()
+            if name in self.server.commits:
+                return self._send(answer, status=409)
+            self.server.push(name, {})
+            if values.get("private") or values.get("visibility") == "private":  # older and newer clients
+                self.server.private.add(name)
+            return self._send(answer)
+        call = UPLOAD.match(path)
+        name = call["repository"]
+        if name not in self.server.commits:
+            return self._refuse(404, "RepoNotFound", "Repository not found")
+        if call["call"] == "preupload":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            return self._send(json.dumps({"files": files}).encode())
+        files = {}
+        for line in body.decode().splitlines():
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        commit = self.server.push(name, files)
+        url = f"{self.server.endpoint}/{name}/commit/{commit}"
+        return self._send(json.dumps({"commitUrl": url, "commitOid": commit}).encode())
+
     def _info(self, repository: str, commit: str, files: dict[str, bytes]) -> dict:
         """The answer about a revision: its commit and its files."""
         siblings = []
@@ -171,5 +210,5 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(len(body)), "Connection": "close", **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body[:cut])

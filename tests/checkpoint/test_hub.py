@@ -13,8 +13,10 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 
 import florence_lite.checkpoint.hub as hub_module
-from florence_lite.checkpoint.hub import download
+from florence_lite import Florence
+from florence_lite.checkpoint.hub import download, upload
 from tests.checkpoint.hub_server import TOKEN, HubServer
+from tests.tiny import noise_image, tiny_florence
 
 NAME = "org/tiny"
 WEIGHTS = bytes(range(256)) * 16  # 4 kB
@@ -360,3 +362,59 @@ def test_what_another_program_fetched_is_completed(server, cache):
     server.requests.clear()
     assert content(download(NAME)) == expected()
     assert server.fetched() == ["config.json", "tokenizer.json"]
+
+
+# ---- to the Hub
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    made = tmp_path / "mine"
+    made.mkdir()
+    (made / "config.json").write_bytes(b"{}")
+    (made / "model.safetensors").write_bytes(WEIGHTS)
+    return made
+
+
+def test_upload_and_download_again(server, cache, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    address = upload(folder, "me/new", private=True)
+    assert address.startswith(f"{server.endpoint}/me/new/commit/")
+    assert server.private == {"me/new"}
+    assert content(download("me/new")) == content(folder)
+    (folder / "config.json").write_bytes(b'{"a": 1}')
+    assert upload(folder, "me/new", message="better") != address
+    assert content(download("me/new"))["config.json"] == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "down", "error", "message"),
+    [
+        (
+            "me/new",
+            "",
+            False,
+            PermissionError,
+            r"does not let this login write .*\(HTTP 401\).*hf auth login",
+        ),
+        ("me/new", "hf_wrong", False, PermissionError, "with a token that may write"),
+        ("me/new", TOKEN, True, ConnectionError, "cannot upload to 'me/new' .*check the network and try again"),
+        ("me/new/er", TOKEN, False, ValueError, "'me/new/er' is not a Hub id such as 'org/name'"),
+    ],
+)
+def test_uploads_that_fail(server, cache, folder, monkeypatch, name, token, down, error, message):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    server.down = down
+    with pytest.raises(error, match=message):
+        upload(folder, name)
+    assert "me/new" not in server.commits
+
+
+def test_a_whole_checkpoint_there_and_back(server, cache, toy_tokenizer, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    florence = tiny_florence(toy_tokenizer, "encoder")
+    florence.push_to_hub("me/tiny", layout="original")
+    back = Florence.from_pretrained("me/tiny")
+    image = noise_image(0)
+    assert back.run(image, "<OD>", max_new_tokens=20) == florence.run(image, "<OD>", max_new_tokens=20)

@@ -450,12 +450,8 @@ def faults(layout) -> dict:
             ValueError,
             "config.json is no JSON file",
         ),
-        "config is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError, "is no JSON file"),
-        "config is a list": (
-            lambda f: (f / "config.json").write_text("[]"),
-            ValueError,
-            "does not describe a Florence",
-        ),
+        "config is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError, "is no UTF-8 text"),
+        "config is a list": (lambda f: (f / "config.json").write_text("[]"), ValueError, "holds a JSON list"),
         "section is a list": (reconfigure(lambda v: v.update({text: []})), ValueError, "does not describe a Florence"),
         "config of something else": (
             lambda f: (f / "config.json").write_text('{"model_type": "bert"}'),
