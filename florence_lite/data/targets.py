@@ -15,7 +15,7 @@ from florence_lite.geometry import simplify_ring
 from florence_lite.results import Answer, Instance, Rings
 
 MOST_OUTLINED = 2  # objects that one segmentation answer outlines: every point costs two tokens
-ABSENT_SHARE = 0.25  # of the phrases asked for; drawn evenly, up to half would mean nothing, and that is learned first
+ABSENT_SHARE = 1 / 3  # of the phrases asked for; drawn evenly, half would mean nothing, and that is learned first
 OUTLINE_TOLERANCE = 0.015  # how far a thinned outline may leave the true one, as a share of the image's shorter side
 
 
