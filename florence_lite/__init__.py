@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from florence_lite.answering import Prompt
     from florence_lite.cards import CheckpointCard, TaskCard, checkpoints, register_task, tasks
     from florence_lite.display import draw
-    from florence_lite.florence import Florence, Prompt
+    from florence_lite.florence import Florence
     from florence_lite.images import load_image
     from florence_lite.results import Instance, Result
 
@@ -19,7 +20,7 @@ _HOME = {
     "CheckpointCard": "cards",
     "Florence": "florence",
     "Instance": "results",
-    "Prompt": "florence",
+    "Prompt": "answering",
     "Result": "results",
     "TaskCard": "cards",
     "checkpoints": "cards",

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
+from florence_lite.answering import Answering, Prompt, Request, Scene, joined
 from florence_lite.cards import CheckpointCard, TaskCard
 from florence_lite.cards import task as task_card
 from florence_lite.checkpoint import (
@@ -26,61 +24,17 @@ from florence_lite.checkpoint import (
     upload,
     write_companions,
 )
-from florence_lite.engine import GenerationOptions, generate, score
 from florence_lite.images import load_image
 from florence_lite.model import FlorenceModel
 from florence_lite.preprocess import Preprocessor
 from florence_lite.progress import progress_bar
-from florence_lite.results import Answer, Result
-from florence_lite.scoring import score_instances, score_text
-from florence_lite.tokens import Codec, Tokenizer
+from florence_lite.results import Result
+from florence_lite.tokens import Tokenizer
 
 DEFAULT_CHECKPOINT = "scenes-nano"
 IMAGES_AT_ONCE = 8  # images that go through the network together
 CAPTIONS = {"short": "<CAPTION>", "detailed": "<DETAILED_CAPTION>", "paragraph": "<MORE_DETAILED_CAPTION>"}
 DESCRIPTIONS = {"category": "<REGION_TO_CATEGORY>", "description": "<REGION_TO_DESCRIPTION>", "text": "<REGION_TO_OCR>"}
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A task with its input, for calls that mix tasks whose inputs differ.
-
-    task: a marker such as "<OD>" or a free sentence. text, phrases, region: what the task takes, see `Florence.run`.
-    """
-
-    task: str
-    text: str | None = None
-    phrases: Sequence[str] | None = None
-    region: Sequence[float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """An encoded image, made by `Florence.encode` and accepted wherever an image is by the `Florence` that made it.
-
-    image: RGB. features: float [N, D], what the vision tower sees.
-    hidden_states: float [N, D], the encoder's output where the prompt goes to the decoder; None where it goes to the
-        encoder, which then runs once per prompt.
-    """
-
-    image: Image.Image = field(repr=False)
-    features: Tensor = field(repr=False)
-    hidden_states: Tensor | None = field(repr=False)
-
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        return self.image.size
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One prompt about one scene, ready to run. order: its place among the results."""
-
-    order: int
-    scene: Scene
-    card: TaskCard
-    prompt_ids: list[int]
-    only_phrase: str
 
 
 class Florence:
@@ -124,10 +78,10 @@ class Florence:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.card = card
-        self.codec = Codec(tokenizer)
         statistics = {"mean": card.mean, "std": card.std} if card else {}
         self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
         self.decoding = dict(decoding or {})
+        self.answering = Answering(self.model, tokenizer, card, self.decoding)
 
     @classmethod
     def from_pretrained(
@@ -284,10 +238,10 @@ class Florence:
             raise ValueError(f"phrases is {phrases!r}; it must be a list with at least one phrase")
         prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in phrases]
         if not isinstance(images, list | tuple):
-            return _joined(self.run(images, prompts, **decoding))
+            return joined(self.run(images, prompts, **decoding))
         scenes = [scene for scene in self.encode(images) for _ in phrases]
         answers = self.run(scenes, prompts * len(images), **decoding)
-        return [_joined(answers[first : first + len(phrases)]) for first in range(0, len(answers), len(phrases))]
+        return [joined(answers[first : first + len(phrases)]) for first in range(0, len(answers), len(phrases))]
 
     def segment(
         self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **decoding: Any
@@ -331,7 +285,7 @@ class Florence:
     def _card(self, prompt: Prompt, decoding: dict) -> TaskCard:
         """The card of a prompt's task. What can be refused before an image is encoded is refused here."""
         card = task_card(prompt.task)
-        self._options(card, prefix_length=1, decoding=decoding)
+        self.answering.options(card, prefix_length=1, decoding=decoding)
         if card.input != "region" or prompt.region is None:  # whether a region fits depends on its image
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         return card
@@ -346,168 +300,18 @@ class Florence:
             for first in range(0, len(images), IMAGES_AT_ONCE):
                 batch = slice(first, first + IMAGES_AT_ONCE)
                 scenes = self.encode(images[batch])
-                requests: list[_Request] = []
+                requests: list[Request] = []
                 for order, (scene, card, prompt) in enumerate(zip(scenes, cards[batch], prompts[batch], strict=True)):
-                    requests += self._requests(order, scene, card, prompt)
-                answered = self._answer(requests, decoding)
+                    requests += self.answering.requests(order, scene, card, prompt)
+                answered = self.answering.answer(requests, decoding)
                 for order in range(len(scenes)):
                     parts = [r for request, r in zip(requests, answered, strict=True) if request.order == order]
-                    results.append(_joined(parts))
+                    results.append(joined(parts))
                 progress.advance(bar, len(scenes))
         return results
-
-    def _requests(self, order: int, scene: Scene, card: TaskCard, prompt: Prompt) -> list[_Request]:
-        """Usually one. A network whose prompts go to the decoder is asked for one phrase at a time: all of them share
-        the encoded image."""
-        split = card.input == "phrases" and self.model.config.prompt_side == "decoder" and prompt.phrases is not None
-        groups = [[phrase] for phrase in prompt.phrases] if split and len(prompt.phrases) > 1 else [prompt.phrases]
-        requests = []
-        for phrases in groups:
-            sentence = card.prompt(prompt.text, phrases, prompt.region, scene.size_wh, self.model.config.bins)
-            single = phrases[0] if phrases is not None and len(phrases) == 1 else prompt.text
-            only_phrase = (single or "").strip() if card.input == "phrases" else ""
-            requests.append(_Request(order, scene, card, self.tokenizer.encode_prompt(sentence), only_phrase))
-        return requests
-
-    def _answer(self, requests: list[_Request], decoding: dict) -> list[Result]:
-        """One Result per request, in order."""
-        if self.model.config.prompt_side == "encoder":
-            return self._decode(requests, *self._encode_prompts(requests), decoding)
-        # Requests about one scene share its keys and values; the network takes equally many for every image of a call.
-        by_scene: dict[int, list[int]] = {}
-        for number, request in enumerate(requests):
-            by_scene.setdefault(id(request.scene), []).append(number)
-        by_count: dict[int, list[list[int]]] = {}
-        for numbers in by_scene.values():
-            by_count.setdefault(len(numbers), []).append(numbers)
-        results: dict[int, Result] = {}
-        for groups in by_count.values():
-            states = torch.stack([requests[numbers[0]].scene.hidden_states for numbers in groups])
-            order = [number for numbers in groups for number in numbers]
-            answered = self._decode([requests[number] for number in order], states, None, decoding)
-            results |= dict(zip(order, answered, strict=True))
-        return [results[number] for number in range(len(requests))]
-
-    def _encode_prompts(self, requests: list[_Request]) -> tuple[Tensor, Tensor | None]:
-        """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
-        lengths = [len(request.prompt_ids) for request in requests]
-        pad = self.tokenizer.vocabulary.pad
-        padded = [request.prompt_ids + [pad] * (max(lengths) - len(request.prompt_ids)) for request in requests]
-        prompt_ids = torch.tensor(padded, device=self.device)
-        mask = torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
-        features = torch.stack([request.scene.features for request in requests])
-        return self.model.encode(features, prompt_ids, None if mask.all() else mask)
-
-    def _decode(self, requests: list[_Request], states: Tensor, mask: Tensor | None, decoding: dict) -> list[Result]:
-        """Generate, score and read the answers to requests whose images stand together in `states`."""
-        start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
-        on_decoder = self.model.config.prompt_side == "decoder"
-        prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
-        options = [self._options(r.card, len(p), decoding) for r, p in zip(requests, prefixes, strict=True)]
-        cross = self.model.cross_cache(states)
-        size = self.tokenizer.vocabulary.size
-        answers = generate(
-            self.model, states, mask, prefixes, options, cross, vocab_size=None if decoding.get("compat") else size
-        )
-        ids, groups = [answer.ids for answer in answers], {"locations": torch.tensor(self._locations)}
-        scores = score(self.model, states, mask, prefixes, ids, groups, cross, vocab_size=size)
-        return [self._result(*each) for each in zip(requests, answers, scores, strict=True)]
-
-    def _result(self, request: _Request, generated, scores) -> Result:
-        token_logprobs = scores.token_logprobs.double().numpy()
-        size_wh, card = request.scene.size_wh, request.card
-        # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
-        ids = generated.ids[:-1] if generated.truncated else generated.ids
-        answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
-        if card.scoring == "instance":
-            locations = scores.group_logprobs["locations"].double().numpy()
-            answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations))
-        if request.only_phrase:
-            answer = _with_label(answer, request.only_phrase)
-        whole = None
-        if card.scoring == "text":
-            # The forced first id says nothing about the answer.
-            first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
-            whole = score_text(token_logprobs[first : len(ids)])
-            answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
-        return Result.from_answer(
-            card.name,
-            size_wh,
-            answer,
-            score=whole,
-            token_ids=tuple(generated.ids),
-            token_logprobs=tuple(token_logprobs.tolist()),
-            image=request.scene.image,
-        )
-
-    @property
-    def _locations(self) -> range:
-        """Ids of the coordinates."""
-        vocabulary = self.tokenizer.vocabulary
-        return range(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
-
-    def _options(self, card: TaskCard, prefix_length: int, decoding: dict) -> GenerationOptions:
-        """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
-        known = [*GenerationOptions.__dataclass_fields__, "compat"]
-        if unknown := sorted(set(decoding) - set(known)):
-            raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
-        asked = {name: value for name, value in decoding.items() if name != "compat"}
-        vocabulary = self.tokenizer.vocabulary
-        values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
-        if decoding.get("compat"):
-            values |= {"ban_bos_after_forced": False, "early_stopping": False} | self.decoding
-        else:
-            values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.decoding
-            if not card.no_repeat_ngram_size:
-                values["no_repeat_ngram_size"] = 0
-            # Where one phrase is asked for, the end of the answer says that there is no more of it.
-            values["coordinates"] = self._locations if card.input in ("phrase", "phrases") else None
-        values["max_new_tokens"] = card.max_new_tokens
-        values |= self.card.decoding if self.card else {}
-        if asked.get("do_sample"):
-            values["num_beams"] = 1
-        options = GenerationOptions(**values | asked)
-        positions = self.model.config.text.positions
-        room = positions + 1 - prefix_length  # the last id of an answer is never read
-        if room < 1:
-            raise ValueError(
-                f"the prompt of task {card.name} has {prefix_length} tokens; the network takes {positions}: shorten it"
-            )
-        return replace(options, max_new_tokens=min(options.max_new_tokens, room))
 
 
 def _choice(name: str, value: str, choices: dict[str, str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
     return choices[value]
-
-
-def _with_label(answer: Answer, phrase: str) -> Answer:
-    """Boxes that came without words, because one phrase was asked for, are called by that phrase."""
-    return replace(
-        answer, instances=tuple(item if item.label else replace(item, label=phrase) for item in answer.instances)
-    )
-
-
-def _joined(parts: list[Result]) -> Result:
-    """Answers to several phrases about one image as one; positions in the ids move along."""
-    if len(parts) == 1:
-        return parts[0]
-    instances, token_ids, token_logprobs = [], (), ()
-    for part in parts:
-        offset = len(token_ids)
-        for item in part.instances:
-            start, end = item.tokens
-            coords_at = None if item.coords_at is None else item.coords_at + offset
-            instances.append(replace(item, tokens=(start + offset, end + offset), coords_at=coords_at))
-        token_ids += part.token_ids
-        token_logprobs += part.token_logprobs
-    return replace(
-        parts[0],
-        text="",
-        instances=tuple(instances),
-        malformed=sum(part.malformed for part in parts),
-        truncated=any(part.truncated for part in parts),
-        token_ids=token_ids,
-        token_logprobs=token_logprobs,
-    )

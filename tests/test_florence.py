@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+import florence_lite.answering as answering_module
 import florence_lite.checkpoint.sources as sources_module
 import florence_lite.florence as florence_module
+from florence_lite.answering import Prompt
 from florence_lite.cards import CheckpointCard, TaskCard, task, tasks
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.engine import Generated
-from florence_lite.florence import Florence, Prompt
+from florence_lite.florence import Florence
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig
 from florence_lite.scoring import LOWEST
 from florence_lite.tokens import Tokenizer
@@ -67,7 +69,7 @@ def looks(florence):
 def script(monkeypatch, *answers: list[int], truncated: bool = False):
     """Let the decoder write these ids, one answer per prefix of each call."""
     monkeypatch.setattr(
-        florence_module, "generate", lambda *_, **__: [Generated([0, *answer, 2], truncated) for answer in answers]
+        answering_module, "generate", lambda *_, **__: [Generated([0, *answer, 2], truncated) for answer in answers]
     )
 
 
@@ -388,10 +390,11 @@ def test_results_are_whole(answered):
 
 
 def test_instances_know_their_ids(florence, answered):
+    codec = florence.answering.codec
     for image, prompt, result in answered:
         for instance in result.instances:
             start, end = instance.tokens
-            own = florence.codec.parse([*result.token_ids[start:end], 2], task(prompt.task).grammar, image.size)
+            own = codec.parse([*result.token_ids[start:end], 2], task(prompt.task).grammar, image.size)
             assert [i.outlines for i in own.instances] == [instance.outlines]
             if instance.coords_at is not None:
                 opening = result.token_ids[instance.coords_at]
@@ -401,6 +404,7 @@ def test_instances_know_their_ids(florence, answered):
 
 
 def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
+    codec = florence.answering.codec
     """Boxes without words get the phrase that was asked for; positions count through all ids."""
     answers = [
         spell(toy_tokenizer, (1, 2, 3, 4), "hat", (5, 6, 7, 8)),
@@ -415,7 +419,7 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
     assert result.malformed == 1 and result.text == "" and not result.truncated
     for instance in result.instances:
         start, end = instance.tokens
-        own = florence.codec.parse([*result.token_ids[start:end], 2], "labelled_boxes_or_polygons", IMAGE.size)
+        own = codec.parse([*result.token_ids[start:end], 2], "labelled_boxes_or_polygons", IMAGE.size)
         assert [i.outlines for i in own.instances] == [instance.outlines] and not own.malformed
     opened = [result.token_ids[i.coords_at] for i in result.instances]
     assert opened == [toy_tokenizer.vocabulary.loc(1), toy_tokenizer.vocabulary.loc(5), answers[2][0]]

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from florence_lite.answering import Prompt
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.scenes import CLASSES, TRAINING_STYLES, Scenes
 from florence_lite.data.scenes.language import plural
-from florence_lite.florence import Florence, Prompt
+from florence_lite.florence import Florence
 from florence_lite.geometry import box_iou
 from florence_lite.results import Result
 

@@ -100,12 +100,12 @@ def test_decoding_defaults(toy_tokenizer):
     expected = {
         ("<OD>", False): (3, 0, True, 1.5, None),
         ("<CAPTION>", False): (3, 3, True, 1.5, None),
-        ("<OPEN_VOCABULARY_DETECTION>", False): (3, 0, True, 1.5, florence._locations),
+        ("<OPEN_VOCABULARY_DETECTION>", False): (3, 0, True, 1.5, florence.answering._locations),
         ("<OD>", True): (3, 3, False, 1.5, None),
         ("<OPEN_VOCABULARY_DETECTION>", True): (3, 3, False, 1.5, None),
     }
     for (name, compat), values in expected.items():
-        options = florence._options(task(name), 1, {"compat": compat})
+        options = florence.answering.options(task(name), 1, {"compat": compat})
         assert (
             options.num_beams,
             options.no_repeat_ngram_size,
@@ -113,8 +113,8 @@ def test_decoding_defaults(toy_tokenizer):
             options.length_penalty,
             options.coordinates,
         ) == values
-    assert florence._options(task("<OD>"), 1, {"do_sample": True}).num_beams == 1
-    assert florence._options(task("<OD>"), 1, {"num_beams": 2}).num_beams == 2
+    assert florence.answering.options(task("<OD>"), 1, {"do_sample": True}).num_beams == 1
+    assert florence.answering.options(task("<OD>"), 1, {"num_beams": 2}).num_beams == 2
 
 
 def test_microsofts_code_finds_the_decoding_settings(florence, tmp_path):

@@ -34,3 +34,22 @@ def test_constrain_bans_per_row():
     constrain(logits, [(0, [2, 0, 5, 6, 5], strict), (1, [2, 0, 5, 6, 5], free), (3, [2, 5], unforced)])
     assert (logits == -math.inf).nonzero().tolist() == [[0, 0], [0, 6]]
     constrain(logits, [])
+
+
+@pytest.mark.parametrize(
+    ("end", "spread", "ends"),
+    [
+        (0.5, [0.1] * 4, True),  # 0.4 in sum
+        (0.3, [0.1] * 4, False),  # less than the sum, more than each
+        (0.3, [0.4, 0, 0, 0], False),
+        (0.9, [0] * 4, True),
+    ],
+)
+def test_coordinates_compete_with_the_end_together(end, spread, ends):
+    rest = 1 - end - sum(spread)
+    logits = torch.tensor([[rest / 3, rest / 3, end, rest / 3, *spread]] * 4).log()
+    together = GenerationOptions(9, coordinates=range(4, 8), forced_bos=None)
+    apart = GenerationOptions(9, forced_bos=None)
+    sampled = GenerationOptions(9, coordinates=range(4, 8), forced_bos=None, do_sample=True)
+    constrain(logits, [(0, [2], together), (1, [2], apart), (3, [2], sampled)])
+    assert logits[:, 2].isfinite().tolist() == [ends, True, True, True]

@@ -1,0 +1,37 @@
+"""The benchmark scripts run, and the parity of real sizes that they print holds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> dict:
+    """What a script prints with --json."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_parity_of_the_small_network():
+    rows = run("parity.py", "--size", "nano", "--tokens", "4")["rows"]
+    assert [row["layout"] for row in rows] == ["native"] * 15 + ["original"] * 15
+    assert all(row["logits"] <= 1e-4 and row["greedy"] and row["beam"] for row in rows)
+
+
+@pytest.mark.slow
+def test_parity_at_base_size():
+    rows = run("parity.py", "--size", "base", "--tokens", "8")["rows"]
+    assert all(row["logits"] <= 1e-4 and row["greedy"] and row["beam"] for row in rows)
+
+
+def test_decoding_prints_ratios():
+    rows = run("decoding.py", "--size", "tiny", "--tokens", "4", "--rounds", "1")["rows"]
+    assert [row["decoding"] for row in rows] == ["greedy", "beam 3"]
+    assert all(row["ratio"] > 0 for row in rows)
