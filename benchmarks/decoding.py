@@ -9,31 +9,26 @@ medians, and the ratio is the median of the rounds' ratios. Needs transformers.
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
 import transformers
+from peer import EOS, START, build_native, environment, generate_native
 from transformers.modeling_outputs import BaseModelOutput
 
-from florence_lite.checkpoint import config_to_json, load_tensors
+from florence_lite.checkpoint import load_tensors
 from florence_lite.engine import GenerationOptions, generate
 from florence_lite.model import FlorenceConfig, FlorenceModel
 
 PRESETS = {"tiny": "nano", "base": "base"}
 PROMPT_TOKENS = 10
-START, EOS = 2, 2
 
 
 def build(config: FlorenceConfig, seed: int) -> tuple[FlorenceModel, transformers.PreTrainedModel]:
     """Both models with the same random weights and an end token that never comes."""
-    values = config_to_json(config)
-    values["image_token_id"] = config.text.vocab_size - 1
-    torch.manual_seed(seed)
-    native = transformers.Florence2ForConditionalGeneration(transformers.Florence2Config(**values)).eval()
+    native = build_native(config, seed)
     with torch.no_grad():
         native.get_input_embeddings().weight[EOS] = 0  # Its logit is 0: never among the best of thousands.
     ours = FlorenceModel(config).eval()
@@ -48,27 +43,12 @@ def measure(config: FlorenceConfig, batch: int, tokens: int, rounds: int, seed: 
     rows = []
     for name, num_beams in (("greedy", 1), ("beam 3", 3)):
         options = GenerationOptions(tokens, num_beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
-        beams = {"early_stopping": True, "length_penalty": 1.0} if num_beams > 1 else {}
 
         def run_ours(options=options):
             return [answer.ids for answer in generate(ours, states, None, [[START]] * batch, options)]
 
-        def run_native(num_beams=num_beams, beams=beams):
-            ids = native.generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=states),
-                num_beams=num_beams,
-                no_repeat_ngram_size=3,
-                max_new_tokens=tokens,
-                do_sample=False,
-                forced_bos_token_id=0,
-                forced_eos_token_id=EOS,
-                decoder_start_token_id=START,
-                bos_token_id=0,
-                eos_token_id=EOS,
-                pad_token_id=1,
-                **beams,
-            )
-            return ids[:, 1:].tolist()
+        def run_native(num_beams=num_beams):
+            return generate_native(native, tokens, num_beams, encoder_outputs=BaseModelOutput(last_hidden_state=states))
 
         if run_ours() != run_native():  # also the warm-up
             raise SystemExit(f"{name}: the two sides give different ids")
@@ -88,16 +68,6 @@ def measure(config: FlorenceConfig, batch: int, tokens: int, rounds: int, seed: 
             }
         )
     return rows
-
-
-def environment() -> dict:
-    """Where the figures were taken."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    return {
-        "commit": git.stdout.strip() if git.returncode == 0 else None,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
 
 
 def main() -> None:

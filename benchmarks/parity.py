@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from decoding import environment
+from peer import START, build_native, environment, generate_native
 
 from florence_lite.cards import tasks
 from florence_lite.checkpoint import config_to_json, load_checkpoint, save_checkpoint
@@ -26,7 +26,6 @@ from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.tokens import Tokenizer
 
 SIZES = ("nano", "base", "large")
-START, EOS = 2, 2
 TOLERANCE = 1e-4
 INPUTS = {  # what the prompts with an input are asked with
     "text": {"text": "A cat and a dog on a red sofa."},
@@ -38,9 +37,7 @@ INPUTS = {  # what the prompts with an input are asked with
 
 def lively_native(config: FlorenceConfig, seed: int) -> transformers.PreTrainedModel:
     """transformers' class with random weights; its own start is nearly constant, so noise makes it answer variedly."""
-    values = config_to_json(config) | {"image_token_id": config.text.vocab_size - 1}
-    torch.manual_seed(seed)
-    native = transformers.Florence2ForConditionalGeneration(transformers.Florence2Config(**values)).eval()
+    native = build_native(config, seed)
     with torch.no_grad():
         for parameter in native.parameters():
             parameter += 0.3 * config.text.d_model**-0.5 * torch.randn(parameter.shape)
@@ -92,21 +89,8 @@ def compare(
     for name, beams in (("greedy", 1), ("beam", 3)) if search else ():
         options = GenerationOptions(tokens, beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
         (got,) = generate(ours, states, None, [[START]], options)
-        expected = native.generate(
-            **inputs,
-            num_beams=beams,
-            no_repeat_ngram_size=3,
-            max_new_tokens=tokens,
-            do_sample=False,
-            forced_bos_token_id=0,
-            forced_eos_token_id=EOS,
-            decoder_start_token_id=START,
-            bos_token_id=0,
-            eos_token_id=EOS,
-            pad_token_id=1,
-            **({"early_stopping": True, "length_penalty": 1.0} if beams > 1 else {}),
-        )
-        row[name] = got.ids == expected[0, 1:].tolist()
+        (expected,) = generate_native(native, tokens, beams, **inputs)
+        row[name] = got.ids == expected
         row["different ids"] = len(set(got.ids))
     return row
 

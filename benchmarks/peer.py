@@ -1,0 +1,49 @@
+"""transformers' native Florence-2, the named peer of the benchmarks: built, asked, and what it ran on."""
+
+import platform
+import subprocess
+
+import torch
+import transformers
+
+from florence_lite.checkpoint import config_to_json
+from florence_lite.model import FlorenceConfig
+
+START, EOS = 2, 2
+
+
+def build_native(config: FlorenceConfig, seed: int) -> transformers.PreTrainedModel:
+    """transformers' class with random weights, in evaluation mode."""
+    values = config_to_json(config) | {"image_token_id": config.text.vocab_size - 1}
+    torch.manual_seed(seed)
+    return transformers.Florence2ForConditionalGeneration(transformers.Florence2Config(**values)).eval()
+
+
+def generate_native(native: transformers.PreTrainedModel, tokens: int, num_beams: int, **inputs) -> list[list[int]]:
+    """Ids of the answers under Florence-2's defaults: no repeated 3-grams, forced first and last token."""
+    beams = {"early_stopping": True, "length_penalty": 1.0} if num_beams > 1 else {}
+    ids = native.generate(
+        **inputs,
+        **beams,
+        num_beams=num_beams,
+        no_repeat_ngram_size=3,
+        max_new_tokens=tokens,
+        do_sample=False,
+        forced_bos_token_id=0,
+        forced_eos_token_id=EOS,
+        decoder_start_token_id=START,
+        bos_token_id=0,
+        eos_token_id=EOS,
+        pad_token_id=1,
+    )
+    return ids[:, 1:].tolist()
+
+
+def environment() -> dict:
+    """Where the figures were taken."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    return {
+        "commit": git.stdout.strip() if git.returncode == 0 else None,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
