@@ -177,9 +177,8 @@ class Answering:
             values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.decoding
             if not card.no_repeat_ngram_size:
                 values["no_repeat_ngram_size"] = 0
-            # Where the answer may be bare coordinates, nothing but them and the end compete.
-            bare = card.input in ("phrase", "phrases") or card.grammar == "boxes"
-            values["coordinates"] = self._locations if bare else None
+            # Whether there is what a phrase means at all is decided by the end against all coordinates.
+            values["coordinates"] = self._locations if card.input in ("phrase", "phrases") else None
         values["max_new_tokens"] = card.max_new_tokens
         values |= self.card.decoding if self.card else {}
         if asked.get("do_sample"):

@@ -33,17 +33,19 @@ def repeated_ngrams(history: list[int], options: GenerationOptions) -> list[int]
 CONSTRAINTS = (second_bos, repeated_ngrams)
 
 
-def early_ends(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> list[tuple[int, int]]:
-    """(row number, end token) where the end is less likely than all coordinates together; arguments as `constrain`."""
+def empty_answers(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> list[tuple[int, int]]:
+    """(row number, end token) of rows at the beginning of their answer whose end is less likely than all coordinates
+    together; arguments as `constrain`."""
     competing: dict[tuple[range, int], list[int]] = {}
-    for number, _, options in rows:
-        if options.coordinates is not None and not options.do_sample:
+    for number, history, options in rows:
+        begins = len(history) == 1 + (options.forced_bos is not None)
+        if begins and options.coordinates is not None and not options.do_sample:
             competing.setdefault((options.coordinates, options.eos), []).append(number)
     ends = []
     for (coordinates, eos), numbers in competing.items():
         together = logits[:, coordinates.start : coordinates.stop].logsumexp(-1)
-        early = (logits[:, eos] < together).tolist()
-        ends += [(number, eos) for number in numbers if early[number]]
+        less = (logits[:, eos] < together).tolist()
+        ends += [(number, eos) for number in numbers if less[number]]
     return ends
 
 
@@ -53,7 +55,7 @@ def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOpt
     rows: (row number, history, options). A history begins with the last id of the prefix.
     """
     rows = list(rows)
-    banned = early_ends(logits, rows) + [
+    banned = empty_answers(logits, rows) + [
         (number, token)
         for number, history, options in rows
         for constraint in CONSTRAINTS

@@ -25,9 +25,9 @@ class GenerationOptions:
     forced_bos: id that every answer begins with, or None.
     ban_bos_after_forced: `forced_bos` cannot occur again (large Florence-2 checkpoints would repeat it).
     eos, pad: the ids that end an answer and fill up batches.
-    coordinates: range of ids that compete with the end together: greedy and beam search end an answer only where the
-        end is likelier than all of them in sum. A network that is sure of an object spreads its coordinate over
-        neighbouring bins, and each of these alone would lose against the end. None: each id for itself.
+    coordinates: range of ids that compete with the end together where an answer begins: in greedy and beam search it
+        stays empty only if the end is likelier than all of them in sum. A network that is sure of an object spreads its
+        coordinate over neighbouring bins, and each of these alone would lose against the end. None: each for itself.
 
     Raises ValueError for values that cannot be met.
     """

@@ -45,11 +45,13 @@ def test_constrain_bans_per_row():
         (0.9, [0] * 4, True),
     ],
 )
-def test_coordinates_compete_with_the_end_together(end, spread, ends):
+def test_coordinates_compete_with_an_empty_answer_together(end, spread, ends):
     rest = 1 - end - sum(spread)
-    logits = torch.tensor([[rest / 3, rest / 3, end, rest / 3, *spread]] * 4).log()
+    logits = torch.tensor([[rest / 3, rest / 3, end, rest / 3, *spread]] * 6).log()
     together = GenerationOptions(9, coordinates=range(4, 8), forced_bos=None)
     apart = GenerationOptions(9, forced_bos=None)
     sampled = GenerationOptions(9, coordinates=range(4, 8), forced_bos=None, do_sample=True)
-    constrain(logits, [(0, [2], together), (1, [2], apart), (3, [2], sampled)])
-    assert logits[:, 2].isfinite().tolist() == [ends, True, True, True]
+    forced = GenerationOptions(9, coordinates=range(4, 8), ban_bos_after_forced=False)
+    rows = [(0, [2], together), (1, [2], apart), (3, [2], sampled), (4, [2, 5], together), (5, [2, 0], forced)]
+    constrain(logits, rows)
+    assert logits[:, 2].isfinite().tolist() == [ends, True, True, True, True, ends]
