@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from florence_lite.cli_data import data_app
+
 if TYPE_CHECKING:
     from PIL import Image
 
     from florence_lite.cards import TaskCard
+    from florence_lite.evaluate.report import Report
     from florence_lite.florence import Florence
     from florence_lite.results import Instance, Result
 
@@ -51,6 +54,8 @@ class _RunCommand(typer.core.TyperCommand):
 app = typer.Typer(
     cls=_Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
+
+app.add_typer(data_app, name="data")
 
 Checkpoint = Annotated[
     str | None,
@@ -306,29 +311,53 @@ def checkpoints() -> None:
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run, see examples/.", show_default=False)],
 ) -> None:
-    """Train from scratch on generated scenes; an interrupted run goes on where it was."""
-    from florence_lite.train.config import TrainConfig
+    """Train from scratch on generated scenes, or a checkpoint further on data of your own, as the configuration says.
 
+    An interrupted run goes on where it was.
+    """
+    from florence_lite.train.config import FineTuneConfig, TrainConfig, read_toml
+
+    if "checkpoint" in read_toml(config):
+        own = FineTuneConfig.from_toml(config)
+        with _needing("train"):
+            from florence_lite.train.finetune import finetune
+
+            print(finetune(own))
+        return
     settings = TrainConfig.from_toml(config)
     with _needing("train"):
         from florence_lite.data.scenes import TRAINING_STYLES
         from florence_lite.evaluate.scenes import evaluate_scenes
         from florence_lite.florence import Florence
-        from florence_lite.train import loop
+        from florence_lite.train import scratch
 
         def evaluate(folder: Path) -> dict[str, float]:
             florence = Florence.from_pretrained(folder)
             styles = settings.styles or TRAINING_STYLES
             return evaluate_scenes(florence, "validation", settings.evaluate_scenes, styles)
 
-        print(loop.train(settings, evaluate))
+        print(scratch.train(settings, evaluate))
 
 
 @app.command("eval")
 def evaluate(
+    more_tasks: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     checkpoint: Checkpoint = None,
-    split: Annotated[str, typer.Option(metavar="S", help="train, validation or test.")] = "test",
-    count: Annotated[int, typer.Option(metavar="N", help="Scenes, from the first of the split.")] = 200,
+    data: Annotated[
+        Path | None, typer.Option(metavar="D", help="Folder or file of annotated images; else generated scenes.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(metavar="F", help="Of the data; recognised by its files if not given.")
+    ] = "auto",
+    tasks: Annotated[
+        list[str] | None, typer.Option(metavar='"<TASK>" …', help="What to ask of the data: one or several markers.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="train, validation or test; else all data, or the test scenes.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", help="Images, from the first; else all data, or 200 scenes.")
+    ] = None,
     style: Annotated[
         list[str] | None,
         typer.Option(metavar="A", help="Artwork style; repeat --style for several. Default: the training styles."),
@@ -336,17 +365,49 @@ def evaluate(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a checkpoint on generated scenes."""
+    """Measure a checkpoint on annotated images, or without --data on generated scenes."""
+    if data is not None:
+        if style:
+            raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
+        asked = [*(tasks or []), *(more_tasks or [])]
+        with _needing("eval"):
+            report = _measured(data, format, split, asked, count, lambda: _load(checkpoint, device))
+        print(json.dumps(report.to_dict()) if as_json else report)
+        return
+    if tasks or more_tasks or format != "auto":
+        raise ValueError("--tasks and --format belong to annotated images; give their folder as --data")
     with _needing("eval"):
         from florence_lite.data.scenes import TRAINING_STYLES
         from florence_lite.evaluate.scenes import evaluate_scenes
 
-        figures = evaluate_scenes(_load(checkpoint, device), split, count, tuple(style or TRAINING_STYLES))
+        styles = tuple(style or TRAINING_STYLES)
+        figures = evaluate_scenes(_load(checkpoint, device), split or "test", 200 if count is None else count, styles)
     if as_json:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
         print(f"{name:24}  {value:.4g}")
+
+
+def _measured(
+    data: Path, format: str, split: str | None, tasks: list[str], count: int | None, load: Callable[[], Florence]
+) -> Report:
+    """The report on the data; what is wrong with tasks and data is told before the network loads."""
+    from collections import Counter
+
+    from florence_lite.cards import task
+    from florence_lite.data.samples import read_dataset
+    from florence_lite.evaluate.metrics import metrics_of
+    from florence_lite.evaluate.report import evaluate
+
+    if not tasks:
+        raise ValueError('--data needs --tasks, the markers of what to ask, such as --tasks "<OD>" "<CAPTION>"')
+    for name in tasks:
+        metrics_of(task(name))
+    dataset = read_dataset(data, format, split)
+    for kind, times in Counter(problem.kind for problem in dataset.problems).items():
+        _say(f"data: {kind}: {times}")
+    return evaluate(load(), dataset, tasks, count)
 
 
 @contextmanager

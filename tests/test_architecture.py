@@ -28,10 +28,11 @@ BUILDS_ON = {
     "scoring": ("results",),
     "answering": ("cards", "engine", "scoring"),
     "florence": ("answering", "checkpoint", "images", "preprocess", "progress", "display", "interop"),
-    "data": ("cards", "images", "preprocess"),
+    "data": ("cards", "images", "preprocess", "display"),
     "train": ("data", "checkpoint"),
     "evaluate": ("florence", "data"),
-    "cli": ("evaluate", "train"),
+    "cli_data": ("data", "checkpoint", "progress"),
+    "cli": ("evaluate", "train", "cli_data"),
 }
 # A result shows and converts itself; what does that is imported inside the method that needs it.
 LAZILY = {("results", "display"), ("results", "interop")}

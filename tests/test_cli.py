@@ -311,10 +311,10 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
         return {"size": florence.model.config.image_size_wh, "split": split, "count": count, "styles": styles}
 
     monkeypatch.setitem(sys.modules, "florence_lite.evaluate.scenes", SimpleNamespace(evaluate_scenes=evaluate_scenes))
-    fake_loop = SimpleNamespace(train=train)
-    monkeypatch.setitem(sys.modules, "florence_lite.train.loop", fake_loop)
+    fake = SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "florence_lite.train.scratch", fake)
     # Another test may have loaded the real one, which is then an attribute of its package too.
-    monkeypatch.setattr(florence_lite.train, "loop", fake_loop, raising=False)
+    monkeypatch.setattr(florence_lite.train, "scratch", fake, raising=False)
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\nstyles = ["fluent"]\nevaluate_scenes = 5\n[tasks]\n"<OD>" = 1\n')
     code, out, _ = command("train", config)
@@ -326,8 +326,8 @@ def test_missing_packages_are_named_with_the_remedy(command, monkeypatch, tmp_pa
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\n[tasks]\n"<OD>" = 1\n')
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "florence_lite.train.loop", raising=False)
-    monkeypatch.delattr("florence_lite.train.loop", raising=False)
+    monkeypatch.delitem(sys.modules, "florence_lite.train.scratch", raising=False)
+    monkeypatch.delattr("florence_lite.train.scratch", raising=False)
     code, _, err = command("train", config)
     assert code == 2
     assert err == "error: the package accelerate is missing; pip install 'florence-lite[train]'\n"

@@ -1,23 +1,31 @@
 """The truth about one image: what data sets are read into and what training targets are made from.
 
-All coordinates are pixels of the image, x to the right and y down, as floats.
+All coordinates are pixels of the upright image (EXIF orientation applied), x to the right and y down, as floats.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from florence_lite.geometry import mask_to_rings
 from florence_lite.results import Box, Rings
+
+LISTS = ("objects", "lines")  # what an image may be known to have no more of
 
 
 @dataclass(frozen=True)
 class ObjectAnnotation:
     """One object.
 
-    label: category name.
+    label: category name; "" for an object of which only a phrase is known.
     box: x0 y0 x1 y1 of the visible part.
     rings: outlines of the visible part, each a tuple of (x, y); holes are further rings (even-odd rule). May be empty.
     phrase: a short description of this very object ("a small red apple at the top left"), or "".
+
+    Raises ValueError for a box without area.
     """
 
     label: str
@@ -26,9 +34,21 @@ class ObjectAnnotation:
     phrase: str = ""
 
     def __post_init__(self):
-        x0, y0, x1, y1 = self.box
-        if not (x0 < x1 and y0 < y1):
-            raise ValueError(f"object {self.label!r}: box {self.box} must have x0 < x1 and y0 < y1")
+        _check_box(f"object {self.label!r}", self.box)
+
+    @classmethod
+    def from_mask(cls, label: str, mask: ArrayLike, phrase: str = "", tolerance: float = 1.0) -> ObjectAnnotation:
+        """The object that covers the pixels of a mask bool[H, W]; its outline may leave theirs by `tolerance` pixels.
+
+        Raises ValueError for a mask of another shape and for one that is empty.
+        """
+        mask = np.asarray(mask, dtype=bool)
+        outlines = mask_to_rings(mask, tolerance)
+        if not outlines:
+            raise ValueError(f"object {label!r}: its mask is empty")
+        ys, xs = np.nonzero(mask)
+        box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
+        return cls(label, box, tuple(tuple((float(x), float(y)) for x, y in ring) for ring in outlines), phrase)
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,22 @@ class TextLine:
     def __post_init__(self):
         if len(self.quad) != 8:
             raise ValueError(f"text line {self.text!r}: a quad has 8 numbers, not {len(self.quad)}")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A place of the image, x0 y0 x1 y1, and what it shows in words. Regions may overlap and never list all there is.
+
+    Raises ValueError for a box without area or no words.
+    """
+
+    text: str
+    box: Box
+
+    def __post_init__(self):
+        _check_box(f"region {self.text!r}", self.box)
+        if not self.text.strip():
+            raise ValueError(f"the region {self.box} has no text")
 
 
 @dataclass(frozen=True)
@@ -63,7 +99,13 @@ class Question:
 class Annotation:
     """Everything known about one image; a task for which nothing is known is left out of training.
 
-    captions: one sentence, a detailed description and a paragraph, or () where unknown.
+    size_wh: width and height of the image in pixels.
+    captions: one sentence, a detailed description and a paragraph: "" for one that is unknown, () for all.
+    more_captions: further sentences of the first kind, as COCO has five.
+    listed: which of "objects" and "lines" are all that there is in the image, so that () means "none". The others may
+        be incomplete: what asks for all of them (detection, reading) is not trained on this image.
+
+    Raises ValueError for a referral to an object that is not there and for another name in `listed`.
     """
 
     size_wh: tuple[int, int]
@@ -72,9 +114,20 @@ class Annotation:
     captions: tuple[str, ...] = ()
     referrals: tuple[Referral, ...] = ()
     questions: tuple[Question, ...] = ()
+    regions: tuple[Region, ...] = ()
+    more_captions: tuple[str, ...] = ()
+    listed: frozenset[str] = frozenset(LISTS)
 
     def __post_init__(self):
         for referral in self.referrals:
             outside = [i for i in referral.objects if not 0 <= i < len(self.objects)]
             if outside:
                 raise ValueError(f"phrase {referral.phrase!r} names objects {outside}; there are {len(self.objects)}")
+        if unknown := sorted(set(self.listed) - set(LISTS)):
+            raise ValueError(f"listed holds {unknown}; it may hold {', '.join(LISTS)}")
+
+
+def _check_box(what: str, box: Box) -> None:
+    x0, y0, x1, y1 = box
+    if not (x0 < x1 and y0 < y1):
+        raise ValueError(f"{what}: box {box} must have x0 < x1 and y0 < y1")

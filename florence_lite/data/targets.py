@@ -44,13 +44,20 @@ def target(task: str, annotation: Annotation, rng: np.random.Generator) -> Targe
 
 def _caption(index: int) -> Callable:
     def make(annotation: Annotation, rng: np.random.Generator) -> Target | None:
-        return Target(Answer(text=annotation.captions[index])) if index < len(annotation.captions) else None
+        text = annotation.captions[index] if index < len(annotation.captions) else ""
+        if not text:
+            return None
+        if index == 0 and annotation.more_captions:
+            text = _draw((text, *annotation.more_captions), rng)
+        return Target(Answer(text=text))
 
     return make
 
 
 def _boxes(label: Callable[[ObjectAnnotation], str]) -> Callable:
-    def make(annotation: Annotation, rng: np.random.Generator) -> Target:
+    def make(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+        if "objects" not in annotation.listed:
+            return None
         return Target(Answer(instances=tuple(Instance(label(item), box=item.box) for item in annotation.objects)))
 
     return make
@@ -58,9 +65,9 @@ def _boxes(label: Callable[[ObjectAnnotation], str]) -> Callable:
 
 def _grounding(annotation: Annotation, rng: np.random.Generator) -> Target | None:
     """The labels that the short caption mentions, in its order, with their boxes."""
-    if not annotation.captions:
+    caption = annotation.captions[0] if annotation.captions else ""
+    if not caption or "objects" not in annotation.listed:
         return None
-    caption = annotation.captions[0]
     mentioned = sorted(
         (item for item in annotation.objects if item.label in caption), key=lambda item: caption.index(item.label)
     )
@@ -95,14 +102,16 @@ def _region_segmentation(annotation: Annotation, rng: np.random.Generator) -> Ta
     return None if item is None else Target(_shape(item.rings, annotation.size_wh), region_px=item.box)
 
 
-def _region_text(words: Callable[[ObjectAnnotation], str]) -> Callable:
-    def make(annotation: Annotation, rng: np.random.Generator) -> Target | None:
-        item = _draw([item for item in annotation.objects if words(item)], rng)
-        if item is None:
-            return None
-        return Target(Answer(instances=(Instance(words(item), box=item.box),)), region_px=item.box)
+def _region_category(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    item = _draw([item for item in annotation.objects if item.label], rng)
+    return None if item is None else Target(Answer(instances=(Instance(item.label, box=item.box),)), region_px=item.box)
 
-    return make
+
+def _region_description(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    described = [(item.phrase, item.box) for item in annotation.objects if item.phrase]
+    described += [(region.text, region.box) for region in annotation.regions]
+    words, box = _draw(described, rng) or ("", None)
+    return Target(Answer(instances=(Instance(words, box=box),)), region_px=box) if words else None
 
 
 def _region_ocr(annotation: Annotation, rng: np.random.Generator) -> Target | None:
@@ -115,11 +124,15 @@ def _region_ocr(annotation: Annotation, rng: np.random.Generator) -> Target | No
     return Target(Answer(instances=(Instance(line.text, box=box),)), region_px=box)
 
 
-def _ocr(annotation: Annotation, rng: np.random.Generator) -> Target:
+def _ocr(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    if "lines" not in annotation.listed:
+        return None
     return Target(Answer(text=" ".join(line.text for line in annotation.lines)))
 
 
-def _ocr_with_region(annotation: Annotation, rng: np.random.Generator) -> Target:
+def _ocr_with_region(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    if "lines" not in annotation.listed:
+        return None
     return Target(Answer(instances=tuple(Instance(line.text, quad=line.quad) for line in annotation.lines)))
 
 
@@ -157,8 +170,8 @@ TARGETS: dict[str, Callable[[Annotation, np.random.Generator], Target | None]] =
     "<OPEN_VOCABULARY_DETECTION>": _open_vocabulary,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _referring_segmentation,
     "<REGION_TO_SEGMENTATION>": _region_segmentation,
-    "<REGION_TO_CATEGORY>": _region_text(lambda item: item.label),
-    "<REGION_TO_DESCRIPTION>": _region_text(lambda item: item.phrase),
+    "<REGION_TO_CATEGORY>": _region_category,
+    "<REGION_TO_DESCRIPTION>": _region_description,
     "<REGION_TO_OCR>": _region_ocr,
     "<OCR>": _ocr,
     "<OCR_WITH_REGION>": _ocr_with_region,

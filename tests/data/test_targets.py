@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from florence_lite.cards import task, tasks
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Region
 from florence_lite.data.targets import TARGETS, Target, target
 from florence_lite.geometry import dequantize, quantize
 from florence_lite.results import Answer, Instance
@@ -155,3 +155,35 @@ def test_quads_stay_as_they_are():
 def test_unknown_task():
     with pytest.raises(ValueError, match="no training targets are known for task '<COUNT>'; choose from .*<OD>"):
         target("<COUNT>", ANNOTATED, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("listed", "unknown"),
+    [
+        ({"objects"}, {"<OCR>", "<OCR_WITH_REGION>"}),
+        ({"lines"}, {"<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<CAPTION_TO_PHRASE_GROUNDING>"}),
+    ],
+)
+def test_what_asks_for_all_needs_a_complete_list(listed, unknown):
+    """A data set of boxes does not teach that its photos hold no words."""
+    partial = dataclasses.replace(ANNOTATED, listed=frozenset(listed))
+    assert {name for name in TARGETS if drawn(name, partial)[0] is None} == unknown
+
+
+def test_captions_that_are_unknown():
+    annotation = Annotation(SIZE, captions=("", "a door, a dog and a dog"))
+    assert drawn("<CAPTION>", annotation)[0] is None
+    assert drawn("<CAPTION_TO_PHRASE_GROUNDING>", annotation)[0] is None
+    assert drawn("<DETAILED_CAPTION>", annotation)[0].answer.text == "a door, a dog and a dog"
+
+
+def test_one_of_several_sentences_is_drawn():
+    annotation = Annotation(SIZE, captions=("a", "detailed"), more_captions=("b", "c"))
+    assert {item.answer.text for item in drawn("<CAPTION>", annotation)} == {"a", "b", "c"}
+    assert {item.answer.text for item in drawn("<DETAILED_CAPTION>", annotation)} == {"detailed"}
+
+
+def test_regions_are_described():
+    annotation = Annotation(SIZE, (LEFT_DOG,), regions=(Region("a lawn", (0.0, 40.0, 100.0, 80.0)),))
+    found = drawn("<REGION_TO_DESCRIPTION>", annotation)
+    assert {item.answer.instances[0].label for item in found} == {LEFT_DOG.phrase, "a lawn"}

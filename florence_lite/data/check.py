@@ -1,0 +1,292 @@
+"""What a data set holds and whether a checkpoint can learn it: counts, problems, lengths of answers, a contact sheet.
+
+report = check(read_dataset("photos"), Network.of(config, tokenizer))
+report.tasks["<OD>"], report.lengths["<OD>"].too_long, report.problems
+contact_sheet(dataset).save("sheet.png")
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from florence_lite.cards import task as task_card
+from florence_lite.data.annotation import Annotation
+from florence_lite.data.collate import Row, TaskCollator
+from florence_lite.data.samples import Dataset, Problem, Sample
+from florence_lite.data.targets import TARGETS, target
+from florence_lite.display import draw
+from florence_lite.preprocess import Preprocessor
+from florence_lite.results import Instance, Result
+from florence_lite.tokens import Codec, Tokenizer
+
+if TYPE_CHECKING:
+    from florence_lite.model import FlorenceConfig
+
+TILE = 480  # pixels of the longer side of an image on the contact sheet
+COLUMNS = 4
+_UNLIMITED = 10**9
+
+
+@dataclass(frozen=True)
+class Network:
+    """What decides whether an answer fits: a tokenizer, and a network's table of positions.
+
+    image_tokens: that stand before an encoder-side prompt.
+    """
+
+    tokenizer: Tokenizer
+    positions: int
+    image_tokens: int
+    prompt_side: str
+    bins: int
+
+    @classmethod
+    def of(cls, config: FlorenceConfig, tokenizer: Tokenizer) -> Network:
+        """Of a checkpoint's configuration and tokenizer."""
+        return cls(tokenizer, config.text.positions, config.image_tokens, config.prompt_side, config.bins)
+
+    def rows(self, task: str) -> Callable[[Annotation, np.random.Generator], Row | None]:
+        """From annotations to the ids of one training row of a task, however long."""
+        collate = TaskCollator(
+            Codec(self.tokenizer),
+            Preprocessor((1, 1)),  # pictures take no part
+            {task: 1.0},
+            (),
+            (1, 1),
+            self.bins,
+            _UNLIMITED,
+            self.prompt_side,
+        )
+        return lambda annotation, rng: collate.rows(collate.rates, [annotation], rng)[1][0][0]
+
+    def fits(self, row: Row) -> bool:
+        """Whether the network has the positions for a row."""
+        encoder_side = self.prompt_side == "encoder"
+        return len(row.start) + len(row.answer) <= self.positions and (
+            not encoder_side or self.image_tokens + len(row.prompt) <= self.positions
+        )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the answers that a task would be trained on, one drawn for each image; ends are counted.
+
+    shortest, typical (median), longest: tokens of the answers. prompt: of the longest prompt.
+    limit: most tokens that any answer of the data may have: what the network's positions and the task's
+        `max_new_tokens` leave. too_long: how many answers do not fit; longest_in: name of the sample of the longest.
+    """
+
+    shortest: int
+    typical: int
+    longest: int
+    prompt: int
+    limit: int
+    too_long: int
+    longest_in: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check` found.
+
+    format, files, summary: as in `Dataset`.
+    classes: category → (objects, images with it), the most frequent first.
+    tasks: marker → number of images that it can be trained on; without the tasks that have none.
+    lengths: marker → token lengths; empty without a network.
+    sizes: "smallest", "typical", "largest" → width and height of that image in pixels, by area.
+    problems: what was left out or repaired, and images whose pixels cannot be read.
+    """
+
+    format: str
+    files: tuple[str, ...]
+    summary: dict[str, Any]
+    classes: dict[str, tuple[int, int]]
+    tasks: dict[str, int]
+    lengths: dict[str, Lengths]
+    sizes: dict[str, tuple[int, int]]
+    problems: tuple[Problem, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with the names of the fields."""
+        return asdict(self)
+
+
+def check(dataset: Dataset, network: Network | None = None, step: Callable[[], Any] = lambda: None) -> Check:
+    """Read every image and every annotation of a data set.
+
+    network: of the checkpoint that is to be trained; without one no token lengths are measured.
+    step: called after each image, for a progress bar.
+    """
+    problems = list(dataset.problems)
+    tasks: Counter[str] = Counter()
+    lengths = {name: _Measured(name, network) for name in TARGETS} if network else {}
+    for sample in dataset:
+        try:
+            sample.load()
+        except (ValueError, OSError) as error:
+            problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
+        for name in TARGETS:
+            try:
+                if target(name, sample.annotation, np.random.default_rng(0)) is not None:
+                    tasks[name] += 1
+                    if network:
+                        lengths[name].add(sample)
+            except ValueError as error:
+                problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
+        step()
+    found = replace(dataset, problems=tuple(problems))
+    return Check(
+        dataset.format,
+        dataset.files,
+        found.summary(),
+        _classes(dataset),
+        {name: tasks[name] for name in TARGETS if tasks[name]},
+        {name: measured.lengths() for name, measured in lengths.items() if measured.answers},
+        _sizes(dataset),
+        found.problems,
+    )
+
+
+class _Measured:
+    """The rows of one task, measured one after the other."""
+
+    def __init__(self, task: str, network: Network):
+        self.network, self.most = network, task_card(task).max_new_tokens
+        self.row = network.rows(task)
+        self.answers: list[int] = []
+        self.names: list[str] = []
+        self.prompt = self.too_long = 0
+        self.limit = _UNLIMITED
+
+    def add(self, sample: Sample) -> None:
+        row = self.row(sample.annotation, np.random.default_rng(0))
+        room = min(self.network.positions - len(row.start), self.most - 1)  # the card counts the opening <s> as well
+        self.limit = min(self.limit, room)
+        self.too_long += len(row.answer) > room or not self.network.fits(row)
+        self.prompt = max(self.prompt, len(row.prompt))
+        self.answers.append(len(row.answer))
+        self.names.append(sample.name)
+
+    def lengths(self) -> Lengths:
+        longest = max(self.answers)
+        name = self.names[self.answers.index(longest)]
+        typical = round(median(self.answers))
+        return Lengths(min(self.answers), typical, longest, self.prompt, self.limit, self.too_long, name)
+
+
+def _classes(dataset: Dataset) -> dict[str, tuple[int, int]]:
+    objects = Counter(item.label for a in dataset.annotations for item in a.objects if item.label)
+    images = Counter(label for a in dataset.annotations for label in {item.label for item in a.objects})
+    counts = {label: (objects[label], images[label]) for label in (*dataset.classes, *objects)}
+    return dict(sorted(counts.items(), key=lambda entry: -entry[1][0]))
+
+
+def _sizes(dataset: Dataset) -> dict[str, tuple[int, int]]:
+    sizes = sorted((tuple(a.size_wh) for a in dataset.annotations), key=lambda size: size[0] * size[1])
+    return {"smallest": sizes[0], "typical": sizes[len(sizes) // 2], "largest": sizes[-1]} if sizes else {}
+
+
+# ---- for people ------------------------------------------------------------------------------------------------------
+
+
+def report_lines(found: Check, examples: int = 3) -> Iterator[str]:
+    """What was found, as lines for people; of each kind of problem the first `examples`."""
+    yield f"format {found.format}: {'; '.join(found.files)}"
+    counts = (f"{count} {name}" for name, count in found.summary.items() if name != "problems" and count)
+    yield ", ".join(counts)
+    yield "sizes: " + ", ".join(f"{name} {width}×{height}" for name, (width, height) in found.sizes.items())
+    if found.classes:
+        yield ""
+        width = max(map(len, ("class", *found.classes)))
+        yield f"{'class':{width}}  {'objects':>8}  {'images':>7}"
+        for label, (objects, images) in found.classes.items():
+            if objects:
+                yield f"{label:{width}}  {objects:8}  {images:7}"
+        if missing := [label for label, (objects, _) in found.classes.items() if not objects]:
+            yield f"without objects: {', '.join(missing)}"
+    yield ""
+    yield from _task_lines(found)
+    yield ""
+    if not found.problems:
+        yield "no problems"
+    for kind, count in found.summary["problems"].items():
+        yield f"{kind}: {count}"
+        alike = [problem for problem in found.problems if problem.kind == kind]
+        yield from (f"  {problem.file}: {problem.record}: {problem.what}" for problem in alike[:examples])
+        if count > examples:
+            yield f"  … and {count - examples} more"
+
+
+def _task_lines(found: Check) -> Iterator[str]:
+    if not found.tasks:
+        yield "no task can be trained on this data"
+        return
+    width = max(map(len, ("task", *found.tasks)))
+    head = f"{'task':{width}}  {'images':>6}"
+    yield head + (f"  {'tokens: typical':>15}  {'longest':>7}  {'limit':>6}  {'too long':>8}" if found.lengths else "")
+    for name, images in found.tasks.items():
+        line = f"{name:{width}}  {images:6}"
+        if name in found.lengths:
+            each = found.lengths[name]
+            line += f"  {each.typical:15}  {each.longest:7}  {each.limit:6}  {each.too_long:8}"
+            line += f"  longest in {each.longest_in}" if each.too_long else ""
+        yield line
+
+
+def contact_sheet(dataset: Dataset, count: int = 12) -> Image.Image:
+    """A picture of `count` images, evenly taken from the data set, with their annotations drawn on them.
+
+    Objects are outlined; captions, phrases and questions stand below. Images that cannot be read stay away.
+    Raises ValueError where none can be.
+    """
+    numbers = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))
+    tiles = []
+    for number in numbers.tolist():
+        sample = dataset[number]
+        try:
+            tiles.append(_tile(sample, sample.load()))
+        except (ValueError, OSError):
+            continue
+    if not tiles:
+        raise ValueError(f"none of {len(numbers)} images can be read")
+    rows = [tiles[first : first + COLUMNS] for first in range(0, len(tiles), COLUMNS)]
+    gap = 8
+    width = max(sum(tile.width + gap for tile in row) for row in rows) + gap
+    height = sum(max(tile.height for tile in row) + gap for row in rows) + gap
+    sheet = Image.new("RGB", (width, height), "white")
+    y = gap
+    for row in rows:
+        x = gap
+        for tile in row:
+            sheet.paste(tile, (x, y))
+            x += tile.width + gap
+        y += max(tile.height for tile in row) + gap
+    return sheet
+
+
+def _tile(sample: Sample, image: Image.Image) -> Image.Image:
+    annotation = sample.annotation
+    instances = [
+        Instance(item.label or item.phrase, rings=item.rings)
+        if item.rings
+        else Instance(item.label or item.phrase, box=item.box)
+        for item in annotation.objects
+    ]
+    instances += [Instance(line.text, quad=line.quad) for line in annotation.lines]
+    instances += [Instance(region.text, box=region.box) for region in annotation.regions]
+    words = [*filter(None, annotation.captions[:1])]
+    words += [f"phrase: {r.phrase}" + ("" if r.objects else " (absent)") for r in annotation.referrals[:2]]
+    words += [f"{q.question} – {q.answer}" for q in annotation.questions[:2]]
+    result = Result(sample.name, annotation.size_wh, "\n".join(words), tuple(instances))
+    drawn = draw(image, result, max_side=TILE)
+    tile = Image.new("RGB", (drawn.width, drawn.height + 14), "white")
+    tile.paste(drawn, (0, 14))
+    ImageDraw.Draw(tile).text((0, 0), sample.name, fill="black")
+    return tile

@@ -1,0 +1,77 @@
+"""Formats of data sets, one module each.
+
+coco         JSON: boxes, polygons, run lengths, captions    jsonl        our own schema, a JSON object a line
+voc          XML per image, lists of splits                  icdar        text with quadrilaterals
+yolo         text labels: boxes, segments                    huggingface  any `datasets` data set, by its columns
+refcoco      expressions beside COCO files
+
+A module has NAME, LOOKS_FOR (its files in words), ENDINGS and DEPTH (where they lie), accepts(file) and
+read(files, root, split).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+
+from florence_lite.data.readers import coco, huggingface, icdar, jsonl, refcoco, voc, yolo
+from florence_lite.data.readers.common import files_below
+from florence_lite.data.readers.huggingface import from_columns
+from florence_lite.data.readers.jsonl import to_jsonl
+from florence_lite.data.samples import Dataset
+
+__all__ = ["READERS", "from_columns", "read", "to_jsonl"]
+
+READERS: dict[str, ModuleType] = {module.NAME: module for module in (coco, voc, yolo, jsonl, refcoco, icdar)}
+FORMATS = (*READERS, huggingface.NAME)
+
+
+def files_of(reader: ModuleType, path: Path) -> list[Path]:
+    """The files of a format: `path` itself, or those below it."""
+    found = [path] if path.is_file() else files_below(path, reader.ENDINGS, reader.DEPTH)
+    return [file for file in found if file.name.lower().endswith(reader.ENDINGS) and reader.accepts(file)]
+
+
+def read(path: str | PathLike, format: str, split: str | None, columns: Mapping[str, str] | None) -> Dataset:
+    """As `florence_lite.data.samples.read_dataset`."""
+    if format not in ("auto", *FORMATS):
+        raise ValueError(f"format is {format!r}; choose auto or one of {', '.join(FORMATS)}")
+    if format == huggingface.NAME:
+        return huggingface.read(str(path), split, columns)
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'there is no data set {path}; one of the Hub is read with format="{huggingface.NAME}"')
+    found = {name: files for name in _candidates(path, format) if (files := files_of(READERS[name], path))}
+    if "refcoco" in found and format == "auto":
+        found.pop("coco", None)  # the reader of expressions reads the COCO files beside them
+    if len(found) != 1:
+        raise ValueError(_unclear(path, format, found))
+    name, files = next(iter(found.items()))
+    if columns is not None:
+        raise ValueError(f"columns are for the format {huggingface.NAME!r}; {path} is of the format {name!r}")
+    return READERS[name].read(files, path if path.is_dir() else _folder_of(path), split)
+
+
+def _candidates(path: Path, format: str) -> tuple[str, ...]:
+    if format != "auto":
+        return (format,)
+    if path.is_dir() and huggingface.is_saved(path):
+        raise ValueError(f"{path} was saved by datasets: read it with format={huggingface.NAME!r} and columns")
+    return tuple(READERS)
+
+
+def _folder_of(file: Path) -> Path:
+    """The folder of the data set that a file of annotations belongs to."""
+    return file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+
+
+def _unclear(path: Path, format: str, found: dict[str, list[Path]]) -> str:
+    if found:
+        seen = "; ".join(f"{name} ({files[0].name})" for name, files in found.items())
+        return f"{path} could be of several formats: {seen}. Say which with format=…"
+    if format != "auto":
+        return f"{path} holds no files of the format {format!r}: {READERS[format].LOOKS_FOR}"
+    looked = "; ".join(f"{name}: {reader.LOOKS_FOR}" for name, reader in READERS.items())
+    return f"{path} is of no known format. Looked for {looked}. Say which it is with format=…"

@@ -1,0 +1,257 @@
+"""Our own schema: a JSON object per image and line, in files that end in .jsonl.
+
+    {"image": "photos/1.jpg",                  relative to the file
+     "size_wh": [640, 480],                    optional: the pixels that coordinates are in, if not the image's own
+     "objects": [{"label": "dog",
+                  "box": [x0, y0, x1, y1],     may be left out where there are polygons or a mask
+                  "polygons": [[[x, y], …]],   outlines and holes, even-odd rule; optional
+                  "mask": {"size": [h, w], "counts": …},   instead of polygons: COCO's run lengths, plain or compressed
+                  "phrase": "the dog on the left"}],       optional
+     "lines": [{"text": "STOP", "quad": [x0, y0, …, x3, y3]}],
+     "captions": ["one sentence", "a detailed description", "a paragraph"],
+     "more_captions": ["another sentence"],
+     "referrals": [{"phrase": "all dogs", "objects": [0, 2]}],     positions in "objects"; [] for "none"
+     "questions": [{"question": "how many dogs?", "answer": "2"}],
+     "regions": [{"text": "a lawn in the sun", "box": [x0, y0, x1, y1]}],
+     "listed": ["objects"]}                    optional, see below
+
+All keys but "image" are optional. "objects": [] says that there is none, no "objects" that nothing is known; "listed"
+tells it where the keys do not: a list that is there but not named in it is incomplete. Other keys are told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from florence_lite.data.annotation import LISTS, Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
+from florence_lite.data.readers.common import Frame, Images, Log, Unclear, choose_split, finished, read_lines
+from florence_lite.data.readers.rle import rle_to_mask
+from florence_lite.data.samples import Dataset, Sample
+from florence_lite.geometry import mask_to_rings
+
+NAME = "jsonl"
+LOOKS_FOR = 'a .jsonl file of objects with "image"'
+ENDINGS, DEPTH = (".jsonl",), 1
+_KEYS = (
+    "image",
+    "size_wh",
+    "objects",
+    "lines",
+    "captions",
+    "more_captions",
+    "referrals",
+    "questions",
+    "regions",
+    "listed",
+)
+
+
+def accepts(file: Path) -> bool:
+    """Whether a file looks like one of this format."""
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        first = next((line for line in stream if line.strip()), "")
+    return '"image"' in first
+
+
+def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
+    """The data set that the files tell; see `florence_lite.data.read_dataset`."""
+    log = Log(root)
+    images = Images(root, log)
+    rows: list[tuple] = []
+    told, seen = [], set()
+    for file in choose_split(files, split, root, ".jsonl file"):
+        before = len(rows)
+        for number, line in enumerate(read_lines(file), start=1):
+            if not line.strip():
+                continue
+            what = f"line {number}"
+            try:
+                row = _row(line, file, what, images, log)
+            except Unclear as error:
+                log.add(file, what, "record left out", str(error))
+                continue
+            if row is not None and row[0] in seen:
+                log.add(file, what, "duplicate image", f"{row[2]} is there before; both are kept")
+            if row is not None:
+                seen.add(row[0])
+                rows.append(row)
+        told.append(f"{log.name(file)}: {len(rows) - before} images")
+    return finished(rows, log, NAME, told)
+
+
+def _row(line: str, file: Path, what: str, images: Images, log: Log) -> tuple[Path, Annotation, str] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise Unclear(f"it is no JSON: {error.msg} at character {error.pos}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("image"), str):
+        raise Unclear('it has no "image", the name of a file')
+    if unknown := sorted(record.keys() - set(_KEYS)):
+        log.add(file, what, "unknown key", f"{', '.join(unknown)}: known are {', '.join(_KEYS)}")
+    size = record.get("size_wh")
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(_is_side(side) for side in size)):
+        raise Unclear(f"its size_wh is {size!r}; it must be [width, height] in pixels")
+    try:
+        path = images.find(record["image"], (file.parent,))
+    except Unclear as error:
+        return log.add(file, what, "image missing", str(error))
+    frame = images.frame(path, size, file, what)
+    return None if frame is None else (path, _annotation(record, frame), log.name(path))
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+
+
+def _annotation(record: dict, frame: Frame) -> Annotation:
+    objects: list[ObjectAnnotation] = []
+    place: dict[int, int] = {}  # position in the record → in `objects`
+    for number, entry in enumerate(_dicts(record, "objects")):
+        item = _object(entry, f"objects[{number}]", frame)
+        if item is not None:
+            place[number] = len(objects)
+            objects.append(item)
+    lines = []
+    for number, entry in enumerate(_dicts(record, "lines")):
+        quad = frame.quad(entry.get("quad"), f"lines[{number}]")
+        if quad is not None:
+            lines.append(TextLine(_text(entry, "text", f"lines[{number}]"), quad))
+    regions = []
+    for number, entry in enumerate(_dicts(record, "regions")):
+        box = frame.box(entry.get("box"), f"regions[{number}]")
+        if box is not None:
+            regions.append(Region(_text(entry, "text", f"regions[{number}]"), box))
+    listed = record.get("listed", [name for name in LISTS if name in record])
+    if not isinstance(listed, list) or not set(map(str, listed)) <= set(LISTS):
+        raise Unclear(f"its listed is {listed!r}; it may hold {', '.join(LISTS)}")
+    return Annotation(
+        frame.size_wh,
+        tuple(objects),
+        tuple(lines),
+        _texts(record, "captions"),
+        tuple(_referrals(record, place, frame)),
+        tuple(
+            Question(*(_text(entry, key, f"questions[{n}]") for key in ("question", "answer")))
+            for n, entry in enumerate(_dicts(record, "questions"))
+        ),
+        tuple(regions),
+        _texts(record, "more_captions"),
+        frozenset(listed),
+    )
+
+
+def _object(entry: dict, what: str, frame: Frame) -> ObjectAnnotation | None:
+    polygons, box = entry.get("polygons") or [], entry.get("box")
+    if not isinstance(polygons, list):
+        raise Unclear(f"{what}: polygons is {polygons!r}; it must be a list of outlines")
+    if entry.get("mask") is not None:
+        try:
+            mask = rle_to_mask(entry["mask"])
+        except ValueError as error:
+            raise Unclear(f"{what}: its mask: {error}") from None
+        polygons = [*polygons, *mask_to_rings(mask)]
+    if box is None and polygons:
+        try:
+            points = np.concatenate([np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in polygons])
+        except (TypeError, ValueError):
+            raise Unclear(f"{what}: its polygons are no lists of [x, y]") from None
+        box = [*points.min(axis=0), *points.max(axis=0)]
+    label, phrase = _text(entry, "label", what, needed=False), _text(entry, "phrase", what, needed=False)
+    if "label" not in entry and not phrase:
+        raise Unclear(f"{what} has neither label nor phrase")
+    return frame.object(label, box, polygons, phrase, what)
+
+
+def _referrals(record: dict, place: dict[int, int], frame: Frame) -> Iterable[Referral]:
+    for number, entry in enumerate(_dicts(record, "referrals")):
+        what, meant = f"referrals[{number}]", entry.get("objects", [])
+        phrase = _text(entry, "phrase", what)
+        if not isinstance(meant, list) or not all(i in range(len(record.get("objects") or [])) for i in meant):
+            raise Unclear(f"{what}: objects is {meant!r}; it must be a list of positions in objects")
+        if all(i in place for i in meant):
+            yield Referral(phrase, tuple(place[i] for i in meant))
+        else:
+            frame.tell("phrase left out", f"{phrase!r} means an object that was left out", what)
+
+
+def _dicts(record: dict, key: str) -> list[dict]:
+    value = record.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise Unclear(f"its {key} is no list of objects")
+    return value
+
+
+def _texts(record: dict, key: str) -> tuple[str, ...]:
+    value = record.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise Unclear(f"its {key} is {value!r}; it must be a list of texts")
+    return tuple(value)
+
+
+def _text(entry: dict, key: str, what: str, needed: bool = True) -> str:
+    text = entry.get(key, "" if not needed else None)
+    if not isinstance(text, str) or (needed and not text.strip()):
+        raise Unclear(f"{what}: its {key} is {text!r}; it must be a text")
+    return text
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def to_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
+    """Write samples as one .jsonl file, which `read_dataset` reads back, and return its path.
+
+    Images that lie in files stay where they are and are named relative to the file; pictures without one are written
+    as PNG into the folder `<file's name>_images` beside it. Raises ValueError for a name that does not end in .jsonl.
+    """
+    path = Path(path)
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{path} must end in .jsonl")
+    pictures = path.with_name(f"{path.stem}_images")
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for number, sample in enumerate(samples):
+            image = sample.image
+            if isinstance(image, Image.Image):
+                pictures.mkdir(exist_ok=True)
+                image = pictures / f"{number:06d}.png"
+                sample.load().save(image)
+            name = os.path.relpath(Path(image).resolve(), path.parent.resolve())
+            record = {"image": Path(name).as_posix(), **to_record(sample.annotation)}
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return path
+
+
+def to_record(annotation: Annotation) -> dict[str, Any]:
+    """An annotation as the keys of a line, without its image; what is empty and says nothing is left out."""
+    record: dict[str, Any] = {"size_wh": list(annotation.size_wh)}
+    if annotation.objects or "objects" in annotation.listed:
+        record["objects"] = [_object_record(item) for item in annotation.objects]
+    if annotation.lines or "lines" in annotation.listed:
+        record["lines"] = [{"text": line.text, "quad": list(line.quad)} for line in annotation.lines]
+    rest = {
+        "captions": list(annotation.captions),
+        "more_captions": list(annotation.more_captions),
+        "referrals": [{"phrase": r.phrase, "objects": list(r.objects)} for r in annotation.referrals],
+        "questions": [{"question": q.question, "answer": q.answer} for q in annotation.questions],
+        "regions": [{"text": region.text, "box": list(region.box)} for region in annotation.regions],
+    }
+    record |= {key: value for key, value in rest.items() if value}
+    if annotation.listed != {name for name in LISTS if name in record}:
+        record["listed"] = sorted(annotation.listed)
+    return record
+
+
+def _object_record(item: ObjectAnnotation) -> dict[str, Any]:
+    record: dict[str, Any] = {"label": item.label, "box": list(item.box)}
+    if item.rings:
+        record["polygons"] = [[list(point) for point in ring] for ring in item.rings]
+    if item.phrase:
+        record["phrase"] = item.phrase
+    return record

@@ -1,0 +1,172 @@
+"""Data sets: annotated images behind one interface, whatever files they come from.
+
+dataset = read_dataset("photos")                 # the format is recognised
+dataset[0].annotation, dataset[0].load()
+dataset.summary(), dataset.problems              # what is there, and what was left out or repaired
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from florence_lite.data.annotation import Annotation
+from florence_lite.images import load_image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image.
+
+    image: its file, or the picture itself.
+    annotation: in pixels of that image, upright.
+    name: file name or record id, for messages and reports.
+    """
+
+    image: Path | Image.Image
+    annotation: Annotation
+    name: str
+
+    def load(self) -> Image.Image:
+        """The picture, RGB and upright. Raises what `florence_lite.images.load_image` raises, and ValueError where it
+        has another size than its annotation says."""
+        image = load_image(self.image)
+        if image.size != tuple(self.annotation.size_wh):
+            raise ValueError(f"image {self.name} is {image.size}, its annotation is for {self.annotation.size_wh}")
+        return image
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something of a data set that was left out or repaired.
+
+    file: the file that says it; record: the entry of that file (an id, a line, an image's name).
+    kind: what happened, in the same words for every case of its kind; what: this case, with the values.
+    """
+
+    file: str
+    record: str
+    what: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.record}: {self.kind}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Dataset(Sequence[Sample]):
+    """Annotated images in the order of their files. `dataset[i]` is a `Sample`, `dataset[a:b]` a shorter `Dataset`.
+
+    images: files or pictures, possibly read only when one is asked for; annotations and names: of the same length.
+    format: name of the reader; files: what it read, as one line of text each.
+    classes: names of the categories, in the order of the data set's own list where it has one.
+    problems: what was left out or repaired.
+
+    Raises ValueError where the lengths differ.
+    """
+
+    images: Sequence[Path | Image.Image]
+    annotations: tuple[Annotation, ...]
+    names: tuple[str, ...]
+    format: str = ""
+    files: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def __post_init__(self):
+        lengths = len(self.images), len(self.annotations), len(self.names)
+        if len(set(lengths)) > 1:
+            raise ValueError(f"a data set has {lengths[0]} images, {lengths[1]} annotations and {lengths[2]} names")
+        if not self.classes:
+            found = dict.fromkeys(item.label for a in self.annotations for item in a.objects if item.label)
+            object.__setattr__(self, "classes", tuple(found))
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], **more: Any) -> Dataset:
+        """The data set of some samples; `more` are further fields of it."""
+        images, annotations, names = (
+            [s.image for s in samples],
+            [s.annotation for s in samples],
+            [s.name for s in samples],
+        )
+        return cls(images, tuple(annotations), tuple(names), **more)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int | slice) -> Sample | Dataset:
+        if not isinstance(index, slice):
+            return Sample(self.images[index], self.annotations[index], self.names[index])
+        numbers = range(len(self))[index]
+        return Dataset(
+            _Chosen(self.images, numbers),
+            self.annotations[index],
+            self.names[index],
+            self.format,
+            self.files,
+            self.classes,
+            self.problems,
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts: images; empty (images listed as having no object); objects, outlined (objects with polygons), lines,
+        captions, referrals, questions, regions; problems, a dict of kind → count."""
+        known = self.annotations
+        return {
+            "images": len(known),
+            "empty": sum("objects" in a.listed and not a.objects for a in known),
+            "objects": sum(len(a.objects) for a in known),
+            "outlined": sum(bool(item.rings) for a in known for item in a.objects),
+            "lines": sum(len(a.lines) for a in known),
+            "captions": sum(len(a.captions) + len(a.more_captions) for a in known),
+            "referrals": sum(len(a.referrals) for a in known),
+            "questions": sum(len(a.questions) for a in known),
+            "regions": sum(len(a.regions) for a in known),
+            "problems": dict(Counter(problem.kind for problem in self.problems).most_common()),
+        }
+
+
+@dataclass(frozen=True)
+class _Chosen(Sequence):
+    """Some items of a sequence, none of which is read before it is asked for."""
+
+    items: Sequence
+    numbers: range
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        chosen = self.numbers[index]
+        return _Chosen(self.items, chosen) if isinstance(index, slice) else self.items[chosen]
+
+
+def read_dataset(
+    path: str | PathLike, format: str = "auto", split: str | None = None, columns: Mapping[str, str] | None = None
+) -> Dataset:
+    """The data set in a folder or file.
+
+    path: folder, or the file that lists the annotations; for "huggingface" also an id of the Hub.
+    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar" or "huggingface", described in
+        `florence_lite.data.readers`; "auto" recognises it by the files.
+    split: "train", "val", "test" or the data set's own word; None takes all that is there.
+    columns: for "huggingface", which column holds what.
+
+    The headers of all images are read, their pixels are not. What cannot be used is left out and told in
+    `Dataset.problems`.
+
+    Raises FileNotFoundError for a path that is not there; ValueError for a format that is unknown, unclear or not what
+    the folder holds, a split that is not there, a file that cannot be read, and where nothing usable remains.
+    """
+    from florence_lite.data.readers import read
+
+    return read(path, format, split, columns)

@@ -1,0 +1,157 @@
+"""Data sets of the package `datasets`, read by a mapping of columns."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from florence_lite.data.annotation import Question, Referral
+from florence_lite.data.readers import from_columns
+from florence_lite.data.samples import read_dataset
+from tests.data.files import kinds, picture
+
+datasets = pytest.importorskip("datasets")
+
+SIZE = (100, 80)
+PICTURE = Image.new("RGB", SIZE, (90, 120, 200))
+BOX = [10.0, 10.0, 30.0, 30.0]
+
+
+def rows(**columns) -> datasets.Dataset:
+    """One row for each of the values, beside an image."""
+    count = len(next(iter(columns.values())))
+    table = datasets.Dataset.from_dict({"photo": [PICTURE] * count, **columns})
+    return table.cast_column("photo", datasets.Image())
+
+
+def read(table, **columns):
+    return from_columns(table, {"image": "photo", **columns})
+
+
+@pytest.mark.parametrize(
+    ("kind", "box"),
+    [
+        ("boxes_xyxy", [10, 10, 30, 40]),
+        ("boxes_xywh", [10, 10, 20, 30]),
+        ("boxes_cxcywh", [20, 25, 20, 30]),
+    ],
+)
+def test_boxes(kind, box):
+    dataset = read(rows(boxes=[[box], []], names=[["cat"], []]), labels="names", **{kind: "boxes"})
+    item = dataset[0].annotation.objects[0]
+    assert (item.label, item.box) == ("cat", (10, 10, 30, 40))
+    assert dataset[1].annotation.objects == () and dataset[1].annotation.listed == {"objects"}
+    assert dataset[0].load().size == SIZE
+    assert (dataset.format, dataset.problems, dataset[0].name) == ("huggingface", (), "row 0")
+
+
+@pytest.mark.parametrize("nested", ["struct of lists", "list of structs"])
+def test_nested_columns_and_class_numbers(nested):
+    labels = datasets.ClassLabel(names=["cat", "dog"])
+    if nested == "struct of lists":
+        feature = {"bbox": datasets.List(datasets.List(datasets.Value("float32"))), "kind": datasets.List(labels)}
+        values = [{"bbox": [BOX, BOX], "kind": [1, 0]}]
+    else:
+        feature = datasets.List({"bbox": datasets.List(datasets.Value("float32")), "kind": labels})
+        values = [[{"bbox": BOX, "kind": 1}, {"bbox": BOX, "kind": 0}]]
+    features = datasets.Features({"photo": datasets.Image(), "objects": feature})
+    table = datasets.Dataset.from_dict({"photo": [PICTURE], "objects": values}, features=features)
+    dataset = read(table, boxes_xyxy="objects.bbox", labels="objects.kind")
+    assert [item.label for item in dataset[0].annotation.objects] == ["dog", "cat"]
+    assert dataset.classes == ("cat", "dog")
+
+
+def test_phrases():
+    both = read(rows(boxes=[[BOX, BOX]], said=[["one", "two"]]), boxes_xyxy="boxes", phrases="said")[0].annotation
+    assert both.referrals == (Referral("one", (0,)), Referral("two", (1,)))
+    assert [item.phrase for item in both.objects] == ["one", "two"] and both.listed == set()
+    single = read(rows(box=[BOX], said=[["one", "two"]]), boxes_xyxy="box", phrases="said")[0].annotation
+    assert single.referrals == (Referral("one", (0,)), Referral("two", (0,)))
+
+
+def test_words():
+    table = rows(
+        captions=[["a cat", "one cat"]],
+        long=["A cat sits."],
+        asked=["how many?"],
+        answers=[["2", "1", "1"]],
+        corners=[[[1.0, 1, 9, 1, 9, 9, 1, 9]]],
+        texts=[["STOP"]],
+    )
+    columns = {"caption": "captions", "paragraph": "long", "question": "asked", "answer": "answers"}
+    annotation = read(table, **columns, quads="corners", texts="texts")[0].annotation
+    assert annotation.captions == ("a cat", "", "A cat sits.") and annotation.more_captions == ("one cat",)
+    assert annotation.questions == (Question("how many?", "1"),)
+    assert annotation.lines[0].text == "STOP" and annotation.listed == {"lines"}
+
+
+def test_polygons():
+    table = rows(boxes=[[BOX]], names=[["cat"]], outlines=[[[[10.0, 10, 30, 10, 30, 30]]]])
+    dataset = read(table, boxes_xyxy="boxes", labels="names", polygons="outlines")
+    assert dataset[0].annotation.objects[0].rings == (((10, 10), (30, 10), (30, 30)),)
+
+
+def test_images_are_turned_upright_and_decoded_late():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, damaged = io.BytesIO(), io.BytesIO()
+    PICTURE.save(turned, "jpeg", exif=exif)
+    PICTURE.save(damaged, "png")
+    content = [{"bytes": turned.getvalue()}, {"bytes": b"none"}, {"bytes": damaged.getvalue()[:60]}]
+    features = datasets.Features({"photo": datasets.Image(), "text": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"photo": content, "text": ["x"] * 3}, features=features)
+    dataset = read(table, caption="text")
+    assert kinds(dataset) == {"record left out": 1} and dataset.problems[0].record == "row 1"
+    assert dataset[0].annotation.size_wh == dataset[0].load().size == (80, 100)
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        dataset[1:][0].load()
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "message"),
+    [
+        ({"boxes": [[BOX]], "names": [["a", "b"]]}, {"labels": "names"}, "it has 1 boxes for 2 labels"),
+        ({"boxes": [[BOX, BOX]], "names": [["a"]]}, {"phrases": "names"}, "it has 2 boxes for 1 phrases"),
+        (
+            {"boxes": [[BOX]], "names": [[3]]},
+            {"labels": "names"},
+            "its label 3 is no word, and the column has no class",
+        ),
+    ],
+)
+def test_rows_that_are_left_out(values, columns, message):
+    with pytest.raises(ValueError, match=f"no usable record of the format 'huggingface'\n.*row 0.*{message}"):
+        read(rows(**values), boxes_xyxy="boxes", **columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (None, r'needs columns=\{"image": …\} that say .*; its columns are photo, boxes'),
+        ({"labels": "boxes"}, "needs columns="),
+        ({"image": "photo", "box": "boxes"}, "columns has 'box'; known are image, boxes_xyxy"),
+        ({"image": "picture"}, "columns says image = 'picture', but its columns are photo, boxes"),
+        ({"image": "photo", "boxes_xyxy": "boxes"}, "give one kind of boxes, with labels or phrases"),
+        ({"image": "photo", "labels": "boxes"}, "columns has labels but no boxes"),
+        ({"image": "photo", "quads": "boxes"}, "both quads and texts, or neither"),
+        ({"image": "photo", "answer": "boxes"}, "both question and answer, or neither"),
+    ],
+)
+def test_mappings_that_do_not_fit(columns, message):
+    with pytest.raises(ValueError, match=message):
+        from_columns(rows(boxes=[[BOX]]), columns)
+
+
+def test_saved_data_sets_and_splits(tmp_path):
+    picture(tmp_path / "a.jpg", SIZE)
+    parts = {name: rows(text=[name]) for name in ("train", "validation")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    columns = {"image": "photo", "caption": "text"}
+    for split, captions in ((None, ["train", "validation"]), ("val", ["validation"])):
+        dataset = read_dataset(tmp_path / "saved", "huggingface", split, columns)
+        assert [sample.annotation.captions[0] for sample in dataset] == captions
+        assert [sample.load().size for sample in dataset] == [SIZE] * len(captions)
+    with pytest.raises(ValueError, match="has no split 'test', only train, validation"):
+        read_dataset(tmp_path / "saved", "huggingface", "test", columns)
+    with pytest.raises(ValueError, match="was saved by datasets: read it with format='huggingface' and columns"):
+        read_dataset(tmp_path / "saved")
