@@ -1,0 +1,76 @@
+"""The measures that task cards name: thin adapters over public libraries, one function each.
+
+A metric takes the answered prompts of one task and returns figures by name; `metric("ap")` finds one, `METRICS` lists
+all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from florence_lite.cards import TaskCard
+from florence_lite.evaluate.cases import Case
+from florence_lite.evaluate.metrics import detection, places, words
+from florence_lite.evaluate.metrics.measurement import Measurement, needed
+
+__all__ = ["METRICS", "Measurement", "Metric", "metric", "metrics_of"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """measure: from the cases of one task to figures. needs: modules of the extra `eval` that it works with."""
+
+    measure: Callable[[Sequence[Case]], Measurement]
+    needs: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises ModuleNotFoundError with the remedy where a package is missing."""
+        for module in self.needs:
+            needed(module)
+
+
+METRICS: dict[str, Metric] = {
+    "ap": Metric(detection.box_ap, (detection.PACKAGE,)),
+    "ap_one_class": Metric(detection.box_ap_one_class, (detection.PACKAGE,)),
+    "ar": Metric(detection.box_ar, (detection.PACKAGE,)),
+    "mask_ap": Metric(detection.mask_ap, (detection.PACKAGE,)),
+    "acc@0.5": Metric(places.accuracy_at_half),
+    "recall@1": Metric(places.recall_at_one),
+    "absent_rejected": Metric(places.absent_rejected),
+    "miou": Metric(places.mask_iou_figures),
+    "quad_f1": Metric(places.quad_figures, ("shapely",)),
+    "cider": Metric(words.cider, ("pycocoevalcap.cider.cider",)),
+    "bleu": Metric(words.bleu, ("pycocoevalcap.bleu.bleu",)),
+    "cer": Metric(words.character_errors, ("jiwer",)),
+    "wer": Metric(words.word_errors, ("jiwer",)),
+    "anls": Metric(words.anls, ("rapidfuzz",)),
+    "vqa_accuracy": Metric(words.vqa_accuracy),
+    "accuracy": Metric(words.accuracy),
+    "label_f1": Metric(words.label_figures),
+}
+"""Names that may stand in the `metrics` of a task card. A metric of your own gets one by an entry here."""
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name`. Raises ValueError with the valid names."""
+    if name not in METRICS:
+        close = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown metric {name!r}; {hint}metrics: {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def metrics_of(card: TaskCard) -> dict[str, Metric]:
+    """The metrics that a task card names. Raises ValueError, naming the task, where there are none or one is unknown,
+    and ModuleNotFoundError with the remedy where a package is missing."""
+    if not card.metrics:
+        raise ValueError(f"task {card.name} cannot be measured: its card names no metrics")
+    try:
+        found = {name: metric(name) for name in card.metrics}
+    except ValueError as error:
+        raise ValueError(f"the card of task {card.name}: {error}") from None
+    for each in found.values():
+        each.check()
+    return found

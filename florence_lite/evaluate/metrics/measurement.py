@@ -1,0 +1,40 @@
+"""What a metric returns, and how it gets at the library that does the work."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures by name, None where there was nothing to measure; notes: what a reader of the figures has to know."""
+
+    figures: Mapping[str, float | None]
+    notes: tuple[str, ...] = ()
+
+
+def share(part: float, whole: float) -> float | None:
+    """part / whole, None where there is no whole."""
+    return float(part / whole) if whole else None
+
+
+def f1_figures(name: str, right: int, given: int, true: int) -> dict[str, float | None]:
+    """`{name}_precision`, `{name}_recall` and `{name}_f1` of counts of right, given and true things."""
+    return {
+        f"{name}_precision": share(right, given),
+        f"{name}_recall": share(right, true),
+        f"{name}_f1": share(2 * right, given + true),
+    }
+
+
+def needed(module: str) -> ModuleType:
+    """A module of the extra `eval`. Raises ModuleNotFoundError with the remedy where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'this metric needs the package {error.name}: pip install "florence-lite[eval]"', name=error.name
+        ) from error

@@ -1,0 +1,195 @@
+"""Asking a checkpoint everything that a data set can check, and the figures of its answers.
+
+report = evaluate(florence, read_dataset("photos"), ["<OD>", "<CAPTION>"])
+report.figures["<OD>"]["ap50"], report.truncated["<OD>"]
+print(report)
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from florence_lite.answering import Prompt, Scene
+from florence_lite.cards import task as task_card
+from florence_lite.data.samples import Problem, Sample
+from florence_lite.evaluate.cases import Case, questions
+from florence_lite.evaluate.metrics import metrics_of
+from florence_lite.florence import IMAGES_AT_ONCE, Florence
+from florence_lite.progress import progress_bar
+from florence_lite.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 100  # columns of the printed report
+SHOWN = 5  # problems that the printed report names
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a checkpoint on a data set. The mappings have the tasks as keys, in the order they were asked for.
+
+    figures: task → name of the figure → value; None where there was nothing to measure.
+    answers: task → number of prompts that were answered. malformed: task → faults in these answers (items dropped or
+        repaired while reading). truncated: task → answers cut short by their most tokens.
+    images: number of images that were answered about.
+    notes: what a reader of the figures has to know, each naming its task.
+    problems: images and prompts that were left out.
+    """
+
+    figures: Mapping[str, Mapping[str, float | None]]
+    answers: Mapping[str, int]
+    malformed: Mapping[str, int]
+    truncated: Mapping[str, int]
+    images: int
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with the names of the fields."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """A `rich` table: a row for each figure, with the answers it was measured on and their faults."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("task", overflow="fold")
+        table.add_column("figure", no_wrap=True)
+        for name in ("value", "answers", "malformed", "truncated"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for task, figures in self.figures.items():
+            counts = [str(number[task]) for number in (self.answers, self.malformed, self.truncated)]
+            for name, value in figures.items():
+                table.add_row(Text(task), name, "–" if value is None else f"{value:.4f}", *counts)
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+        console.print(self.table())
+        lines = [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
+        lines += [f"images: {self.images}", *(f"note: {note}" for note in self.notes)]
+        lines += [f"left out: {kind}: {count}" for kind, count in Counter(p.kind for p in self.problems).items()]
+        lines += [f"  {problem}" for problem in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines.append(f"  … and {len(self.problems) - SHOWN} more")
+        return "\n".join(lines)
+
+
+def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None) -> Report:
+    """Ask every prompt of `tasks` that the samples can check; measure the answers by the metrics of the tasks' cards.
+
+    samples: annotated images, such as a `Dataset`; only the first `count` of them if it is given.
+    tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
+
+    An image that cannot be read or has another size than its annotation says, and a prompt that the checkpoint cannot
+    take, is left out and told in `Report.problems`.
+
+    Raises ValueError for no samples, no tasks, a count below 1 and a task without metrics or with unknown ones;
+    ModuleNotFoundError, with the remedy, where a metric's package is missing.
+    """
+    if isinstance(tasks, str) or not tasks:
+        raise ValueError(f'tasks is {tasks!r}; it must be a list of task markers, such as ["<OD>"]')
+    if count is not None and count < 1:
+        raise ValueError(f"count is {count}; at least one image is needed")
+    number = len(samples) if count is None else min(count, len(samples))
+    if not number:
+        raise ValueError("there are no samples to measure on")
+    metrics = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
+    for name in metrics:
+        questions(name, samples[0].annotation)  # a task without a rule is told before the network runs
+
+    cases: dict[str, list[Case]] = {name: [] for name in metrics}
+    problems: list[Problem] = []
+    images = 0
+    with progress_bar(number > IMAGES_AT_ONCE) as progress:
+        bar = progress.add_task("images", total=number)
+        for first in range(0, number, IMAGES_AT_ONCE):
+            batch = [samples[i] for i in range(first, min(first + IMAGES_AT_ONCE, number))]
+            readable, scenes = _encoded(florence, batch, problems)
+            images += len(readable)
+            for name in metrics:
+                cases[name] += _answered(florence, name, readable, scenes, problems)
+            progress.advance(bar, len(batch))
+    return _report(metrics, cases, images, problems)
+
+
+def _encoded(
+    florence: Florence, batch: Sequence[Sample], problems: list[Problem]
+) -> tuple[list[Sample], Sequence[Scene]]:
+    """The samples whose images can be read, with these encoded."""
+    readable, pictures = [], []
+    for sample in batch:
+        try:
+            pictures.append(sample.load())
+            readable.append(sample)
+        except (ValueError, OSError) as error:
+            problems.append(_problem(sample, "image left out", error))
+    return readable, florence.encode(pictures) if pictures else []
+
+
+def _answered(
+    florence: Florence, task: str, samples: Sequence[Sample], scenes: Sequence[Scene], problems: list[Problem]
+) -> list[Case]:
+    """The cases of one task on a batch of images. A few prompts go at a time, for `run` to show no bar of its own."""
+    asked = [
+        (sample, scene, *question)
+        for sample, scene in zip(samples, scenes, strict=True)
+        for question in questions(task, sample.annotation)
+    ]
+    cases = []
+    for first in range(0, len(asked), IMAGES_AT_ONCE):
+        part = asked[first : first + IMAGES_AT_ONCE]
+        answers = _run(florence, [scene for _, scene, _, _ in part], [prompt for _, _, prompt, _ in part])
+        for (sample, _, _, truth), answer in zip(part, answers, strict=True):
+            if isinstance(answer, Result):
+                cases.append(Case(truth, replace(answer, image=None, token_ids=(), token_logprobs=None)))
+            else:
+                problems.append(_problem(sample, f"prompt of {task} left out", answer))
+    return cases
+
+
+def _run(florence: Florence, scenes: list[Scene], prompts: list[Prompt]) -> list[Result | ValueError]:
+    """Answers in batches; where a prompt is refused, one by one, to lose no other."""
+    try:
+        return florence.run(scenes, prompts)
+    except ValueError as error:
+        if len(prompts) == 1:
+            return [error]
+    return [_run(florence, [scene], [prompt])[0] for scene, prompt in zip(scenes, prompts, strict=True)]
+
+
+def _problem(sample: Sample, kind: str, error: Exception) -> Problem:
+    file = str(sample.image) if isinstance(sample.image, Path) else "image in memory"
+    return Problem(file, sample.name, str(error), kind)
+
+
+def _report(metrics: Mapping, cases: Mapping[str, list[Case]], images: int, problems: list[Problem]) -> Report:
+    figures: dict[str, dict[str, float | None]] = {}
+    notes: list[str] = []
+    for task, by_name in metrics.items():
+        figures[task] = {}
+        if not cases[task]:
+            notes.append(f"{task}: the data set holds nothing that this task could be measured by")
+        for each in by_name.values():
+            measured = each.measure(cases[task])
+            figures[task] |= measured.figures
+            notes += [f"{task}: {note}" for note in measured.notes]
+    return Report(
+        figures,
+        answers={task: len(items) for task, items in cases.items()},
+        malformed={task: sum(case.result.malformed for case in items) for task, items in cases.items()},
+        truncated={task: sum(case.result.truncated for case in items) for task, items in cases.items()},
+        images=images,
+        notes=tuple(dict.fromkeys(notes)),
+        problems=tuple(problems),
+    )

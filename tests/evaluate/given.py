@@ -1,0 +1,24 @@
+"""Answered prompts made by hand, for tables of metrics."""
+
+from florence_lite.evaluate.cases import Case, Truth
+from florence_lite.results import Instance, Result
+
+SIZE = (100, 80)
+
+
+def rectangle(x0, y0, x1, y1):
+    return ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+
+
+def found(label, box, score=None):
+    return Instance(label, box=box, score=score)
+
+
+def places(truth=(), answer=()):
+    """A case of instances."""
+    return Case(Truth(instances=tuple(truth)), Result("<ANY>", SIZE, instances=tuple(answer)))
+
+
+def words(answer, *texts):
+    """A case of an answer in words and the texts that count as right."""
+    return Case(Truth(texts=texts), Result("<ANY>", SIZE, text=answer))

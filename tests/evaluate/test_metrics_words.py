@@ -1,0 +1,172 @@
+"""Captions, text, short answers and labels, against values worked out by hand."""
+
+import math
+
+import pytest
+
+from florence_lite.evaluate.metrics import METRICS
+from florence_lite.evaluate.metrics.words import caption_tokens, short_form
+from tests.evaluate.given import found, places, words
+
+BOX = (0, 0, 10, 10)
+
+
+def figures(name, *cases, needs=None):
+    if needs:
+        pytest.importorskip(needs, reason="the extra eval is not installed")
+    return METRICS[name].measure(cases).figures
+
+
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("A man, in the Park.", "a man in the park"),
+        ("It's a dog's life, isn't it?", "it 's a dog 's life is n't it"),
+        ("They can’t; he'll", "they ca n't he 'll"),
+        ("a black-and-white T-shirt", "a black-and-white t-shirt"),
+        ("3.5 of 1,000 at 5:30", "3.5 of 1,000 at 5:30"),
+        ("The cats' bowls", "the cats bowls"),
+        ("a T.V. set", "a t.v. set"),
+        ("… !", ""),
+    ],
+)
+def test_caption_tokens(text, tokens):
+    assert caption_tokens(text) == tokens.split()
+
+
+@pytest.mark.parametrize(
+    "cases, expected",
+    [
+        ([], None),
+        ([words("a", "a")], None),  # one image: no word is rarer than another
+        ([words("a", " "), words("a", "a")], None),
+        ([words("one two three four", "one two three four"), words("a b c d", "a b c d")], 10),
+        ([words("One, two three four.", "one two three four"), words("one two three four", "a b c d")], 5),
+        ([words("", "one two three four"), words("", "a b c d")], 0),
+        # Two words in a row at most, so two of the four orders are right; "red" is in both images and weighs nothing.
+        ([words("red dog", "red dog"), words("red cat", "red cat")], 5),
+        # Right by its one rare word; one pair of words too few: exp(-1 / (2 * 6 ** 2)).
+        ([words("dog", "red dog"), words("", "red cat")], 10 * math.exp(-1 / 72) / 4 / 2),
+        ([words("red dog", "red dog", "blue hat"), words("red cat", "red cat")], (2.5 + 5) / 2),  # mean of references
+    ],
+)
+def test_cider(cases, expected):
+    expected = None if expected is None else pytest.approx(expected)
+    assert figures("cider", *cases, needs="pycocoevalcap.cider.cider") == {"cider": expected}
+
+
+@pytest.mark.parametrize(
+    "cases, bleu1, bleu4",
+    [
+        ([], None, None),
+        ([words("a b c d", "a b c d")], 1, 1),
+        ([words("a b c d", "x", "A b, c d!")], 1, 1),
+        ([words("a b x d", "a b c d")], 0.75, 0),
+        ([words("a b", "a b c d")], math.exp(1 - 4 / 2), 0),
+        ([words("", "a b c d")], 0, 0),
+        ([words("a b c d e", "a b c d f")], 0.8, (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25),
+        ([words("a a", "a b")], 0.5, 0),  # a word counts as often as it is true
+    ],
+)
+def test_bleu(cases, bleu1, bleu4):
+    expected = {"bleu1": bleu1, "bleu4": bleu4}
+    expected = {name: value if value is None else pytest.approx(value, abs=1e-3) for name, value in expected.items()}
+    assert figures("bleu", *cases, needs="pycocoevalcap.bleu.bleu") == expected
+
+
+@pytest.mark.parametrize(
+    "cases, cer, wer",
+    [
+        ([], None, None),
+        ([words("anything", "")], None, None),
+        ([words("stop here", "stop here")], 0, 0),
+        ([words("stop\nhere ", "stop  here")], 0, 0),
+        ([words("", "stop here")], 1, 1),
+        ([words("step here", "stop here")], 1 / 9, 1 / 2),
+        ([words("STOP", "stop")], 1, 1),
+        ([words("ab", "ab"), words("cdx", "cd")], 1 / 4, 1 / 2),  # all texts together
+        ([words("ab", "ab"), words("cd ef", "")], 5 / 2, 2),  # words where there are none
+    ],
+)
+def test_error_rates(cases, cer, wer):
+    for name, value in (("cer", cer), ("wer", wer)):
+        expected = None if value is None else pytest.approx(value)
+        assert figures(name, *cases, needs="jiwer") == {name: expected}
+
+
+def test_lines_of_text_are_read_in_their_order():
+    right = places([found("stop", BOX), found("here", BOX)], [found("stop", BOX), found("here", BOX)])
+    turned = places([found("stop", BOX), found("here", BOX)], [found("here", BOX), found("stop", BOX)])
+    assert figures("wer", right, needs="jiwer") == {"wer": 0}
+    assert figures("wer", turned)["wer"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer, texts, expected",
+    [
+        ("Hello", ["hello"], 1),
+        ("hallo", ["hello"], 0.8),
+        ("hallo", ["bonjour", "hello"], 0.8),
+        ("ax", ["ab"], 0),  # just half right
+        ("abx", ["abc"], 2 / 3),
+        ("", ["abc"], 0),
+    ],
+)
+def test_anls(answer, texts, expected):
+    assert figures("anls", words(answer, *texts), needs="rapidfuzz") == {"anls": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    "answer, texts, expected",
+    [
+        ("Yes.", ["yes"], 1),
+        ("no", ["yes"], 0),
+        ("two", ["3", "2", "3"], 1),  # too few annotators to agree
+        ("a", ["x"] * 10, 0),
+        ("b", ["b"] + ["x"] * 9, 0.3),
+        ("b", ["b"] * 2 + ["x"] * 8, 0.6),
+        ("b", ["b"] * 3 + ["x"] * 7, 0.9),
+        ("b", ["b"] * 4 + ["x"] * 6, 1),
+        ("b", ["b"] * 10, 1),
+    ],
+)
+def test_vqa_accuracy(answer, texts, expected):
+    assert figures("vqa_accuracy", words(answer, *texts)) == {"vqa_accuracy": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        ("The two dogs.", "2 dogs"),
+        ("  It's 3.50! ", "its 3.50"),
+        ("t-shirt", "t shirt"),
+        ("an apple, a pear", "apple pear"),
+        ("the", ""),
+    ],
+)
+def test_short_form(answer, expected):
+    assert short_form(answer) == expected
+
+
+def test_accuracy_and_nothing_to_measure():
+    assert figures("accuracy", words("Door  handle", "door handle"), words("cat", "dog", "yak")) == {"accuracy": 0.5}
+    assert figures("accuracy") == {"accuracy": None}
+    assert figures("vqa_accuracy") == {"vqa_accuracy": None}
+    assert figures("anls", needs="rapidfuzz") == {"anls": None}
+
+
+@pytest.mark.parametrize(
+    "truth, answer, precision, recall, f1",
+    [
+        ([], [], None, None, None),
+        (["dog", "dog", "cat"], ["Dog", "cat", "dog"], 1, 1, 1),
+        (["dog", "dog"], ["dog"], 1, 0.5, 2 / 3),
+        (["dog"], ["dog", "dog", "yak"], 1 / 3, 1, 0.5),
+        (["dog"], [], None, 0, 0),
+        ([], ["dog"], 0, None, 0),
+    ],
+)
+def test_label_f1(truth, answer, precision, recall, f1):
+    case = places([found(label, BOX) for label in truth], [found(label, BOX) for label in answer])
+    expected = {"label_precision": precision, "label_recall": recall, "label_f1": f1}
+    assert figures("label_f1", case) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}

@@ -1,0 +1,296 @@
+"""The report on a checkpoint: figures, counts, what was left out, and the command that prints it."""
+
+import dataclasses
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from florence_lite import cli
+from florence_lite.cards import TaskCard, task, tasks
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
+from florence_lite.data.samples import Sample
+from florence_lite.evaluate import metrics
+from florence_lite.evaluate.cases import QUESTIONS, questions
+from florence_lite.evaluate.metrics import METRICS, metrics_of
+from florence_lite.evaluate.report import Report, evaluate
+from florence_lite.results import Result
+from tests.data.annotated import ANNOTATED, SIZE
+from tests.tiny import noise_image, tiny_florence
+
+NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "jiwer")
+MODEST = ["<VQA>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]  # tasks with a metric that needs no extra
+
+
+@pytest.fixture
+def only_own(monkeypatch):
+    """Task cards whose metrics need no extra."""
+
+    def own(card):
+        return {name: METRICS[name] for name in card.metrics if not METRICS[name].needs}
+
+    monkeypatch.setattr("florence_lite.evaluate.report.metrics_of", own)
+
+
+# Of truth for an answer: errors; one box for several objects; a description of two words, without three in a row.
+EXPECTED = {"cer": (0, 0), "wer": (0, 0), "ar1": (0.5, 1), "cider": (8.7, 10)}
+
+
+class Oracle:
+    """Stands in for `Florence`: answers every prompt with its truth, nothing, or a fault."""
+
+    def __init__(self, samples, silent=False, refuses=None, **faults):
+        self.truths = {sample.name: sample.annotation for sample in samples}
+        self.silent, self.refuses, self.faults = silent, refuses, faults
+        self.calls = []
+
+    def encode(self, pictures):
+        return [picture.info["name"] for picture in pictures]
+
+    def run(self, scenes, prompts):
+        self.calls.append(len(scenes))
+        return [self.answer(*pair) for pair in zip(scenes, prompts, strict=True)]
+
+    def answer(self, scene, prompt):
+        if self.refuses and self.refuses in (prompt.text, "everything"):
+            raise ValueError(f"the prompt of task {prompt.task} has 999 tokens")
+        annotation = self.truths[scene]
+        truth = dict((repr(p), t) for p, t in questions(prompt.task, annotation))[repr(prompt)]
+        answer = {} if self.silent else {"text": "".join(truth.texts[:1]), "instances": truth.instances}
+        return Result(prompt.task, annotation.size_wh, **answer, **self.faults)
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(Sample):
+    """A sample whose picture tells the oracle its name."""
+
+    def load(self):
+        picture = super().load()
+        picture.info["name"] = self.name
+        return picture
+
+
+def samples(*annotations):
+    return [Named(Image.new("RGB", SIZE), each, f"image {n}") for n, each in enumerate(annotations)]
+
+
+OTHER = Annotation(
+    SIZE,
+    (ObjectAnnotation("a cat with a very long tail", (10, 10, 50, 50), (((10, 10), (50, 10), (50, 50)),), "the cat"),),
+    captions=("a cat with a very long tail on a green sofa", "an animal that sleeps on a sofa", "A cat sleeps here."),
+    referrals=(Referral("the only cat here", (0,)),),
+    questions=(Question("is it asleep?", "yes"),),
+)
+
+
+def test_truth_gets_full_marks_for_every_task():
+    for module in NEEDED:
+        pytest.importorskip(module, reason="the extra eval is not installed")
+    data = samples(ANNOTATED, OTHER)
+    report = evaluate(Oracle(data), data, list(QUESTIONS))
+    assert list(report.figures) == list(QUESTIONS)
+    for name, figures in report.figures.items():
+        for figure, value in figures.items():
+            least, most = EXPECTED.get(figure, (0.999, 1))
+            assert least <= value <= most + 1e-9, (name, figure)
+    assert report.images == 2 and report.problems == ()
+    assert report.answers["<OD>"] == 2 and report.answers["<VQA>"] == 3
+    silent = evaluate(Oracle(data, silent=True), data, list(QUESTIONS))
+    assert silent.figures["<OD>"]["ap"] == silent.figures["<CAPTION>"]["bleu1"] == 0
+    assert silent.figures["<OCR>"]["cer"] == silent.figures["<OPEN_VOCABULARY_DETECTION>"]["absent_rejected"] == 1
+
+
+def test_faults_are_counted_beside_the_figures(only_own):
+    data = samples(ANNOTATED, OTHER)
+    report = evaluate(Oracle(data, malformed=2, truncated=True), data, MODEST)
+    assert report.answers == {"<VQA>": 3, "<REGION_TO_CATEGORY>": 4, "<OPEN_VOCABULARY_DETECTION>": 5}
+    assert report.malformed == {name: 2 * count for name, count in report.answers.items()}
+    assert report.truncated == report.answers
+    row = next(line for line in str(report).splitlines() if "vqa_accuracy" in line)
+    assert row.split() == ["<VQA>", "vqa_accuracy", "1.0000", "3", "6", "3"]
+
+
+def test_images_that_cannot_be_read_are_left_out_and_told(only_own, tmp_path):
+    (tmp_path / "broken.png").write_text("no image", encoding="utf-8")
+    data = [
+        *samples(ANNOTATED),
+        Named(tmp_path / "broken.png", ANNOTATED, "broken.png"),
+        Named(tmp_path / "missing.png", ANNOTATED, "missing.png"),
+        Named(Image.new("RGB", (5, 5)), ANNOTATED, "small"),
+    ]
+    report = evaluate(Oracle(data), data, ["<VQA>"])
+    assert (report.images, report.answers) == (1, {"<VQA>": 2})
+    assert [problem.record for problem in report.problems] == ["broken.png", "missing.png", "small"]
+    text = str(report)
+    assert "left out: image left out: 3" in text
+    assert "missing.png does not exist" in text
+
+
+def test_one_refused_prompt_loses_no_other(only_own):
+    data = samples(ANNOTATED, OTHER)
+    report = evaluate(Oracle(data, refuses="is it asleep?"), data, ["<VQA>"])
+    assert report.answers == {"<VQA>": 2}
+    (problem,) = report.problems
+    assert (problem.record, problem.kind) == ("image 1", "prompt of <VQA> left out")
+    assert "999 tokens" in problem.what
+    report = evaluate(Oracle(data, refuses="everything"), data, ["<VQA>"])
+    assert report.figures == {"<VQA>": {"vqa_accuracy": None}} and len(report.problems) == 3
+
+
+def test_nothing_to_measure(only_own):
+    data = samples(Annotation(SIZE))
+    report = evaluate(Oracle(data), data, MODEST)
+    assert {value for figures in report.figures.values() for value in figures.values()} == {None}
+    assert report.notes[0] == "<VQA>: the data set holds nothing that this task could be measured by"
+    row = next(line for line in str(report).splitlines() if "vqa_accuracy" in line)
+    assert row.split() == ["<VQA>", "vqa_accuracy", "–", "0", "0", "0"]
+
+
+def test_count_batches_and_order(only_own):
+    data = samples(*[ANNOTATED] * 11)
+    oracle = Oracle(data)
+    report = evaluate(oracle, data, ["<VQA>", "<VQA>"], count=10)
+    assert (report.images, report.answers) == (10, {"<VQA>": 20})
+    assert oracle.calls == [8, 8, 4]
+    assert evaluate(oracle, data, ["<VQA>"], count=99).images == 11
+
+
+@pytest.mark.parametrize(
+    "tasks, count, fault",
+    [
+        ([], None, r'tasks is \[\]; it must be a list of task markers, such as \["<OD>"\]'),
+        ("<OD>", None, "tasks is '<OD>'; it must be a list"),
+        (["<VQA>"], 0, "count is 0; at least one image is needed"),
+        (["<VAQ>"], None, "unknown task '<VAQ>'; did you mean '<VQA>'"),
+        (["what is this?"], None, "task what is this\\? cannot be measured: its card names no metrics"),
+    ],
+)
+def test_mistakes(tasks, count, fault):
+    with pytest.raises(ValueError, match=fault):
+        evaluate(None, samples(ANNOTATED), tasks, count)
+
+
+def test_no_samples():
+    with pytest.raises(ValueError, match="no samples"):
+        evaluate(None, [], ["<VQA>"])
+
+
+def test_the_card_of_every_task_names_known_metrics():
+    for card in tasks():
+        if card.name in QUESTIONS:
+            assert card.metrics and set(card.metrics) <= METRICS.keys(), card.name
+
+
+def test_authors_of_cards_learn_of_unknown_metrics():
+    card = TaskCard("<TAGS>", "tags", "Tags?", "text", metrics=("accuracy", "label_f2"))
+    with pytest.raises(ValueError, match="card of task <TAGS>: unknown metric 'label_f2'; did you mean 'label_f1'?"):
+        metrics_of(card)
+
+
+def test_a_missing_package_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    with pytest.raises(ImportError, match=r'needs the package jiwer: pip install "florence-lite\[eval\]"'):
+        metrics_of(task("<OCR>"))
+
+
+def test_a_metric_of_ones_own(monkeypatch, only_own):
+    def length(cases):
+        return metrics.Measurement({"letters": sum(len(case.result.text) for case in cases)}, ("a note",))
+
+    monkeypatch.setitem(METRICS, "letters", metrics.Metric(length))
+    monkeypatch.setattr(
+        "florence_lite.evaluate.report.task_card", lambda name: dataclasses.replace(task(name), metrics=("letters",))
+    )
+    data = samples(ANNOTATED)
+    report = evaluate(Oracle(data), data, ["<VQA>"])
+    assert (report.figures, report.notes) == ({"<VQA>": {"letters": 4}}, ("<VQA>: a note",))
+
+
+def test_a_report_is_plain_data():
+    report = Report({"<OD>": {"ap": 0.5, "ap50": None}}, {"<OD>": 1}, {"<OD>": 0}, {"<OD>": 0}, images=1)
+    assert json.loads(json.dumps(report.to_dict())) == {
+        "figures": {"<OD>": {"ap": 0.5, "ap50": None}},
+        "answers": {"<OD>": 1},
+        "malformed": {"<OD>": 0},
+        "truncated": {"<OD>": 0},
+        "images": 1,
+        "notes": [],
+        "problems": [],
+    }
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.images = 2
+
+
+# ---- a real network and the command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_real_network_is_measured_on_every_task(toy_tokenizer, side):
+    for module in NEEDED:
+        pytest.importorskip(module, reason="the extra eval is not installed")
+    data = [Sample(noise_image(n, SIZE), ANNOTATED, f"image {n}") for n in range(2)]
+    report = evaluate(tiny_florence(toy_tokenizer, side), data, list(QUESTIONS))
+    assert report.images == 2
+    asked = {name: 2 * len(questions(name, ANNOTATED)) for name in QUESTIONS}
+    left_out = sum(problem.kind.startswith("prompt") for problem in report.problems)
+    assert sum(report.answers.values()) + left_out == sum(asked.values())
+    assert all(report.answers.values())
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["images"] == 2
+
+
+@pytest.fixture
+def folder(tmp_path, toy_tokenizer):
+    """A checkpoint with random weights and a small COCO folder of three images, one file of which is broken."""
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(3):
+        name = f"photo {number}.png"
+        noise_image(number, SIZE).save(data / "images" / name)
+        images.append({"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [10, 10, 40, 30], "iscrowd": 0})
+    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "red apple"}]}
+    (data / "annotations.json").write_text(json.dumps(coco), encoding="utf-8")
+    tiny_florence(toy_tokenizer, "decoder").save_pretrained(tmp_path / "checkpoint")
+    return tmp_path
+
+
+def command(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.app([str(argument) for argument in arguments], prog_name="florence-lite")
+    return (ended.value.code or 0, *capsys.readouterr())
+
+
+def test_the_command_measures_a_folder(folder, capsys):
+    pytest.importorskip("faster_coco_eval", reason="the extra eval is not installed")
+    options = ["eval", "--checkpoint", folder / "checkpoint", "--data", folder / "data", "--count", "2"]
+    both = ["--tasks", "<OD>", "<REGION_TO_CATEGORY>"]
+    code, out, err = command(capsys, *options, *both, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["images"] == 2 and report["answers"] == {"<OD>": 2, "<REGION_TO_CATEGORY>": 2}
+    assert set(report["figures"]["<OD>"]) > {"ap", "ap50", "ap75", "ar100", "label_f1"}
+    code, out, err = command(capsys, *options, "--tasks", "<OD>", "--tasks", "<REGION_TO_CATEGORY>")
+    assert code == 0, err
+    assert [line.split()[:2] for line in out.splitlines() if "accuracy" in line] == [
+        ["<REGION_TO_CATEGORY>", "accuracy"]
+    ]
+    assert "images: 2" in out
+
+
+@pytest.mark.parametrize(
+    "options, fault",
+    [
+        (["--data", "{data}"], 'error: --data needs --tasks, the markers of what to ask, such as --tasks "<OD>"'),
+        (["--data", "{data}", "--tasks", "<OF>"], "error: unknown task '<OF>'"),
+        (["--data", "{data}", "--tasks", "<VQA>", "--style", "noto"], "error: --style belongs to generated scenes"),
+        (["--data", "nowhere", "--tasks", "<REGION_TO_CATEGORY>"], "error: there is no data set nowhere"),
+        (["--tasks", "<OD>"], "error: --tasks and --format belong to annotated images"),
+    ],
+)
+def test_mistakes_are_told_before_the_network_loads(capsys, tmp_path, monkeypatch, options, fault):
+    monkeypatch.setattr(cli, "_load", None)
+    code, out, err = command(capsys, "eval", *[option.format(data=tmp_path) for option in options])
+    assert (code, out) == (2, "")
+    assert err.startswith(fault)
