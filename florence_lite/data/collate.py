@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +27,20 @@ class RowGroup:
     """Rows of similar length; the rows of an image stand together.
 
     tasks: marker of each of the R rows of an image.
-    input_ids, labels: int64 [B, R, T]; `labels[..., t]` is the token that follows `input_ids[..., t]`, or `IGNORED`.
+    input_ids, labels: int64 [B, R, T] of the decoder; `labels[..., t]` is the token that follows `input_ids[..., t]`,
+        or `IGNORED`.
+    prompt_ids: int64 [B, R, P], padded on the right, for a network whose prompt goes to the encoder; None where it
+        stands in `input_ids`.
     """
 
     tasks: tuple[str, ...]
     input_ids: Tensor
     labels: Tensor
+    prompt_ids: Tensor | None = None
+
+    def to(self, device: torch.device) -> RowGroup:
+        prompts = None if self.prompt_ids is None else self.prompt_ids.to(device)
+        return RowGroup(self.tasks, self.input_ids.to(device), self.labels.to(device), prompts)
 
 
 @dataclass(frozen=True)
@@ -39,28 +48,46 @@ class Batch:
     """Images and the token rows about them.
 
     pixel_values: float32 [B, 3, H, W].
-    cell_classes: int64 [B, N], class of the object under every image token of the grid, 0 for background.
-    cell_boxes: int64 [B, N, 4], bins of that object's box (0 where there is none).
+    cell_classes: int64 [B, N], class of the object under every image token of the grid, 0 for background; None where
+        nobody asked for them.
+    cell_boxes: int64 [B, N, 4], bins of that object's box (0 where there is none), or None.
     """
 
     pixel_values: Tensor
     groups: tuple[RowGroup, ...]
-    cell_classes: Tensor
-    cell_boxes: Tensor
+    cell_classes: Tensor | None = None
+    cell_boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        groups = tuple(RowGroup(g.tasks, g.input_ids.to(device), g.labels.to(device)) for g in self.groups)
-        rest = (t.to(device) for t in (self.cell_classes, self.cell_boxes))
-        return Batch(self.pixel_values.to(device), groups, *rest)
+        groups = tuple(group.to(device) for group in self.groups)
+        cells = (None if t is None else t.to(device) for t in (self.cell_classes, self.cell_boxes))
+        return Batch(self.pixel_values.to(device), groups, *cells)
+
+
+class Row(NamedTuple):
+    """Ids of one question: prompt: `<s> prompt </s>`; start: what the decoder is given before the answer; answer: with
+    the end token."""
+
+    prompt: list[int]
+    start: list[int]
+    answer: list[int]
+
+    @property
+    def length(self) -> int:
+        """What the decoder reads: all but the end token."""
+        return len(self.start) + len(self.answer) - 1
 
 
 @dataclass(frozen=True)
 class TaskCollator:
-    """Turns (image, annotation) pairs into a `Batch` for a decoder-side prompt: `<s> prompt </s> <s> answer </s>`.
+    """Turns (image, annotation) pairs into a `Batch`.
+
+    With a decoder-side prompt the decoder gets `<s> prompt </s> <s> answer </s>`; with an encoder-side one the encoder
+    gets `<s> prompt </s>` and the decoder `</s> <s> answer </s>`. Loss is on the answer and its end.
 
     rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
         of a batch get the same tasks, so that rows line up.
-    classes: names of the image cells' classes, counted from 1.
+    classes: names of the image cells' classes, counted from 1; () for no cells.
     """
 
     codec: Codec
@@ -70,23 +97,30 @@ class TaskCollator:
     grid_wh: tuple[int, int]
     bins: int = 1000
     max_length: int = 512
+    prompt_side: str = "decoder"
 
     def __call__(self, pairs: Sequence[tuple[Image.Image, Annotation]], rng: np.random.Generator) -> Batch:
-        slots = [
-            name for name, rate in self.rates.items() for _ in range(int(rate) + int(rng.random() < rate - int(rate)))
-        ]
         annotations = [annotation for _, annotation in pairs]
-        rows = {slot: [self._row(name, a, rng) for a in annotations] for slot, name in enumerate(slots)}
+        slots, rows = self.rows(self.rates, annotations, rng)
+        pixel_values = self.preprocessor([image for image, _ in pairs])
+        groups = tuple(self._group(slots, rows, members) for members in _by_length(rows))
+        if not self.classes:
+            return Batch(pixel_values, groups)
         cells = [self._cells(a) for a in annotations]
-        return Batch(
-            self.preprocessor([image for image, _ in pairs]),
-            tuple(self._group(slots, rows, members) for members in _by_length(rows)),
-            torch.from_numpy(np.stack([classes for classes, _ in cells])),
-            torch.from_numpy(np.stack([boxes for _, boxes in cells])),
-        )
+        return Batch(pixel_values, groups, *(torch.from_numpy(np.stack(part)) for part in zip(*cells, strict=True)))
 
-    def _row(self, name: str, annotation: Annotation, rng: np.random.Generator) -> tuple[list[int], list[int]] | None:
-        """(prompt ids, answer ids) or None where the annotation does not tell."""
+    def rows(
+        self, rates: Mapping[str, float], annotations: Sequence[Annotation], rng: np.random.Generator
+    ) -> tuple[list[str], dict[int, list[Row | None]]]:
+        """The tasks drawn at these rates, and number of the task → one row per image, None where nothing is told.
+
+        Raises ValueError for a row that is longer than `max_length`.
+        """
+        slots = [name for name, rate in rates.items() for _ in range(int(rate) + int(rng.random() < rate - int(rate)))]
+        return slots, {slot: [self._row(name, a, rng) for a in annotations] for slot, name in enumerate(slots)}
+
+    def _row(self, name: str, annotation: Annotation, rng: np.random.Generator) -> Row | None:
+        """None where the annotation does not tell."""
         drawn = target(name, annotation, rng)
         if drawn is None:
             return None
@@ -95,28 +129,32 @@ class TaskCollator:
         prompt_ids = self.codec.tokenizer.encode_prompt(prompt)
         vocabulary = self.codec.tokenizer.vocabulary
         answer_ids = self.codec.serialize(drawn.answer, card.grammar, annotation.size_wh)
-        length = len(prompt_ids) + len(answer_ids) + 2
+        start = prompt_ids if self.prompt_side == "decoder" else [vocabulary.eos]
+        length = len(start) + len(answer_ids) + 2
         if length > self.max_length:
             raise ValueError(
                 f"a row of task {name} has {length} tokens; the network takes {self.max_length}: leave such images "
                 "out, or train a preset with more positions"
             )
-        return prompt_ids + [vocabulary.bos], answer_ids + [vocabulary.eos]
+        return Row(prompt_ids, start + [vocabulary.bos], answer_ids + [vocabulary.eos])
 
     def _group(self, slots: list[str], rows: dict, members: list[int]) -> RowGroup:
         images = len(rows[members[0]])
-        length = max(len(p) + len(a) - 1 for m in members for p, a in filter(None, rows[m]))
-        input_ids = torch.full((images, len(members), length), self.codec.tokenizer.vocabulary.pad)
+        present = [row for member in members for row in rows[member] if row]
+        pad = self.codec.tokenizer.vocabulary.pad
+        input_ids = torch.full((images, len(members), max(row.length for row in present)), pad)
+        prompt_ids = torch.full((images, len(members), max(len(row.prompt) for row in present)), pad)
         labels = torch.full_like(input_ids, IGNORED)
         for column, member in enumerate(members):
             for image, row in enumerate(rows[member]):
                 if row is None:
                     continue
-                prompt, answer = row
-                ids = torch.tensor(prompt + answer)
-                input_ids[image, column, : len(ids) - 1] = ids[:-1]
-                labels[image, column, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
-        return RowGroup(tuple(slots[m] for m in members), input_ids, labels)
+                ids, start = torch.tensor(row.start + row.answer), len(row.start)
+                input_ids[image, column, : row.length] = ids[:-1]
+                labels[image, column, start - 1 : row.length] = ids[start:]
+                prompt_ids[image, column, : len(row.prompt)] = torch.tensor(row.prompt)
+        tasks = tuple(slots[member] for member in members)
+        return RowGroup(tasks, input_ids, labels, prompt_ids if self.prompt_side == "encoder" else None)
 
     def _cells(self, annotation: Annotation) -> tuple[np.ndarray, np.ndarray]:
         """Class [N] and box bins [N, 4] of the grid cells whose centre lies in an object or text line."""
@@ -139,9 +177,7 @@ class TaskCollator:
 
 def _by_length(rows: dict) -> list[list[int]]:
     """Slots in groups of similar length: a group ends where the next slot is over half as long again as its first."""
-    lengths = {
-        slot: max((len(p) + len(a) for p, a in filter(None, column)), default=0) for slot, column in rows.items()
-    }
+    lengths = {slot: max((row.length + 1 for row in column if row), default=0) for slot, column in rows.items()}
     groups: list[list[int]] = []
     for slot in sorted((slot for slot, length in lengths.items() if length), key=lengths.get):
         if groups and lengths[slot] <= 1.5 * lengths[groups[-1][0]]:

@@ -1,4 +1,4 @@
-"""The training loop: scenes in, a checkpoint folder out; stopped at any time, it goes on where it was."""
+"""The training loop: batches in, a checkpoint folder out; stopped at any time, it goes on where it was."""
 
 from __future__ import annotations
 
@@ -6,69 +6,40 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from florence_lite.cards import tasks
-from florence_lite.checkpoint import save_checkpoint
-from florence_lite.data.collate import TEXT_CLASS, Batch, TaskCollator
-from florence_lite.data.scenes import CLASSES, TRAIN, TRAINING_STYLES, render_scene
-from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.preprocess import Preprocessor
-from florence_lite.tokens.codec import Codec
-from florence_lite.tokens.tokenizer import Tokenizer
-from florence_lite.train.config import TrainConfig
-from florence_lite.train.trainer import ScratchTrainer
+from florence_lite.train.config import RunConfig
 
-TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
 Evaluate = Callable[[Path], dict[str, float]]  # checkpoint folder → figures
 
 
-class SceneBatches(Dataset):
-    """Batch number i of a run: always the same scenes and rows, whichever process draws it."""
-
-    def __init__(self, config: TrainConfig, collate: TaskCollator, size_wh: tuple[int, int], first: int):
-        self.config, self.collate, self.size_wh, self.first = config, collate, size_wh, first
-
-    def __len__(self) -> int:
-        return self.config.steps - self.first
-
-    def __getitem__(self, index: int) -> Batch:
-        step = self.first + index
-        start = (self.config.seed * self.config.steps + step) * self.config.batch
-        styles = self.config.styles or TRAINING_STYLES
-        pairs = [
-            render_scene(TRAIN[number % len(TRAIN)], styles=styles, size_wh=self.size_wh)
-            for number in range(start, start + self.config.batch)
-        ]
-        return self.collate(pairs, np.random.default_rng([self.config.seed, step]))
-
-
-def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
+def fit(
+    config: RunConfig,
+    accelerator: Accelerator,
+    trainer: nn.Module,
+    batches: Callable[[int], Dataset],
+    save: Callable[[nn.Module, Path], None],
+    evaluate: Evaluate | None = None,
+) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
+    trainer: maps (batch, width of the coordinate targets) to the loss and figures to log.
+    batches: gives the batches from a step on; number i must always be the same.
+    save: writes the trainer's network into a checkpoint folder.
     evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged.
+
+    Raises ValueError if the run is longer already, FloatingPointError if the loss is no number.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision="bf16")
-    set_seed(config.seed)
-    tokenizer = scene_tokenizer(config, output / "checkpoint" / "tokenizer.json")
-    network = FlorenceConfig.preset(config.preset)
-    text = {**network.to_dict()["text"], "vocab_size": tokenizer.vocabulary.size}
-    network = FlorenceConfig.from_dict({**network.to_dict(), "text": text})
-
-    vocabulary = tokenizer.vocabulary
-    classes = (*CLASSES, TEXT_CLASS)
-    trainer = ScratchTrainer(FlorenceModel(network), len(classes), vocabulary.loc_first, config.dense_weight)
     optimizer = torch.optim.AdamW(parameter_groups(trainer, config.weight_decay), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
     trainer, optimizer = accelerator.prepare(trainer, optimizer)
@@ -77,18 +48,8 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
     step = saved_step(state)
     if step > config.steps:
         raise ValueError(f"the run in {config.output!r} has made {step} steps already; steps = {config.steps} is less")
-    collate = TaskCollator(
-        Codec(tokenizer),
-        Preprocessor(network.image_size_wh),
-        config.tasks,
-        classes,
-        network.grid_wh,
-        network.bins,
-        network.text.positions,
-    )
-    batches = SceneBatches(config, collate, network.image_size_wh, step)
     # Starting the iterator draws a random number, once per run: before the saved random state comes back.
-    loader = iter(DataLoader(batches, batch_size=None, num_workers=config.workers, prefetch_factor=4))
+    loader = iter(DataLoader(batches(step), batch_size=None, num_workers=config.workers, prefetch_factor=4))
     if step:
         accelerator.load_state(str(state))
         schedule.last_epoch = step  # the optimiser's state holds the learning rate
@@ -118,7 +79,7 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
             # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss.
             if step % config.evaluate_every == 0 or step == config.steps:
                 folder = output / "checkpoint"
-                save_checkpoint(accelerator.unwrap_model(trainer).folded_model(), folder, torch.float16)
+                save(accelerator.unwrap_model(trainer), folder)
                 if evaluate:
                     write_log(log, {"step": step, "evaluation": evaluate(folder)})
             if step % config.save_every == 0 or step == config.steps:
@@ -126,27 +87,6 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
                 seconds = time.monotonic() - started
                 write_log(log, {"step": step, "seconds": round(seconds, 1), "losses": means.take()})
     return output / "checkpoint"
-
-
-def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
-    """The run's tokenizer, trained on the sentences of training scenes if it is not there yet."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Tokenizer.train(scene_sentences(config), config.vocabulary).save(path)
-    return Tokenizer.from_file(path)
-
-
-def scene_sentences(config: TrainConfig) -> Iterator[str]:
-    """Everything a model may have to read or write about training scenes: prompts, captions, labels, words."""
-    for card in tasks():
-        yield card.template.replace("{input}", "")
-    for number in range(TOKENIZER_SCENES):
-        _, truth = render_scene(TRAIN[-1 - number], styles=config.styles or TRAINING_STYLES)
-        yield from truth.captions
-        yield from (words for item in truth.objects for words in (item.label, item.phrase))
-        yield from (line.text for line in truth.lines)
-        yield from (referral.phrase for referral in truth.referrals)
-        yield from (words for pair in truth.questions for words in (pair.question, pair.answer))
 
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
@@ -158,7 +98,7 @@ def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]
     ]
 
 
-def cosine_with_warmup(step: int, config: TrainConfig) -> float:
+def cosine_with_warmup(step: int, config: RunConfig) -> float:
     """Factor of the learning rate at `step`: linear up over the warm-up, then half a cosine down to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
@@ -166,7 +106,7 @@ def cosine_with_warmup(step: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def coordinate_sigma(step: int, config: TrainConfig) -> float:
+def coordinate_sigma(step: int, config: RunConfig) -> float:
     """Width in bins of the coordinate targets at `step`: shrinks geometrically, then stays at `sigma_end`."""
     share = min(1.0, step / max(1.0, config.sigma_share * config.steps))
     return config.sigma_start * (config.sigma_end / config.sigma_start) ** share

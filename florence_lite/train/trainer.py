@@ -1,4 +1,4 @@
-"""The network, its auxiliary head and the loss as one module: batch in, loss and figures out."""
+"""The network and its loss as one module: batch in, loss and figures out."""
 
 from __future__ import annotations
 
@@ -9,21 +9,75 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from florence_lite.data.collate import IGNORED, Batch, RowGroup
-from florence_lite.model import FlorenceModel
+from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.train.location_basis import add_location_basis
 from florence_lite.train.losses import DenseHead, neighbour_weights, token_losses
 
 
-class ScratchTrainer(nn.Module):
+class AnswerTrainer(nn.Module):
+    """Trains a network on the answers: the mean loss over all of their tokens.
+
+    model: with prompts on either side. first_location_id: id of `<loc_0>`. pad: id of padding in encoder-side prompts.
+    """
+
+    def __init__(self, model: FlorenceModel, first_location_id: int, pad: int = 1):
+        super().__init__()
+        self.model = model
+        self.first_location_id = first_location_id
+        self.pad = pad
+
+    def forward(self, batch: Batch, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and the mean loss per task. sigma: width of the coordinate targets in bins."""
+        weights = neighbour_weights(self.model.config.bins, sigma, batch.pixel_values.device)
+        features = self.model.encode_image(batch.pixel_values)
+        if self.model.config.prompt_side == "decoder":
+            cross = self.model.cross_cache(self.model.encode(features)[0])
+            return self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups], features)
+        return self.answer_loss([self.encoder_side(group, features, weights) for group in batch.groups], features)
+
+    def answer_loss(self, parts: list[dict[str, Tensor]], like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over all tokens, and the means per task, of losses per task and token."""
+        sums: dict[str, list[Tensor]] = {}
+        for part in parts:
+            for task, losses in part.items():
+                sums.setdefault(task, []).append(losses)
+        totals = {task: torch.cat(losses) for task, losses in sums.items()}
+        # By chance a batch may ask for no row at all: rates below 1, or nothing that the annotations tell.
+        loss = torch.cat(list(totals.values())).mean() if totals else like.new_zeros(())
+        return loss, {task: losses.mean().detach() for task, losses in totals.items()}
+
+    def decoder_side(self, group: RowGroup, cross: CrossCache, weights: Tensor) -> dict[str, Tensor]:
+        """Losses of a group's tokens by task; all rows of an image share its keys and values."""
+        return self.token_losses(group, self.model.decode(group.input_ids.flatten(0, 1), cross), weights)
+
+    def encoder_side(self, group: RowGroup, features: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Losses of a group's tokens by task; the encoder runs once per row."""
+        prompts = group.prompt_ids.flatten(0, 1)
+        features = features.repeat_interleave(len(group.tasks), dim=0)
+        states, mask = self.model.encode(features, prompts, prompts != self.pad)
+        hidden = self.model.decode(group.input_ids.flatten(0, 1), self.model.cross_cache(states), mask)
+        return self.token_losses(group, hidden, weights)
+
+    def token_losses(self, group: RowGroup, hidden: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """hidden: states [B·R, T, D] that predict the labels [B, R, T]. Returns task → losses [M]."""
+        hidden = hidden.view(*group.labels.shape, -1)
+        kept = group.labels != IGNORED
+        losses = token_losses(self.model.logits(hidden[kept]), group.labels[kept], self.first_location_id, weights)
+        row = torch.arange(len(group.tasks), device=kept.device)[None, :, None].expand_as(kept)[kept]
+        by_task: dict[str, list[Tensor]] = {}
+        for index, task in enumerate(group.tasks):
+            by_task.setdefault(task, []).append(losses[row == index])
+        return {task: torch.cat(parts) for task, parts in by_task.items()}
+
+
+class ScratchTrainer(AnswerTrainer):
     """Trains a decoder-side-prompt model from random weights.
 
     Total loss: the mean over all answer tokens, plus `dense_weight` times the auxiliary losses of `DenseHead`.
     """
 
     def __init__(self, model: FlorenceModel, classes: int, first_location_id: int, dense_weight: float):
-        super().__init__()
-        self.model = model
-        self.first_location_id = first_location_id
+        super().__init__(model, first_location_id)
         self.dense_weight = dense_weight
         self.dense = DenseHead(model.config.text.d_model, classes)
         add_location_basis(model, first_location_id)
@@ -35,26 +89,13 @@ class ScratchTrainer(nn.Module):
         with parametrize.cached():
             states, _ = model.encode(model.encode_image(batch.pixel_values))
             cross = model.cross_cache(states)
-            sums: dict[str, list[Tensor]] = {}
-            for group in batch.groups:
-                self._add_row_losses(sums, group, cross, weights)
+            answers, figures = self.answer_loss(
+                [self.decoder_side(group, cross, weights) for group in batch.groups], states
+            )
             locations = model.embed_tokens.weight[self.first_location_id : self.first_location_id + bins]
             dense = self.dense(states[:, 1:], batch.cell_classes, batch.cell_boxes, locations, weights)
-        totals = {task: torch.cat(parts) for task, parts in sums.items()}
-        # By chance a batch may ask for no row at all: rates below 1, or nothing that the annotations tell.
-        answers = torch.cat(list(totals.values())).mean() if totals else states.new_zeros(())
-        figures = {task: losses.mean().detach() for task, losses in totals.items()}
         figures |= {"dense/class": dense[0].detach(), "dense/box": dense[1].detach()}
         return answers + self.dense_weight * (dense[0] + dense[1]), figures
-
-    def _add_row_losses(self, sums: dict[str, list[Tensor]], group: RowGroup, cross, weights: Tensor) -> None:
-        hidden = self.model.decode(group.input_ids.flatten(0, 1), cross)
-        hidden = hidden.view(*group.labels.shape, -1)
-        kept = group.labels != IGNORED
-        losses = token_losses(self.model.logits(hidden[kept]), group.labels[kept], self.first_location_id, weights)
-        row = torch.arange(len(group.tasks), device=kept.device)[None, :, None].expand_as(kept)[kept]
-        for index, task in enumerate(group.tasks):
-            sums.setdefault(task, []).append(losses[row == index])
 
     def folded_model(self) -> FlorenceModel:
         """An ordinary copy of the network, the location basis folded into its tables; in evaluation mode."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from florence_lite.model import TextConfig
 from florence_lite.model.config import PRESETS
-from florence_lite.train import loop
+from florence_lite.train import loop, scratch
 from florence_lite.train.config import TrainConfig
 from tests.tiny import tiny_config
 
@@ -45,7 +45,7 @@ def kill(*arguments) -> None:
 
 if __name__ == "__main__":
     PRESETS["nano"] = small_preset()
-    loop.TOKENIZER_SCENES = TOKENIZER_SCENES
+    scratch.TOKENIZER_SCENES = TOKENIZER_SCENES
     save_state = loop.save_state
 
     def save_then_kill(accelerator, folder, step):
@@ -54,4 +54,4 @@ if __name__ == "__main__":
         save_state(accelerator, folder, step)
 
     loop.save_state = save_then_kill
-    loop.train(settings(Path(sys.argv[1])))
+    scratch.train(settings(Path(sys.argv[1])))

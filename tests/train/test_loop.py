@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.florence import Florence
 from florence_lite.model.config import PRESETS
-from florence_lite.train import loop
+from florence_lite.train import loop, scratch
 from florence_lite.train.config import TrainConfig
 from florence_lite.train.loop import (
     RunningMeans,
@@ -25,8 +25,8 @@ from florence_lite.train.loop import (
     parameter_groups,
     save_state,
     saved_step,
-    train,
 )
+from florence_lite.train.scratch import train
 from tests.tiny import noise_image
 from tests.train.short_run import TOKENIZER_SCENES, settings, small_preset
 
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setitem(PRESETS, "nano", small_preset())
-    monkeypatch.setattr(loop, "TOKENIZER_SCENES", TOKENIZER_SCENES)
+    monkeypatch.setattr(scratch, "TOKENIZER_SCENES", TOKENIZER_SCENES)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def uninterrupted(tmp_path_factory):
     """The folder of a whole run, and the checkpoints its evaluations were shown."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "nano", small_preset())
-        patch.setattr(loop, "TOKENIZER_SCENES", TOKENIZER_SCENES)
+        patch.setattr(scratch, "TOKENIZER_SCENES", TOKENIZER_SCENES)
         output, shown = tmp_path_factory.mktemp("whole"), []
         train(
             settings(output),
@@ -134,7 +134,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("save_every", [1, 2, 3])
 def test_stopped_by_an_error_and_resumed(uninterrupted, tmp_path, monkeypatch, save_every):
     """Wherever the last state was saved, before or after an evaluation drew random numbers."""
-    forward = loop.ScratchTrainer.forward
+    forward = scratch.ScratchTrainer.forward
     calls = []
 
     def fail_at_the_fourth(self, *arguments):
@@ -143,7 +143,7 @@ def test_stopped_by_an_error_and_resumed(uninterrupted, tmp_path, monkeypatch, s
             raise Stopped
         return forward(self, *arguments)
 
-    monkeypatch.setattr(loop.ScratchTrainer, "forward", fail_at_the_fourth)
+    monkeypatch.setattr(scratch.ScratchTrainer, "forward", fail_at_the_fourth)
     with pytest.raises(Stopped):
         train(settings(tmp_path, save_every=save_every))
     assert saved_step(tmp_path / "state") == 3 // save_every * save_every
@@ -194,7 +194,9 @@ def test_no_state_yet(tmp_path):
 
 
 def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.ScratchTrainer, "forward", lambda self, *_: (self.dense.sides.weight.sum() * math.nan, {}))
+    monkeypatch.setattr(
+        scratch.ScratchTrainer, "forward", lambda self, *_: (self.dense.sides.weight.sum() * math.nan, {})
+    )
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0; lower learning_rate"):
         train(settings(tmp_path))
 
@@ -204,17 +206,21 @@ def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
 
 def test_batches_do_not_depend_on_where_a_run_began(toy_tokenizer):
     config = settings(Path("unused"))
-    collate = loop.TaskCollator(
-        loop.Codec(toy_tokenizer), loop.Preprocessor((64, 64)), config.tasks, (*loop.CLASSES, loop.TEXT_CLASS), (8, 8)
+    collate = scratch.TaskCollator(
+        scratch.Codec(toy_tokenizer),
+        scratch.Preprocessor((64, 64)),
+        config.tasks,
+        (*scratch.CLASSES, scratch.TEXT_CLASS),
+        (8, 8),
     )
-    whole = loop.SceneBatches(config, collate, (64, 64), first=0)
-    rest = loop.SceneBatches(config, collate, (64, 64), first=2)
+    whole = scratch.SceneBatches(config, collate, (64, 64), first=0)
+    rest = scratch.SceneBatches(config, collate, (64, 64), first=2)
     assert (len(whole), len(rest)) == (4, 2)
     for early, late in ((whole[2], rest[0]), (whole[3], rest[1])):
         assert torch.equal(early.pixel_values, late.pixel_values)
         assert all(torch.equal(a.labels, b.labels) for a, b in zip(early.groups, late.groups, strict=True))
     assert not torch.equal(whole[0].pixel_values, whole[1].pixel_values)
-    other = loop.SceneBatches(settings(Path("unused"), seed=2), collate, (64, 64), first=0)
+    other = scratch.SceneBatches(settings(Path("unused"), seed=2), collate, (64, 64), first=0)
     assert not any(torch.equal(other[0].pixel_values, whole[i].pixel_values) for i in range(4))
 
 

@@ -1,0 +1,100 @@
+"""Training from scratch on generated scenes: from a configuration to a checkpoint, its tokenizer included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.utils.data import Dataset
+
+from florence_lite.cards import tasks
+from florence_lite.checkpoint import save_checkpoint
+from florence_lite.data.collate import TEXT_CLASS, Batch, TaskCollator
+from florence_lite.data.scenes import CLASSES, TRAIN, TRAINING_STYLES, render_scene
+from florence_lite.model import FlorenceConfig, FlorenceModel
+from florence_lite.preprocess import Preprocessor
+from florence_lite.tokens.codec import Codec
+from florence_lite.tokens.tokenizer import Tokenizer
+from florence_lite.train.config import TrainConfig
+from florence_lite.train.loop import Evaluate, fit
+from florence_lite.train.trainer import ScratchTrainer
+
+TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
+
+
+class SceneBatches(Dataset):
+    """Batch number i of a run: always the same scenes and rows, whichever process draws it."""
+
+    def __init__(self, config: TrainConfig, collate: TaskCollator, size_wh: tuple[int, int], first: int):
+        self.config, self.collate, self.size_wh, self.first = config, collate, size_wh, first
+
+    def __len__(self) -> int:
+        return self.config.steps - self.first
+
+    def __getitem__(self, index: int) -> Batch:
+        step = self.first + index
+        start = (self.config.seed * self.config.steps + step) * self.config.batch
+        styles = self.config.styles or TRAINING_STYLES
+        pairs = [
+            render_scene(TRAIN[number % len(TRAIN)], styles=styles, size_wh=self.size_wh)
+            for number in range(start, start + self.config.batch)
+        ]
+        return self.collate(pairs, np.random.default_rng([self.config.seed, step]))
+
+
+def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
+    """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
+
+    evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged.
+    """
+    accelerator = Accelerator(mixed_precision="bf16")
+    set_seed(config.seed)
+    tokenizer = scene_tokenizer(config, Path(config.output) / "checkpoint" / "tokenizer.json")
+    network = FlorenceConfig.preset(config.preset)
+    text = {**network.to_dict()["text"], "vocab_size": tokenizer.vocabulary.size}
+    network = FlorenceConfig.from_dict({**network.to_dict(), "text": text})
+
+    classes = (*CLASSES, TEXT_CLASS)
+    trainer = ScratchTrainer(FlorenceModel(network), len(classes), tokenizer.vocabulary.loc_first, config.dense_weight)
+    collate = TaskCollator(
+        Codec(tokenizer),
+        Preprocessor(network.image_size_wh),
+        config.tasks,
+        classes,
+        network.grid_wh,
+        network.bins,
+        network.text.positions,
+    )
+
+    def batches(first: int) -> Dataset:
+        return SceneBatches(config, collate, network.image_size_wh, first)
+
+    def save(trainer: ScratchTrainer, folder: Path) -> None:
+        save_checkpoint(trainer.folded_model(), folder, torch.float16)
+
+    return fit(config, accelerator, trainer, batches, save, evaluate)
+
+
+def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
+    """The run's tokenizer, trained on the sentences of training scenes if it is not there yet."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Tokenizer.train(scene_sentences(config), config.vocabulary).save(path)
+    return Tokenizer.from_file(path)
+
+
+def scene_sentences(config: TrainConfig) -> Iterator[str]:
+    """Everything a model may have to read or write about training scenes: prompts, captions, labels, words."""
+    for card in tasks():
+        yield card.template.replace("{input}", "")
+    for number in range(TOKENIZER_SCENES):
+        _, truth = render_scene(TRAIN[-1 - number], styles=config.styles or TRAINING_STYLES)
+        yield from truth.captions
+        yield from (words for item in truth.objects for words in (item.label, item.phrase))
+        yield from (line.text for line in truth.lines)
+        yield from (referral.phrase for referral in truth.referrals)
+        yield from (words for pair in truth.questions for words in (pair.question, pair.answer))
