@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import transformers
 from peer import START, build_native, environment, generate_native
+from transformers.modeling_outputs import BaseModelOutput
 
 from florence_lite.cards import tasks
 from florence_lite.checkpoint import config_to_json, load_checkpoint, save_checkpoint
@@ -67,31 +68,35 @@ def prompt_ids(vocab_size: int, tokenizer: str | None) -> dict[str, list[int]]:
 
 @torch.inference_mode()
 def compare(
-    ours: FlorenceModel, native: transformers.PreTrainedModel, ids: list[int], tokens: int, search: bool, seed: int
+    ours: FlorenceModel, native: transformers.PreTrainedModel, ids: list[int], tokens: int, search: bool
 ) -> dict:
     """Largest differences for one prompt and a random image, and whether the answers have the same ids."""
     config = ours.config
     width, height = config.image_size_wh
-    pixel_values = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    pixel_values = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     answer = torch.tensor([[START, 0, *ids[1:-1]]])  # any ids will do
     image = [config.text.vocab_size - 1] * config.image_tokens
-    inputs = {"input_ids": torch.tensor([image + ids]), "pixel_values": pixel_values}
 
-    theirs = native(**inputs, decoder_input_ids=answer)
+    seen = []
+    watch = native.model.multi_modal_projector.register_forward_hook(
+        lambda module, given, features: seen.append(features)
+    )
+    theirs = native(input_ids=torch.tensor([image + ids]), pixel_values=pixel_values, decoder_input_ids=answer)
+    watch.remove()
     features = ours.encode_image(pixel_values)
     states, _ = ours.encode(features, torch.tensor([ids]))
     logits = ours.logits(ours.decode(answer, ours.cross_cache(states)))
     row = {
-        "features": difference(features, native.get_image_features(pixel_values).pooler_output),
+        "features": difference(features, seen[0]),
         "encoder": difference(states, theirs.encoder_last_hidden_state),
         "logits": difference(logits, theirs.logits),
     }
     for name, beams in (("greedy", 1), ("beam", 3)) if search else ():
         options = GenerationOptions(tokens, beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
         (got,) = generate(ours, states, None, [[START]], options)
-        (expected,) = generate_native(native, tokens, beams, **inputs)
+        encoded = BaseModelOutput(last_hidden_state=theirs.encoder_last_hidden_state)
+        (expected,) = generate_native(native, tokens, beams, encoder_outputs=encoded)
         row[name] = got.ids == expected
-        row["different ids"] = len(set(got.ids))
     return row
 
 
@@ -105,8 +110,8 @@ def measure(config: FlorenceConfig, tokenizer: str | None, tokens: int, search: 
     prompts = prompt_ids(config.text.vocab_size, tokenizer)
     rows = []
     for layout, ours in load_both(native, config).items():
-        for number, (name, ids) in enumerate(prompts.items()):
-            rows.append({"layout": layout, "prompt": name, **compare(ours, native, ids, tokens, search, number)})
+        for name, ids in prompts.items():
+            rows.append({"layout": layout, "prompt": name, **compare(ours, native, ids, tokens, search)})
             print(as_line(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
