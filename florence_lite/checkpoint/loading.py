@@ -135,9 +135,9 @@ class _Loading:
                     f"not tied: {name} differs from {self.seen[ours]}; token embeddings and output layer must be one"
                 )
             return
-        if copy.is_floating_point() and not copy.isfinite().all():
+        if not _is_finite(copy):
             overflow = f"too large for {str(copy.dtype).removeprefix('torch.')}"
-            self.problems.append(f"{overflow if tensor.isfinite().all() else 'not finite'}: values of {name}")
+            self.problems.append(f"{overflow if _is_finite(tensor) else 'not finite'}: values of {name}")
         self.loaded[ours] = copy
         self.seen[ours] = name
 
@@ -153,6 +153,11 @@ class _Loading:
 
     def _layout(self) -> Layout:
         return LAYOUTS[next(iter(self.layouts), "native")]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are; without the temporary copies that `isfinite` makes."""
+    return not tensor.numel() or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
 
 
 def _remedy(ours: str, shape: torch.Size) -> str:
