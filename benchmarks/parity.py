@@ -5,8 +5,9 @@
 A native model with random weights is saved by transformers and loaded here; the same network is saved here in the
 original layout and loaded again. For each of the 15 Florence-2 prompts the table shows the largest difference of image
 features, encoder states and logits (float32), and whether greedy and beam search give the ids of transformers'
-`generate` with Florence-2's defaults (three beams, no repeated 3-grams, forced first and last token). `--logits-only`
-leaves the searches out and `--prompts` most of the prompts, for the large size. Exits with 1 where something differs. Needs transformers.
+`generate` with Florence-2's defaults (three beams, no repeated 3-grams, forced first and last token). For the large
+size `--logits-only` leaves the searches out and `--prompts` most of the prompts. Exits with 1 where something differs.
+Needs transformers.
 """
 
 import argparse
