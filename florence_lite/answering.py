@@ -181,8 +181,10 @@ class Answering:
             values["coordinates"] = self._locations if card.input in ("phrase", "phrases") else None
         values["max_new_tokens"] = card.max_new_tokens
         values |= self.card.decoding if self.card else {}
-        if asked.get("do_sample"):
-            values["num_beams"] = 1
+        # What only makes sense with sampling, or only without, follows what is asked for.
+        sampled = asked.get("do_sample", values.get("do_sample", False))
+        for name in ("num_beams",) if sampled else ("temperature", "top_k", "top_p"):
+            values.pop(name, None)
         options = GenerationOptions(**values | asked)
         positions = self.model.config.text.positions
         room = positions + 1 - prefix_length  # the last id of an answer is never read

@@ -117,6 +117,21 @@ def test_decoding_defaults(toy_tokenizer):
     assert florence.answering.options(task("<OD>"), 1, {"num_beams": 2}).num_beams == 2
 
 
+@pytest.mark.parametrize("compat", [False, True])
+def test_a_checkpoint_that_wants_to_be_sampled(toy_tokenizer, compat):
+    """What its settings say of sampling holds only where an answer is sampled, and of beams only where it is not."""
+    own = {"do_sample": True, "temperature": 0.7, "top_k": 5, "num_beams": 3}
+    florence = Florence(tiny_florence(toy_tokenizer, "encoder").model, toy_tokenizer, decoding=own)
+
+    def found(**asked):
+        options = florence.answering.options(task("<OD>"), 1, {"compat": compat, **asked})
+        return options.do_sample, options.num_beams, options.temperature, options.top_k
+
+    assert found() == (True, 1, 0.7, 5)
+    assert found(do_sample=False) == (False, 3, 1.0, None)
+    assert found(do_sample=False, num_beams=2) == (False, 2, 1.0, None)
+
+
 def test_microsofts_code_finds_the_decoding_settings(florence, tmp_path):
     florence.save_pretrained(tmp_path, "original")
     text = json.loads((tmp_path / "config.json").read_text())["text_config"]
