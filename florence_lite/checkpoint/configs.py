@@ -39,6 +39,8 @@ def read_config(folder: str | os.PathLike) -> FlorenceConfig:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {str(folder)!r} has no file 'config.json'")
     values = read_json(path)
+    if not isinstance(values.get("florence_lite", {}), dict):
+        raise ValueError(f"{path}: florence_lite = {values['florence_lite']!r} must be an object")
     if "image_size_wh" not in values.get("florence_lite", {}):
         size_wh = read_preprocessor(folder).size_wh
         values["florence_lite"] = {"image_size_wh": size_wh, **values.get("florence_lite", {})}

@@ -478,6 +478,11 @@ def faults(layout) -> dict:
             ValueError,
             "encoder_attention_heads and decoder_attention_heads differ",
         ),
+        "own section is a list": (
+            reconfigure(lambda v: v.update(florence_lite=[1])),
+            ValueError,
+            r"config.json: florence_lite = \[1\] must be an object",
+        ),
         "own field unknown": (
             reconfigure(lambda v: v["florence_lite"].update(colour="red")),
             ValueError,
