@@ -239,9 +239,12 @@ class Florence:
         prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in phrases]
         if not isinstance(images, list | tuple):
             return joined(self.run(images, prompts, **decoding))
-        scenes = [scene for scene in self.encode(images) for _ in phrases]
-        answers = self.run(scenes, prompts * len(images), **decoding)
-        return [joined(answers[first : first + len(phrases)]) for first in range(0, len(answers), len(phrases))]
+        results: list[Result] = []
+        for first in range(0, len(images), IMAGES_AT_ONCE):  # few at a time: encoded images are large
+            scenes = self.encode(images[first : first + IMAGES_AT_ONCE])
+            answers = self.run([scene for scene in scenes for _ in phrases], prompts * len(scenes), **decoding)
+            results += [joined(answers[n : n + len(phrases)]) for n in range(0, len(answers), len(phrases))]
+        return results
 
     def segment(
         self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **decoding: Any
