@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -132,13 +134,19 @@ class Source:
     def draw(self, number: int, rng: np.random.Generator, seed: int, flips: float) -> tuple[Image.Image, Annotation]:
         """Sample `number` of an endless order in which every epoch has each sample once, mirrored by chance."""
         epoch, place = divmod(number, len(self.samples))
-        if len(self.samples) <= 10**6:
-            place = int(np.random.default_rng([seed, epoch]).permutation(len(self.samples))[place])
+        if not isinstance(self.samples, GeneratedSamples):  # those differ by chance already, in any order
+            place = int(epoch_order(len(self.samples), seed, epoch)[place])
         sample = self.samples[place]
         image, annotation = sample.load(), sample.annotation
         if rng.random() < flips and can_mirror(annotation):
             return mirror(image, annotation)
         return image, annotation
+
+
+@lru_cache(maxsize=4)
+def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch's samples, int64 [length]."""
+    return np.random.default_rng([seed, epoch]).permutation(length)
 
 
 class MixedBatches(Dataset):
@@ -149,8 +157,8 @@ class MixedBatches(Dataset):
         self.config, self.sources, self.first = config, sources, first
         weights = np.array([source.weight for source in sources], dtype=float)
         chosen = np.random.default_rng([config.seed, 0]).choice(len(sources), config.steps, p=weights / weights.sum())
-        # (source, how many batches of it came before)
-        self.plan = [(int(source), int((chosen[:step] == source).sum())) for step, source in enumerate(chosen)]
+        counts = [count() for _ in sources]
+        self.plan = [(int(source), next(counts[source])) for source in chosen]  # (source, batches of it before)
 
     def __len__(self) -> int:
         return self.config.steps - self.first
