@@ -12,7 +12,6 @@ what they measure. The folders are read when a card is first asked for, never on
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 
 from florence_lite.geometry import quantize
 from florence_lite.tokens.grammars import GRAMMARS
+from florence_lite.values import is_number
 
 INPUTS = {  # what a template's {input} stands for: the arguments of a call that may fill it
     "none": (),
@@ -214,7 +214,7 @@ class CheckpointCard:
                 raise ValueError(f"CheckpointCard.decoding has {key!r}; it may hold {', '.join(DECODING)}")
         for name in ("decoding", "calibration", "metrics"):
             for key, value in getattr(self, name).items():
-                if not _is_number(value):
+                if not is_number(value):
                     raise ValueError(f"CheckpointCard.{name} has {key!r} = {value!r}; it must be a number")
 
     @property
@@ -405,11 +405,7 @@ def _check_numbers(card: Any, name: str, count: int, kind: Any) -> None:
     if (
         not isinstance(value, Sequence)
         or len(value) != count
-        or not all(isinstance(item, kind) and _is_number(item) for item in value)
+        or not all(isinstance(item, kind) and is_number(item) for item in value)
     ):
         raise ValueError(f"{type(card).__name__}.{name} is {value!r}; it must be {count} numbers")
     object.__setattr__(card, name, tuple(value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

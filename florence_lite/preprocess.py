@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from florence_lite.values import is_number, is_whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,11 +41,11 @@ class Preprocessor:
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
     def __post_init__(self):
-        if len(self.size_wh) != 2 or not all(_is_count(side) for side in self.size_wh):
+        if len(self.size_wh) != 2 or not all(is_whole(side, 1) for side in self.size_wh):
             raise ValueError(f"size_wh = {self.size_wh} must be a width and a height in whole pixels")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if len(values) != 3 or not all(_is_number(value) for value in values):
+            if len(values) != 3 or not all(is_number(value) for value in values):
                 raise ValueError(f"{name} = {values} must be three numbers: of red, green and blue")
         if min(self.std) <= 0:
             raise ValueError(f"std = {self.std} must be above 0")
@@ -82,7 +82,7 @@ class Preprocessor:
         if not settings.get("do_normalize", True):
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
-        if not _is_number(factor) or factor <= 0:
+        if not is_number(factor) or factor <= 0:
             raise ValueError(f"rescale_factor = {factor!r} must be a number above 0")
         size_wh = _read_size("size", settings["size"]) if "size" in settings else size_wh
         if settings.get("do_center_crop") and _read_size("crop_size", settings.get("crop_size")) != size_wh:
@@ -125,10 +125,10 @@ _STATISTICS = (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
 
 def _read_size(name: str, size: Any) -> tuple[int, int]:
     """(width, height) of a field that holds a size: {"height": …, "width": …}, or one number for both."""
-    if _is_count(size):
+    if is_whole(size, 1):
         return size, size
     sides = (size.get("width"), size.get("height")) if isinstance(size, Mapping) else (None, None)
-    if not all(_is_count(side) for side in sides):
+    if not all(is_whole(side, 1) for side in sides):
         raise ValueError(
             f"{name} = {size!r} must give height and width in whole pixels: Florence-2 resizes to one size, whatever "
             "the aspect ratio"
@@ -138,16 +138,8 @@ def _read_size(name: str, size: Any) -> tuple[int, int]:
 
 def _three_numbers(settings: Mapping[str, Any], name: str, usual: tuple) -> tuple[float, float, float]:
     values = settings.get(name, usual)
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_number(value) for value in values):
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(is_number(value) for value in values):
         raise ValueError(f"{name} = {values!r} must be three numbers: of red, green and blue")
     if name == "image_std" and min(values) <= 0:
         raise ValueError(f"image_std = {values!r} must be above 0")
     return tuple(float(value) for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -13,13 +13,14 @@ PACKAGE = Path(florence_lite.__file__).parent
 
 # What each unit builds on; it may also import whatever those build on.
 BUILDS_ON = {
+    "values": (),
     "geometry": (),
     "images": (),
-    "preprocess": (),
+    "preprocess": ("values",),
     "progress": (),
     "results": ("geometry",),
     "tokens": ("results",),
-    "cards": ("tokens",),
+    "cards": ("tokens", "values"),
     "model": (),
     "checkpoint": ("model", "cards", "preprocess"),
     "engine": ("model",),

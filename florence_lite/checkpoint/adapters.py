@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import re
 from collections.abc import Collection
@@ -23,6 +22,7 @@ from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, Layout
 from florence_lite.checkpoint.loading import raise_any
 from florence_lite.checkpoint.weights import read_tensors
 from florence_lite.model import FlorenceModel
+from florence_lite.values import is_number
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -368,7 +368,7 @@ def _read_config(folder: Path) -> dict:
             raise ValueError(f"{path}: {name} is {config[name]!r}; it must be a text or null")
     for name, pattern, check, what in (
         ("r", "rank_pattern", _is_rank, "a positive whole number"),
-        ("lora_alpha", "alpha_pattern", _is_number, "a number"),
+        ("lora_alpha", "alpha_pattern", is_number, "a number"),
     ):
         if not check(config.get(name)):
             raise ValueError(f"{path}: {name} is {config.get(name)!r}; it must be {what}")
@@ -381,10 +381,6 @@ def _read_config(folder: Path) -> dict:
             except re.error as error:
                 raise ValueError(f"{path}: {pattern} has {key!r}, which is no name or pattern ({error})") from None
     return config
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_rank(value: object) -> bool:

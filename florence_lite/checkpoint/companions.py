@@ -7,10 +7,8 @@ other libraries want to find differs between the layouts.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ from florence_lite.preprocess import FLORENCE_2_SIZE_WH, Preprocessor
 from florence_lite.tokens import Tokenizer
 from florence_lite.tokens.files import read_json, replace_text
 from florence_lite.tokens.tokenizer import IMAGE_TOKEN
+from florence_lite.values import is_number, is_whole
 
 # All files of this kind. Saving removes those that it does not write: left over, they would contradict the others.
 COMPANIONS = (
@@ -93,33 +92,25 @@ class _Setting(NamedTuple):
     rule: str
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
 _SETTINGS = {
-    "max_new_tokens": _Setting("max_new_tokens", lambda value: _is_whole(value, 1), "a whole number of at least 1"),
-    "num_beams": _Setting("num_beams", lambda value: _is_whole(value, 1), "a whole number of at least 1"),
-    "length_penalty": _Setting("length_penalty", _is_number, "a number"),
+    "max_new_tokens": _Setting("max_new_tokens", lambda value: is_whole(value, 1), "a whole number of at least 1"),
+    "num_beams": _Setting("num_beams", lambda value: is_whole(value, 1), "a whole number of at least 1"),
+    "length_penalty": _Setting("length_penalty", is_number, "a number"),
     "early_stopping": _Setting(
         "early_stopping", lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'
     ),
     "no_repeat_ngram_size": _Setting(
-        "no_repeat_ngram_size", lambda value: _is_whole(value, 0), "a whole number of at least 0"
+        "no_repeat_ngram_size", lambda value: is_whole(value, 0), "a whole number of at least 0"
     ),
     "forced_bos": _Setting(
-        "forced_bos_token_id", lambda value: value is None or _is_whole(value, 0), "a token id or null"
+        "forced_bos_token_id", lambda value: value is None or is_whole(value, 0), "a token id or null"
     ),
     "do_sample": _Setting("do_sample", lambda value: isinstance(value, bool), "true or false"),
 }
 _SAMPLING = {
-    "temperature": _Setting("temperature", lambda value: _is_number(value) and value > 0, "a number above 0"),
-    "top_k": _Setting("top_k", lambda value: _is_whole(value, 1), "a whole number of at least 1"),
-    "top_p": _Setting("top_p", lambda value: _is_number(value) and 0 < value <= 1, "a number in (0, 1]"),
+    "temperature": _Setting("temperature", lambda value: is_number(value) and value > 0, "a number above 0"),
+    "top_k": _Setting("top_k", lambda value: is_whole(value, 1), "a whole number of at least 1"),
+    "top_p": _Setting("top_p", lambda value: is_number(value) and 0 < value <= 1, "a number in (0, 1]"),
 }
 
 
@@ -181,7 +172,7 @@ def _from_settings(settings: Mapping[str, Any], file: Path) -> dict[str, Any]:
             raise ValueError(f"{file}: {name} = {value!r} must be {rule}")
         decoding[ours] = value
     length = settings.get("max_length")
-    if length is not None and not _is_whole(length, 2):
+    if length is not None and not is_whole(length, 2):
         raise ValueError(f"{file}: max_length = {length!r} must be a whole number of at least 2")
     if length not in (None, MEANINGLESS_LENGTH):
         decoding.setdefault("max_new_tokens", length - 1)  # transformers counts the token that decoding starts from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, Self
 from florence_lite.data.scenes import STYLES
 from florence_lite.data.targets import TARGETS
 from florence_lite.model.config import PRESETS
+from florence_lite.values import is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RunConfig:
 
     def _check_whole(self, least: int, *names: str) -> None:
         for name in names:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+            if not is_whole(getattr(self, name), least):
                 raise ValueError(f"{name} = {getattr(self, name)!r} must be a whole number of at least {least}")
 
     def _check_not_negative(self, *names: str) -> None:
@@ -212,7 +212,3 @@ def check_fields(cls: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if missing := [f.name for f in known.values() if f.default is MISSING and f.name not in values]:
         raise ValueError(f"{missing} missing")
     return values
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -33,6 +33,8 @@ def test_from_toml(tmp_path):
         ({"styles": ("crayon",)}, r"styles = \('crayon',\) must be a list; choose from fluent, openmoji, noto"),
         ({"styles": "openmoji"}, "styles = 'openmoji' must be a list"),
         ({"steps": 0}, "steps = 0 must be a whole number of at least 1"),
+        ({"steps": True}, "steps = True must be a whole number"),
+        ({"learning_rate": True}, "learning_rate = True must be a number"),
         ({"steps": 10.5}, "steps = 10.5 must be a whole number"),
         ({"batch": "8"}, "batch = '8' must be a whole number"),
         ({"workers": 0}, "workers = 0 must be a whole number of at least 1"),
