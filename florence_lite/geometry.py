@@ -212,6 +212,27 @@ def simplify_ring(ring: ArrayLike, tolerance: float) -> NDArray[np.float64]:
     return ring[keep[:-1]]
 
 
+def clip_ring(ring: ArrayLike, box_xyxy: tuple[float, float, float, float]) -> NDArray[np.float64]:
+    """The part of a ring float[n, 2] that lies in a box, as a ring float[m, 2]; m is 0 where nothing does.
+
+    Parts that the box separates stay joined along its border, by lines that enclose nothing.
+    Source: Sutherland and Hodgman 1974, doi:10.1145/360767.360802.
+    """
+    points = np.asarray(ring, dtype=np.float64).reshape(-1, 2)
+    x0, y0, x1, y1 = box_xyxy
+    for axis, border, inward in ((0, x0, 1), (0, x1, -1), (1, y0, 1), (1, y1, -1)):
+        depth = inward * (points[:, axis] - border)
+        before, start = np.roll(depth, 1), np.roll(points, 1, axis=0)  # of the edge that ends in each point
+        crosses = before * depth < 0
+        share = np.divide(before, before - depth, out=np.zeros_like(depth), where=crosses)
+        crossing = start + share[:, None] * (points - start)
+        crossing[:, axis] = border
+        points = np.stack([crossing, points], axis=1)[np.stack([crosses, depth >= 0], axis=1)]
+        along = points[:, axis] == border  # of several points in a row only the ends matter; all of them: no area
+        points = points[~(along & np.roll(along, 1) & np.roll(along, -1))]
+    return points
+
+
 def _distance_to_segment(points: NDArray, start: NDArray, end: NDArray) -> NDArray[np.float64]:
     along = end - start
     length_squared = along @ along

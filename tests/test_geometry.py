@@ -7,6 +7,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from florence_lite.geometry import (
     box_area,
     box_iou,
+    clip_ring,
     dequantize,
     mask_iou,
     mask_to_rings,
@@ -131,6 +132,66 @@ def test_rasterize_agrees_with_counting_crossings_pixel_by_pixel(rings):
 
     expected = [[inside(x + 0.5, y + 0.5) for x in range(7)] for y in range(6)]
     assert rasterize(rings, (7, 6)).tolist() == expected
+
+
+U = [(0, 0), (10, 0), (10, 30), (20, 30), (20, 0), (30, 0), (30, 40), (0, 40)]
+
+
+@pytest.mark.parametrize(
+    ("ring", "box", "clipped"),
+    [
+        (SQUARE, (0, 0, 4, 4), SQUARE),  # inside
+        (SQUARE, (1, 1, 3, 3), SQUARE),  # just
+        (SQUARE, (4, 0, 9, 9), []),  # outside
+        (SQUARE, (3, 0, 9, 9), []),  # touching along an edge
+        (SQUARE, (3, 3, 9, 9), []),  # touching in a corner
+        ([(0, 0), (4, 2), (0, 4)], (4, 0, 9, 9), []),
+        ([(-9, -9), (9, -9), (9, 9), (-9, 9)], (0, 0, 4, 2), [(0, 0), (4, 0), (4, 2), (0, 2)]),  # all round
+        ([(-4, 2), (4, 2), (4, 3)], (0, 0, 9, 9), [(0, 2), (4, 2), (4, 3), (0, 2.5)]),  # across
+        ([(0, 0), (4, 0), (4, 4), (0, 4)], (2, -1, 9, 2), [(2, 0), (4, 0), (4, 2), (2, 2)]),
+        ([(0, 0), (4, 4), (0, 4)], (0, 2, 4, 4), [(0, 2), (2, 2), (4, 4), (0, 4)]),
+        ([(0, 0), (2, 2), (4, 0), (4, 4), (0, 4)], (0, 2, 4, 4), [(0, 2), (4, 2), (4, 4), (0, 4)]),  # a dent touches
+        (U, (0, 30, 30, 40), [(0, 30), (30, 30), (30, 40), (0, 40)]),  # no trace of its arms
+        (U, (12, 0, 18, 28), []),  # between its arms
+        (U, (10, 0, 20, 30), []),
+        ([], (0, 0, 1, 1), []),
+    ],
+)
+def test_clip_ring(ring, box, clipped):
+    found = clip_ring(ring, box)
+    assert found.shape == (len(clipped), 2)
+    assert {tuple(point) for point in found} == {tuple(point) for point in clipped}
+    assert polygon_area(found) == polygon_area(clipped)
+
+
+def test_parts_that_the_box_separates_stay_joined_along_its_border():
+    arms = clip_ring(U, (0, 0, 30, 20))
+    assert polygon_area(arms) == 400
+    assert rasterize([arms], (30, 40)).tolist() == rasterize([U], (30, 20)).tolist() + [[False] * 30] * 20
+
+
+box_corners = st.tuples(st.integers(-1, 6), st.integers(-1, 6)).map(sorted).filter(lambda pair: pair[0] < pair[1])
+
+
+@given(polygons, box_corners, box_corners)
+def test_clipping_is_the_same_before_and_after_drawing(rings, across, down):
+    """Also of rings that cross themselves. Shifted by what no edge can make up for, none goes through the centre of a
+    pixel, where rounding would decide."""
+    rings = [np.array(ring) + (2**0.5 / 10, 3**0.5 / 10) for ring in rings]
+    window = np.zeros((7, 7), dtype=bool)
+    window[max(down[0], 0) : down[1], max(across[0], 0) : across[1]] = True
+    clipped = [clip_ring(ring, (across[0], down[0], across[1], down[1])) for ring in rings]
+    assert (rasterize(clipped, (7, 7)) == rasterize(rings, (7, 7)) & window).all()
+
+
+@given(polygons, box_corners, box_corners)
+def test_a_clipped_ring_lies_in_the_box_and_needs_no_second_clipping(rings, across, down):
+    """Also of rings that touch the box."""
+    box = (across[0], down[0], across[1], down[1])
+    for ring in rings:
+        once = clip_ring(ring, box)
+        assert (once >= np.subtract(box[:2], 1e-9)).all() and (once <= np.add(box[2:], 1e-9)).all()
+        assert polygon_area(clip_ring(once, box)) == pytest.approx(polygon_area(once))
 
 
 @given(masks)

@@ -1,46 +1,172 @@
-"""Changes of an image that its annotation follows."""
+"""Changes of an image that its annotation follows: mirroring, quarter turns, cropping."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
 from florence_lite.data.annotation import Annotation
+from florence_lite.geometry import box_area, clip_ring, polygon_area
+from florence_lite.results import Box, Rings
 
-_SIDES = re.compile(r"\b(left|right)(most)?\b", re.IGNORECASE)
+Turn = Image.Transpose
+LEAST_VISIBLE = 0.3  # share of an object's box that a crop must hold for the object to stay
+SMALLEST_CROP = 0.5  # of either side of the image
+
+_SIDES = re.compile(r"(?<![a-z])(left|right)(most|hand|wards?)?(?![a-z])", re.IGNORECASE)  # "turn_left" too
+_HEIGHTS = re.compile(
+    r"(?<![a-z])(top|bottom|upper|lower|up|down|upright|upside|above|below|under|over|beneath|underneath"
+    r"|horizontal|vertical)(most|ly|wards?)?(?![a-z])",
+    re.IGNORECASE,
+)
+_POINTS: dict[Turn, Callable] = {  # where the point (x, y) of an image of w × h pixels goes
+    Turn.FLIP_LEFT_RIGHT: lambda x, y, w, h: (w - x, y),
+    Turn.FLIP_TOP_BOTTOM: lambda x, y, w, h: (x, h - y),
+    Turn.ROTATE_90: lambda x, y, w, h: (y, w - x),
+    Turn.ROTATE_180: lambda x, y, w, h: (w - x, h - y),
+    Turn.ROTATE_270: lambda x, y, w, h: (h - y, x),
+    Turn.TRANSPOSE: lambda x, y, w, h: (y, x),
+    Turn.TRANSVERSE: lambda x, y, w, h: (h - y, w - x),
+}
+_LYING = (Turn.ROTATE_90, Turn.ROTATE_270, Turn.TRANSPOSE, Turn.TRANSVERSE)  # width and height change places
+_REFLECTIONS = (Turn.FLIP_LEFT_RIGHT, Turn.FLIP_TOP_BOTTOM, Turn.TRANSPOSE, Turn.TRANSVERSE)
 
 
-def can_mirror(annotation: Annotation) -> bool:
-    """Whether everything that is said about the image stays true, or can follow, when left and right change places.
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training images. An image is only changed where all that is told about it stays true.
 
-    Mirrored text is no text, and words that tell sides would be wrong.
+    flips: share of the images that are mirrored. upright: whether images have a top; if not, all eight ways to lay
+    them down are drawn evenly, whatever `flips` says. crops: share of the images of which a random part is taken.
     """
-    words = [*annotation.captions, *annotation.more_captions, *(item.phrase for item in annotation.objects)]
-    words += [item.label for item in annotation.objects] + [region.text for region in annotation.regions]
-    words += [referral.phrase for referral in annotation.referrals]
-    words += [text for pair in annotation.questions for text in (pair.question, pair.answer)]
-    return not annotation.lines and not any(_SIDES.search(text) for text in words)
+
+    flips: float = 0.0
+    upright: bool = True
+    crops: float = 0.0
+
+    def __call__(
+        self, image: Image.Image, annotation: Annotation, rng: np.random.Generator
+    ) -> tuple[Image.Image, Annotation]:
+        """Image and annotation, changed by chance."""
+        corners, turn = self.draw(rng)
+        if corners is not None and can_crop(annotation):
+            image, annotation = crop(image, annotation, _random_part(annotation.size_wh, corners))
+        if turn is not None and can_turn(annotation, turn):
+            image, annotation = transpose(image, annotation, turn)
+        return image, annotation
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray | None, Turn | None]:
+        """What is to be changed: four chances that place a crop, and a way to turn; None for neither."""
+        chances, way, corners = rng.random(2), int(rng.integers(8)), rng.random(4)
+        mirrored = Turn.FLIP_LEFT_RIGHT if chances[1] < self.flips else None
+        turn = mirrored if self.upright else (None, *_POINTS)[way]
+        return (corners if chances[0] < self.crops else None), turn
 
 
-def mirror(image: Image.Image, annotation: Annotation) -> tuple[Image.Image, Annotation]:
-    """Image and annotation with left and right exchanged; ValueError where `can_mirror` says no."""
-    if not can_mirror(annotation):
+def can_turn(annotation: Annotation, turn: Turn) -> bool:
+    """Whether everything that is said about the image stays true, or can follow, when it is mirrored or turned.
+
+    Mirrored text is no text; words that tell sides, or heights where the top does not stay on top, would be wrong.
+    """
+    moved = [_SIDES] if turn == Turn.FLIP_LEFT_RIGHT else [_SIDES, _HEIGHTS]
+    return not annotation.lines and not any(words.search(text) for text in _texts(annotation) for words in moved)
+
+
+def transpose(image: Image.Image, annotation: Annotation, turn: Turn) -> tuple[Image.Image, Annotation]:
+    """Image and annotation mirrored or turned; ValueError where `can_turn` says no."""
+    return image.transpose(turn), turned(annotation, turn)
+
+
+def turned(annotation: Annotation, turn: Turn) -> Annotation:
+    """The annotation of the mirrored or turned image; ValueError where `can_turn` says no."""
+    if not can_turn(annotation, turn):
         raise ValueError("the annotation has text or tells sides, which mirroring would make wrong")
-    width = annotation.size_wh[0]
+    width, height = annotation.size_wh
 
-    def box(values):
+    def box(values: Box) -> Box:
         x0, y0, x1, y1 = values
-        return (width - x1, y0, width - x0, y1)
+        (a, b), (c, d) = (_POINTS[turn](x, y, width, height) for x, y in ((x0, y0), (x1, y1)))
+        return (min(a, c), min(b, d), max(a, c), max(b, d))
+
+    def ring(points: tuple) -> tuple:
+        moved = tuple(_POINTS[turn](x, y, width, height) for x, y in points)
+        return moved[::-1] if turn in _REFLECTIONS else moved  # the sense of rotation stays
 
     objects = tuple(
-        replace(
-            item,
-            box=box(item.box),
-            rings=tuple(tuple((width - x, y) for x, y in reversed(ring)) for ring in item.rings),
-        )
+        replace(item, box=box(item.box), rings=tuple(ring(points) for points in item.rings))
         for item in annotation.objects
     )
     regions = tuple(replace(region, box=box(region.box)) for region in annotation.regions)
-    return ImageOps.mirror(image), replace(annotation, objects=objects, regions=regions)
+    size_wh = (height, width) if turn in _LYING else (width, height)
+    return replace(annotation, size_wh=size_wh, objects=objects, regions=regions)
+
+
+def can_crop(annotation: Annotation) -> bool:
+    """Whether a part of the image can be told about: where nothing is known but objects, and regions whose words do
+    not place them in the image."""
+    return not (
+        annotation.lines
+        or any(annotation.captions)
+        or annotation.more_captions
+        or annotation.referrals
+        or annotation.questions
+        or any(item.phrase for item in annotation.objects)
+        or any(words.search(region.text) for region in annotation.regions for words in (_SIDES, _HEIGHTS))
+    )
+
+
+def crop(image: Image.Image, annotation: Annotation, part: tuple[int, int, int, int]) -> tuple[Image.Image, Annotation]:
+    """The part x0 y0 x1 y1 of an image, in pixels, and what is in it; objects and regions of which less than
+    `LEAST_VISIBLE` is left are gone. ValueError where `can_crop` says no."""
+    if not can_crop(annotation):
+        raise ValueError("the annotation has words about the whole image, which may be wrong about a part of it")
+    objects = tuple(
+        replace(item, box=cut[0], rings=cut[1])
+        for item in annotation.objects
+        if (cut := _cut(item.box, item.rings, part))
+    )
+    regions = tuple(replace(region, box=cut[0]) for region in annotation.regions if (cut := _cut(region.box, (), part)))
+    image = image.crop(part)
+    return image, replace(annotation, size_wh=image.size, objects=objects, regions=regions)
+
+
+def _cut(box: Box, rings: Rings, part: tuple[int, int, int, int]) -> tuple[Box, Rings] | None:
+    """Box and outline as a part of the image shows them, in its own pixels; None where too little is left."""
+    whole, corner = np.array(box, dtype=np.float64), np.array(part[:2])
+    low, high = np.maximum(whole[:2], part[:2]), np.minimum(whole[2:], part[2:])
+    clipped = [ring for ring in (clip_ring(points, part) for points in rings) if polygon_area(ring) > 0]
+    if rings and (*low, *high) != box:  # what is left of a cut object may be narrower than what is left of its box
+        if not clipped:
+            return None
+        points = np.concatenate(clipped)
+        low, high = np.maximum(low, points.min(0)), np.minimum(high, points.max(0))
+    if box_area([*low, *high]) < LEAST_VISIBLE * box_area(whole):
+        return None
+    outline = tuple(tuple(map(tuple, (ring - corner).tolist())) for ring in clipped)
+    return (*(low - corner).tolist(), *(high - corner).tolist()), outline
+
+
+def _random_part(size_wh: tuple[int, int], chances: np.ndarray) -> tuple[int, int, int, int]:
+    """A part whose sides are drawn apart, so that its shape varies; four chances in [0, 1)."""
+    sides = [
+        max(1, round(length * (SMALLEST_CROP + (1 - SMALLEST_CROP) * c)))
+        for length, c in zip(size_wh, chances[:2], strict=True)
+    ]
+    left, top = (int(c * (length - side + 1)) for length, side, c in zip(size_wh, sides, chances[2:], strict=True))
+    return left, top, left + sides[0], top + sides[1]
+
+
+def _texts(annotation: Annotation) -> Iterator[str]:
+    """All words that are said about an image."""
+    yield from annotation.captions
+    yield from annotation.more_captions
+    for item in annotation.objects:
+        yield from (item.label, item.phrase)
+    yield from (region.text for region in annotation.regions)
+    yield from (referral.phrase for referral in annotation.referrals)
+    for pair in annotation.questions:
+        yield from (pair.question, pair.answer)
