@@ -34,6 +34,7 @@ INPUTS = {  # what a template's {input} stands for: the arguments of a call that
     "region": ("region",),
 }
 SCORINGS = ("instance", "text", "none")
+ORDERS = ("given", "left to right")  # of the instances of an answer
 PROMPT_SIDES = ("encoder", "decoder")
 DECODING = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "length_penalty")
 
@@ -58,6 +59,8 @@ class TaskCard:
     max_new_tokens, num_beams, no_repeat_ngram_size: decoding defaults. Beams are 1, which is fastest and measures the
         same probabilities it decodes by; Florence-2's own default is 3. Only prose bans repeated n-grams (0 = no ban):
         in a list the ban would forbid the second instance of any longer label.
+    order: of the instances in a training target: "given" (as the annotation has them) or "left to right" (by left edge,
+        then top edge), which leaves a small network less to guess.
     scoring: "instance" (each instance from its own tokens), "text" (the answer as a whole) or "none".
     method: the method of `Florence` that runs this task ("run" runs all of them).
     metrics: names of the measures that suit the answer.
@@ -73,6 +76,7 @@ class TaskCard:
     max_new_tokens: int = 1024
     num_beams: int = 1
     no_repeat_ngram_size: int = 0
+    order: str = "given"
     scoring: str = "none"
     method: str = "run"
     metrics: tuple[str, ...] = ()
@@ -84,6 +88,7 @@ class TaskCard:
             raise ValueError(f'TaskCard.name is {self.name!r}; it must be a marker in angle brackets, such as "<OD>"')
         _check_choice(self, "input", INPUTS)
         _check_choice(self, "grammar", GRAMMARS)
+        _check_choice(self, "order", ORDERS)
         _check_choice(self, "scoring", SCORINGS)
         slots = self.template.count("{input}")
         if slots != (self.input != "none"):

@@ -181,6 +181,7 @@ def test_new_task_is_one_file(tmp_path, scratch_registry):
     assert task("<GOAL>") is card
     assert tasks()[-1] is card
     assert card.prompt() == "Locate the goal."
+    assert card.order == "given"
 
 
 def test_new_task_is_one_call(scratch_registry):
@@ -204,6 +205,7 @@ def test_registering_refuses(tmp_path, scratch_registry):
     [
         (BOX_GOAL + 'gramar = "text"', "goal.toml: unknown key 'gramar'; did you mean 'grammar'"),
         ('name = "<GOAL>"', "goal.toml: missing summary, template, grammar"),
+        (BOX_GOAL + 'order = "top down"', "goal.toml: TaskCard.order is 'top down'; .* given, left to right"),
         (BOX_GOAL + "max_new_tokens = 0", "goal.toml: TaskCard.max_new_tokens is 0; .* at least 1"),
         (BOX_GOAL + "name = 3", "goal.toml: Cannot overwrite a value"),
         (b"\xff\xfe", "goal.toml: .*utf-8"),
@@ -227,6 +229,8 @@ def test_faulty_task_file_is_named(tmp_path, content, message):
         ({"input": "text", "template": "{input} {input}"}, "2 {input}"),
         ({"input": "image"}, "TaskCard.input is 'image'; it must be one of: none, text, phrase, phrases, region"),
         ({"grammar": "json"}, "TaskCard.grammar is 'json'; it must be one of: .*labelled_boxes"),
+        ({"order": "right to left"}, "TaskCard.order is 'right to left'; it must be one of: given, left to right"),
+        ({"order": ["given"]}, r"TaskCard.order is \['given'\]"),
         ({"scoring": "mean"}, "TaskCard.scoring is 'mean'; it must be one of: instance, text, none"),
         ({"max_new_tokens": 1.5}, "TaskCard.max_new_tokens is 1.5"),
         ({"num_beams": 0}, "TaskCard.num_beams is 0"),

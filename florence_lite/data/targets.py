@@ -6,10 +6,11 @@ The answer goes through the codec's `serialize`, so that a training target is th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.geometry import simplify_ring
 from florence_lite.results import Answer, Instance, Rings
@@ -36,10 +37,14 @@ class Target:
 
 def target(task: str, annotation: Annotation, rng: np.random.Generator) -> Target | None:
     """A target of `task` (its marker) for an image, drawn with `rng` where there are several; None where the annotation
-    does not tell. Raises ValueError for a task that has no rule here."""
+    does not tell. The card says the order of its instances. Raises ValueError for a task that has no rule here."""
     if task not in TARGETS:
         raise ValueError(f"no training targets are known for task {task!r}; choose from {sorted(TARGETS)}")
-    return TARGETS[task](annotation, rng)
+    drawn = TARGETS[task](annotation, rng)
+    if drawn is None or task_card(task).order == "given":
+        return drawn
+    instances = sorted(drawn.answer.instances, key=lambda item: item.bounds[:2])
+    return replace(drawn, answer=replace(drawn.answer, instances=tuple(instances)))
 
 
 def _caption(index: int) -> Callable:

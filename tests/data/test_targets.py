@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from florence_lite.cards import task, tasks
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Region
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, Region, TextLine
+from florence_lite.data.augment import Turn, turned
 from florence_lite.data.targets import TARGETS, Target, target
 from florence_lite.geometry import dequantize, quantize
 from florence_lite.results import Answer, Instance
 from florence_lite.tokens import Codec
-from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
+from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP, rectangle
 
 OBJECTS = ANNOTATED.objects
+LEFT_TO_RIGHT = (LEFT_DOG, DOOR, RIGHT_DOG)
 STOP_BOX = (62.0, 50.0, 99.0, 68.0)
 MILES_BOX = (0.0, 70.0, 40.0, 80.0)  # the line leaves the image on two sides
 
@@ -34,9 +36,9 @@ EXPECTED = {  # every target that may be drawn
     "<CAPTION>": [Target(Answer(ANNOTATED.captions[0]))],
     "<DETAILED_CAPTION>": [Target(Answer(ANNOTATED.captions[1]))],
     "<MORE_DETAILED_CAPTION>": [Target(Answer(ANNOTATED.captions[2]))],
-    "<OD>": [Target(boxes(*((item.label, item) for item in OBJECTS)))],
-    "<DENSE_REGION_CAPTION>": [Target(boxes(*((item.phrase, item) for item in OBJECTS)))],
-    "<REGION_PROPOSAL>": [Target(boxes(*(("", item) for item in OBJECTS)))],
+    "<OD>": [Target(boxes(*((item.label, item) for item in LEFT_TO_RIGHT)))],
+    "<DENSE_REGION_CAPTION>": [Target(boxes(*((item.phrase, item) for item in LEFT_TO_RIGHT)))],
+    "<REGION_PROPOSAL>": [Target(boxes(*(("", item) for item in LEFT_TO_RIGHT)))],
     "<CAPTION_TO_PHRASE_GROUNDING>": [
         Target(boxes(("door", DOOR), ("dog", LEFT_DOG), ("dog", RIGHT_DOG)), text="a door and a dog")
     ],
@@ -44,7 +46,7 @@ EXPECTED = {  # every target that may be drawn
         Target(boxes(("", DOOR)), phrases=("the door",)),
         Target(boxes(("", LEFT_DOG), ("", RIGHT_DOG)), phrases=("all dogs",)),
         Target(Answer(), phrases=("the cat",)),
-        Target(boxes(*(("", item) for item in OBJECTS)), phrases=("everything",)),
+        Target(boxes(*(("", item) for item in LEFT_TO_RIGHT)), phrases=("everything",)),
     ],
     "<REFERRING_EXPRESSION_SEGMENTATION>": [  # not of three objects: too many points
         Target(outline(DOOR), text="the door"),
@@ -117,6 +119,64 @@ def test_the_card_takes_the_inputs(name):
         sentence = task(name).prompt(**item.inputs(), size_wh=SIZE)
         assert "{" not in sentence and (not item.text or item.text in sentence)
         assert len(item.inputs()) == (task(name).input != "none")
+
+
+def labels(drawn_target: Target) -> list[str]:
+    return [item.label for item in drawn_target.answer.instances]
+
+
+IN_A_ROW = Annotation(  # not in the order from left to right
+    SIZE,
+    tuple(
+        ObjectAnnotation(label, box, (rectangle(*box),), phrase=f"the {label}")
+        for label, box in {
+            "low": (10.0, 50.0, 20.0, 60.0),
+            "last": (80.0, 0.0, 90.0, 10.0),
+            "first": (5.0, 60.0, 50.0, 70.0),
+            "high": (10.0, 20.0, 90.0, 30.0),
+        }.items()
+    ),
+    lines=(STOP, TextLine("far left", (0, 0, 9, 0, 9, 9, 0, 9))),
+    captions=("low, last, first and high",),
+    referrals=(Referral("all", (1, 0, 2, 3)),),
+)
+
+
+@pytest.mark.parametrize("name", ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<OPEN_VOCABULARY_DETECTION>"])
+def test_instances_go_from_left_to_right_then_down(name):
+    assert task(name).order == "left to right"
+    (found,) = {item.answer.instances for item in drawn(name, IN_A_ROW)}
+    in_order = [IN_A_ROW.objects[i] for i in (2, 3, 0, 1)]
+    assert [item.box for item in found] == [item.box for item in in_order]
+    named = {"<OD>": [item.label for item in in_order], "<DENSE_REGION_CAPTION>": [item.phrase for item in in_order]}
+    assert [item.label for item in found] == named.get(name, [""] * 4)
+
+
+@pytest.mark.parametrize("turn", Turn, ids=lambda turn: turn.name)
+def test_turned_images_are_told_from_left_to_right_too(turn):
+    unworded = Annotation(SIZE, tuple(dataclasses.replace(item, phrase="") for item in IN_A_ROW.objects))
+    found = drawn("<OD>", turned(unworded, turn))[0].answer.instances
+    assert [item.box[:2] for item in found] == sorted(item.box[:2] for item in found)
+    assert sorted(item.label for item in found) == ["first", "high", "last", "low"]
+
+
+def test_mirrored_images_are_told_the_other_way():
+    unworded = Annotation(SIZE, tuple(dataclasses.replace(item, phrase="") for item in IN_A_ROW.objects))
+    mirrored = turned(unworded, Turn.FLIP_LEFT_RIGHT)
+    assert labels(drawn("<OD>", mirrored)[0]) == ["last", "high", "first", "low"]
+
+
+def test_other_answers_keep_the_order_that_is_given():
+    assert {task(name).order for name in TARGETS} == {"given", "left to right"}
+    assert labels(drawn("<CAPTION_TO_PHRASE_GROUNDING>", IN_A_ROW)[0]) == ["low", "last", "first", "high"]
+    assert labels(drawn("<OCR_WITH_REGION>", IN_A_ROW)[0]) == ["STOP", "far left"]
+    assert drawn("<OCR>", IN_A_ROW)[0].answer.text == "STOP far left"
+
+
+def test_the_card_decides_on_the_order(monkeypatch):
+    given = dataclasses.replace(task("<OD>"), order="given")
+    monkeypatch.setattr("florence_lite.data.targets.task_card", lambda name: given)
+    assert labels(drawn("<OD>", IN_A_ROW)[0]) == ["low", "last", "first", "high"]
 
 
 def test_an_image_without_annotations():
