@@ -1,19 +1,24 @@
 """The installed package, seen from another folder, and the wheel that is built from this one."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import florence_lite
+from florence_lite.evaluate.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
 
@@ -144,8 +149,49 @@ def test_exports_are_the_lazy_names():
         _ = florence_lite.Florenze
 
 
+def distributions(requirements: list[str]) -> set[str]:
+    """Their names, in the one spelling that counts."""
+    return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower() for requirement in requirements}
+
+
 def test_core_dependencies_stay_few():
-    core = {requirement.split(">")[0] for requirement in PROJECT["project"]["dependencies"]}
-    assert core == {"torch", "tokenizers", "safetensors", "huggingface_hub", "pillow", "numpy", "typer"}
-    extras = PROJECT["project"]["optional-dependencies"].keys()
-    assert extras == {"train", "eval", "vis", "flash", "scenes", "test", "all"}
+    core = distributions(PROJECT["project"]["dependencies"])
+    assert core == {
+        "torch",
+        "tokenizers",
+        "safetensors",
+        "huggingface-hub",
+        "pillow",
+        "numpy",
+        "typer",
+        "rich",
+        "pyyaml",
+    }
+    assert EXTRAS.keys() == {"train", "eval", "vis", "flash", "scenes", "test", "all"}
+
+
+def imported(file: Path) -> set[str]:
+    """The packages that a file imports, anywhere in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add(node.module)
+    return {module.split(".")[0] for module in modules}
+
+
+def test_every_import_is_a_dependency_by_name():
+    """Not just what another package brings with it today."""
+    modules = set().union(*(imported(file) for file in (ROOT / "florence_lite").rglob("*.py")))
+    modules -= {*sys.stdlib_module_names, "florence_lite"}
+    origins = metadata.packages_distributions()
+    extras = (requirements for name, requirements in EXTRAS.items() if name != "test")
+    named = distributions(PROJECT["project"]["dependencies"]).union(*map(distributions, extras))
+    unnamed = {module for module in modules if not distributions(origins.get(module, [module])) & named}
+    assert "numpy" in modules and not unnamed
+
+
+def test_the_extra_eval_is_what_the_metrics_need():
+    modules = {module.split(".")[0] for each in METRICS.values() for module in each.needs}
+    assert distributions(list(modules)) == distributions(EXTRAS["eval"])

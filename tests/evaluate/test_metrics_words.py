@@ -66,12 +66,22 @@ def test_cider(cases, expected):
         ([words("", "a b c d")], 0, 0),
         ([words("a b c d e", "a b c d f")], 0.8, (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25),
         ([words("a a", "a b")], 0.5, 0),  # a word counts as often as it is true
+        ([words("a b c", "a b c")], 1, 0),  # four words in a row are not there to be right
+        (
+            [words("a b c d", "a b c d e f", "a b c d e", "x y")],
+            math.exp(1 - 5 / 4),
+            math.exp(1 - 5 / 4),
+        ),  # the closest
+        ([words("a b c d", "a b c d e", "x y z")], 1, 1),  # the shorter of two as close
+        ([words("a b c d", "a b c d"), words("e f g h", "x", "y", "e f g h")], 1, 1),  # as many references as there are
+        ([words("a b c d", "a b c d"), words("e x", "e")], 5 / 6, (5 / 6 * 3 / 4) ** 0.25),  # all words together
+        ([words("a b c d", "a b c d"), words("anything", "")], 1, 1),  # without a reference nothing is measured
     ],
 )
 def test_bleu(cases, bleu1, bleu4):
     expected = {"bleu1": bleu1, "bleu4": bleu4}
-    expected = {name: value if value is None else pytest.approx(value, abs=1e-3) for name, value in expected.items()}
-    assert figures("bleu", *cases, needs="pycocoevalcap.bleu.bleu") == expected
+    expected = {name: value if value is None else pytest.approx(value) for name, value in expected.items()}
+    assert figures("bleu", *cases, needs="sacrebleu") == expected
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from florence_lite.results import Result
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_florence
 
-NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "jiwer")
+NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "sacrebleu", "jiwer")
 MODEST = ["<VQA>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]  # tasks with a metric that needs no extra
 
 

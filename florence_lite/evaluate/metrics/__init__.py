@@ -15,7 +15,7 @@ from florence_lite.evaluate.cases import Case
 from florence_lite.evaluate.metrics import detection, places, words
 from florence_lite.evaluate.metrics.measurement import Measurement, needed
 
-__all__ = ["METRICS", "Measurement", "Metric", "metric", "metrics_of"]
+__all__ = ["LOWER_IS_BETTER", "METRICS", "Measurement", "Metric", "metric", "metrics_of"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {
     "miou": Metric(places.mask_iou_figures),
     "quad_f1": Metric(places.quad_figures, ("shapely",)),
     "cider": Metric(words.cider, ("pycocoevalcap.cider.cider",)),
-    "bleu": Metric(words.bleu, ("pycocoevalcap.bleu.bleu",)),
+    "bleu": Metric(words.bleu, ("sacrebleu.metrics",)),
     "cer": Metric(words.character_errors, ("jiwer",)),
     "wer": Metric(words.word_errors, ("jiwer",)),
     "anls": Metric(words.anls, ("rapidfuzz",)),
@@ -51,6 +51,8 @@ METRICS: dict[str, Metric] = {
     "label_f1": Metric(words.label_figures),
 }
 """Names that may stand in the `metrics` of a task card. A metric of your own gets one by an entry here."""
+
+LOWER_IS_BETTER = ("cer", "wer")  # figures; of all others more is better
 
 
 def metric(name: str) -> Metric:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from florence_lite.evaluate.cases import Case
 from florence_lite.evaluate.metrics.measurement import Measurement, f1_figures, needed, share
@@ -47,16 +48,19 @@ def cider(cases: Sequence[Case]) -> Measurement:
 
 
 def bleu(cases: Sequence[Case]) -> Measurement:
-    """bleu1, bleu4: corpus BLEU of up to one and four words in a row, by `pycocoevalcap` on our own tokens.
+    """bleu1, bleu4: corpus BLEU of up to one and four words in a row, 0 to 1, by `sacrebleu` on our own tokens.
 
-    Source: Papineni et al. 2002, doi:10.3115/1073083.1073135; the reference closest in length sets the penalty.
+    Source: Papineni et al. 2002, doi:10.3115/1073083.1073135, without smoothing: bleu4 is 0 where no four words in a
+    row are right. The reference closest in length sets the penalty, the shorter of two as close.
     """
-    module = needed("pycocoevalcap.bleu.bleu")
+    module = needed("sacrebleu.metrics")
     references, answers = _tokenized(cases)
     if not references:
         return Measurement({"bleu1": None, "bleu4": None})
-    scores = module.Bleu(4).compute_score(references, answers, verbose=0)[0]
-    return Measurement({"bleu1": float(scores[0]), "bleu4": float(scores[3])})
+    streams = list(zip_longest(*references.values()))  # the first reference of each image, the second …, None if none
+    plain = module.BLEU(tokenize="none", smooth_method="none", force=True)  # force: no warning that these are tokens
+    score = plain.corpus_score([answer for (answer,) in answers.values()], streams)
+    return Measurement({"bleu1": score.bp * score.precisions[0] / 100, "bleu4": score.score / 100})
 
 
 def character_errors(cases: Sequence[Case]) -> Measurement:
