@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,6 +80,25 @@ class DecoderLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
+    def forward(
+        self,
+        x: Tensor,
+        cross_keys: Tensor,
+        cross_values: Tensor,
+        self_mask: Tensor | None,
+        cross_mask: Tensor | None,
+        causal: bool,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """remember: keeps the keys and values of the new tokens and returns those of all; None: there are no others."""
+        keys, values = self.attention.keys_values(x)
+        if remember is not None:
+            keys, values = remember(keys, values)
+        x = self.attention_norm(x + self.dropout(self.attention(x, keys, values, self_mask, causal)))
+        attended = self.cross_attention(x, cross_keys, cross_values, cross_mask)
+        x = self.cross_attention_norm(x + self.dropout(attended))
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+
 
 class Encoder(nn.Module):
     """Embedded tokens [B, S, D] to hidden states [B, S, D]."""
@@ -131,15 +153,9 @@ class Decoder(nn.Module):
         causal = past == 0 and T > 1 and input_mask is None
         self_mask = None if causal or (T == 1 and input_mask is None) else causal_mask(past, T, input_mask, x.device)
         cross_mask = None if encoder_mask is None else encoder_mask[:, None, None, :]
-        for index, layer in enumerate(self.layers):
-            keys, values = layer.attention.keys_values(x)
-            if self_cache:
-                keys, values = self_cache.append(index, keys, values)
-            attended = layer.attention(x, keys, values, self_mask, causal)
-            x = layer.attention_norm(x + layer.dropout(attended))
-            attended = layer.cross_attention(x, cross.keys[index], cross.values[index], cross_mask)
-            x = layer.cross_attention_norm(x + layer.dropout(attended))
-            x = layer.ffn_norm(x + layer.dropout(layer.ffn(x)))
+        for index, (layer, keys, values) in enumerate(zip(self.layers, cross.keys, cross.values, strict=True)):
+            remember = partial(self_cache.append, index) if self_cache else None
+            x = layer(x, keys, values, self_mask, cross_mask, causal, remember)
         if self_cache:
             self_cache.length += T
         return x
