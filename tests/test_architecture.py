@@ -30,13 +30,14 @@ BUILDS_ON = {
     "answering": ("cards", "engine", "scoring"),
     "florence": ("answering", "checkpoint", "images", "preprocess", "progress", "display", "interop"),
     "data": ("cards", "images", "preprocess", "display"),
-    "train": ("data", "checkpoint"),
     "evaluate": ("florence", "data"),
+    "train": ("data", "checkpoint", "progress"),
     "cli_data": ("data", "checkpoint", "progress"),
     "cli": ("evaluate", "train", "cli_data"),
+    "__main__": ("cli",),
 }
 # A result shows and converts itself; what does that is imported inside the method that needs it.
-LAZILY = {("results", "display"), ("results", "interop")}
+LAZILY = {("results", "display"), ("results", "interop"), ("train", "evaluate"), ("train", "florence")}
 ONLY_THIRD_PARTY = {"geometry": {"numpy"}, "results": {"numpy"}, "model": {"torch"}, "engine": {"torch"}}
 CORE = {"torch", "tokenizers", "safetensors", "huggingface_hub", "PIL", "numpy", "typer", "rich"}
 MAY_NEED_EXTRAS = {"data", "train", "evaluate"}

@@ -64,7 +64,7 @@ class Network:
             _UNLIMITED,
             self.prompt_side,
         )
-        return lambda annotation, rng: collate.rows(collate.rates, [annotation], rng)[1][0][0]
+        return lambda annotation, rng: collate.row(task, annotation, rng)
 
     def fits(self, row: Row) -> bool:
         """Whether the network has the positions for a row."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -47,34 +48,47 @@ class RowGroup:
 class Batch:
     """Images and the token rows about them.
 
-    pixel_values: float32 [B, 3, H, W].
+    pixel_values: float32 [B, 3, H, W], or None where `image_features`, float [B, N, D], say what a tower saw in them.
     cell_classes: int64 [B, N], class of the object under every image token of the grid, 0 for background; None where
         nobody asked for them.
     cell_boxes: int64 [B, N, 4], bins of that object's box (0 where there is none), or None.
     """
 
-    pixel_values: Tensor
+    pixel_values: Tensor | None
     groups: tuple[RowGroup, ...]
     cell_classes: Tensor | None = None
     cell_boxes: Tensor | None = None
+    image_features: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens carry loss."""
+        return sum(int((group.labels != IGNORED).sum()) for group in self.groups)
 
     def to(self, device: torch.device) -> Batch:
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
         groups = tuple(group.to(device) for group in self.groups)
-        cells = (None if t is None else t.to(device) for t in (self.cell_classes, self.cell_boxes))
-        return Batch(self.pixel_values.to(device), groups, *cells)
+        others = (self.cell_classes, self.cell_boxes, self.image_features)
+        return Batch(moved(self.pixel_values), groups, *map(moved, others))
 
 
 class Row(NamedTuple):
-    """Ids of one question: prompt: `<s> prompt </s>`; start: what the decoder is given before the answer; answer: with
-    the end token."""
+    """Ids of one question.
+
+    prompt: `<s> prompt </s>`. start: what the decoder is given before the answer, the opening `<s>` included. answer:
+    with the end token; one that was shortened has none, for the network must not learn to stop there.
+    """
 
     prompt: list[int]
     start: list[int]
     answer: list[int]
+    shortened: bool = False
 
     @property
     def length(self) -> int:
-        """What the decoder reads: all but the end token."""
+        """What the decoder reads: all but the last token."""
         return len(self.start) + len(self.answer) - 1
 
 
@@ -88,6 +102,8 @@ class TaskCollator:
     rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
         of a batch get the same tasks, so that rows line up.
     classes: names of the image cells' classes, counted from 1; () for no cells.
+    max_length: tokens that the network has positions for. shorten: leave out the last objects of answers that are
+        longer.
     """
 
     codec: Codec
@@ -98,45 +114,71 @@ class TaskCollator:
     bins: int = 1000
     max_length: int = 512
     prompt_side: str = "decoder"
+    shorten: bool = False
 
-    def __call__(self, pairs: Sequence[tuple[Image.Image, Annotation]], rng: np.random.Generator) -> Batch:
-        annotations = [annotation for _, annotation in pairs]
-        slots, rows = self.rows(self.rates, annotations, rng)
-        pixel_values = self.preprocessor([image for image, _ in pairs])
-        groups = tuple(self._group(slots, rows, members) for members in _by_length(rows))
-        if not self.classes:
-            return Batch(pixel_values, groups)
-        cells = [self._cells(a) for a in annotations]
-        return Batch(pixel_values, groups, *(torch.from_numpy(np.stack(part)) for part in zip(*cells, strict=True)))
+    def __call__(
+        self, pairs: Sequence[tuple[Image.Image | Tensor, Annotation]], rng: np.random.Generator, first: int = 0
+    ) -> Batch:
+        """pairs: images, or image features [N, D] that a tower saw in them, with their annotations.
 
-    def rows(
-        self, rates: Mapping[str, float], annotations: Sequence[Annotation], rng: np.random.Generator
-    ) -> tuple[list[str], dict[int, list[Row | None]]]:
-        """The tasks drawn at these rates, and number of the task → one row per image, None where nothing is told.
-
-        Raises ValueError for a row that is longer than `max_length`.
+        first: number of the first pair in the batch that these pairs are a part of: with a generator in the same state
+        the parts of a batch get the rows that the whole would get.
         """
-        slots = [name for name, rate in rates.items() for _ in range(int(rate) + int(rng.random() < rate - int(rate)))]
-        return slots, {slot: [self._row(name, a, rng) for a in annotations] for slot, name in enumerate(slots)}
+        images, annotations = zip(*pairs, strict=True)
+        slots, seed = self.draw_tasks(rng), int(rng.integers(2**63))
+        rngs = [np.random.default_rng([seed, first + place]) for place in range(len(pairs))]
+        rows = {
+            slot: [self.row(name, *told) for told in zip(annotations, rngs, strict=True)]
+            for slot, name in enumerate(slots)
+        }
+        groups = tuple(self._group(slots, rows, members) for members in _by_length(rows))
+        cells: tuple = (None, None)
+        if self.classes:
+            cells = tuple(torch.from_numpy(np.stack(part)) for part in zip(*map(self._cells, annotations), strict=True))
+        if isinstance(images[0], Tensor):
+            return Batch(None, groups, *cells, torch.stack(images))
+        return Batch(self.preprocessor(images), groups, *cells)
 
-    def _row(self, name: str, annotation: Annotation, rng: np.random.Generator) -> Row | None:
-        """None where the annotation does not tell."""
-        drawn = target(name, annotation, rng)
+    def draw_tasks(self, rng: np.random.Generator) -> list[str]:
+        """The tasks of a batch at their rates, repeated for several rows."""
+        rates = self.rates.items()
+        return [name for name, rate in rates for _ in range(int(rate) + int(rng.random() < rate - int(rate)))]
+
+    def row(self, task: str, annotation: Annotation, rng: np.random.Generator) -> Row | None:
+        """One question and its answer; None where the annotation does not tell.
+
+        Raises ValueError for one that is too long for the network and cannot be shortened.
+        """
+        drawn = target(task, annotation, rng)
         if drawn is None:
             return None
-        card = task_card(name)
+        card = task_card(task)
         prompt = card.prompt(**drawn.inputs(), size_wh=annotation.size_wh, bins=self.bins)
         prompt_ids = self.codec.tokenizer.encode_prompt(prompt)
         vocabulary = self.codec.tokenizer.vocabulary
-        answer_ids = self.codec.serialize(drawn.answer, card.grammar, annotation.size_wh)
-        start = prompt_ids if self.prompt_side == "decoder" else [vocabulary.eos]
-        length = len(start) + len(answer_ids) + 2
-        if length > self.max_length:
+        start = [*(prompt_ids if self.prompt_side == "decoder" else [vocabulary.eos]), vocabulary.bos]
+
+        def written(count: int | None) -> list[int]:
+            answer = replace(drawn.answer, instances=drawn.answer.instances[:count])
+            return self.codec.serialize(answer, card.grammar, annotation.size_wh)
+
+        answer_ids, room = written(None), self.max_length - len(start) - 1
+        image_tokens = 1 + self.grid_wh[0] * self.grid_wh[1]
+        if self.prompt_side == "encoder" and image_tokens + len(prompt_ids) > self.max_length:
             raise ValueError(
-                f"a row of task {name} has {length} tokens; the network takes {self.max_length}: leave such images "
-                "out, or train a preset with more positions"
+                f"a prompt of task {task} has {len(prompt_ids)} tokens; behind {image_tokens} image tokens the network "
+                f"takes {self.max_length - image_tokens}: leave such images out"
             )
-        return Row(prompt_ids, start + [vocabulary.bos], answer_ids + [vocabulary.eos])
+        if len(answer_ids) <= room:
+            return Row(prompt_ids, start, [*answer_ids, vocabulary.eos])
+        kept = bisect_right(range(len(drawn.answer.instances)), room, key=lambda n: len(written(n + 1)))
+        if not self.shorten or not kept:
+            raise ValueError(
+                f"a row of task {task} has {len(start) + len(answer_ids) + 1} tokens; the network takes "
+                f"{self.max_length}: leave such images out, let the data set's `shorten` leave out their last objects, "
+                "or train a network with more positions"
+            )
+        return Row(prompt_ids, start, written(kept), shortened=True)
 
     def _group(self, slots: list[str], rows: dict, members: list[int]) -> RowGroup:
         images = len(rows[members[0]])

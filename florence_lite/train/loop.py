@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
 import math
-import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
+from florence_lite.data.collate import Batch
+from florence_lite.model.davit import DualBlock
+from florence_lite.model.transformer import DecoderLayer, EncoderLayer
 from florence_lite.train.config import RunConfig
+from florence_lite.train.cpu import attention_by_products, keep_freed_memory
+from florence_lite.train.figures import Log, RunningMeans
+from florence_lite.train.folders import keep_if_best, replace_folder, save_state, saved_step
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+TRACKERS = ("tensorboard", "trackio")  # that get the figures if they are installed
 
-Evaluate = Callable[[Path], dict[str, float]]  # checkpoint folder → figures
+Evaluate = Callable[[Path], Mapping[str, float | None]]  # checkpoint folder → figures
+
+
+def start(config: RunConfig) -> Accelerator:
+    """Random seed, devices, processes and trackers of a run."""
+    trackers = [name for name in TRACKERS if find_spec(name)]
+    AcceleratorState._reset_state()  # a second run in a process may have another precision
+    accelerator = Accelerator(
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        log_with=trackers or None,
+        project_dir=config.output,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    set_seed(config.seed, device_specific=True)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    accelerator.init_trackers("florence-lite")
+    return accelerator
+
+
+def shares(config: RunConfig, accelerator: Accelerator) -> list[range]:
+    """Numbers of the images of every batch that this process works on, part by part.
+
+    Raises ValueError where the processes cannot share a batch evenly.
+    """
+    pieces = accelerator.num_processes * config.accumulate
+    if config.batch % pieces:
+        raise ValueError(
+            f"batch = {config.batch} cannot be shared evenly by {accelerator.num_processes} processes in "
+            f"accumulate = {config.accumulate} parts each; make it a multiple of {pieces}"
+        )
+    size = config.batch // pieces
+    first = accelerator.process_index * config.accumulate
+    return [range(size * piece, size * (piece + 1)) for piece in range(first, first + config.accumulate)]
 
 
 def fit(
@@ -32,23 +73,29 @@ def fit(
     batches: Callable[[int], Dataset],
     save: Callable[[nn.Module, Path], None],
     evaluate: Evaluate | None = None,
+    merit: Callable[[Mapping[str, float | None]], float | None] = lambda figures: next(iter(figures.values()), None),
 ) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
-    trainer: maps (batch, width of the coordinate targets) to the loss and figures to log.
-    batches: gives the batches from a step on; number i must always be the same.
-    save: writes the trainer's network into a checkpoint folder.
-    evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged.
+    trainer: maps (batch, width of the coordinate targets) to the mean loss over the batch's tokens, and name → losses.
+    batches: gives the batches from a step on, each in the parts that fall to this process (`shares`); number i must
+        always be the same.
+    save: writes the trainer's network into an empty folder.
+    evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged. The checkpoint of
+        the greatest `merit` of them, None counting for nothing, is kept in `best`.
 
-    Raises ValueError if the run is longer already, FloatingPointError if the loss is no number.
+    The loss of a step is the mean over the tokens of the whole batch, however many processes and parts share it.
+
+    Raises ValueError if the run is longer already, FloatingPointError if the loss is no number, OSError if a folder
+    cannot be written, for instance because the disk is full: the former one is left whole.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
+    if config.gradient_checkpointing:
+        recompute_activations(trainer)
     optimizer = torch.optim.AdamW(parameter_groups(trainer, config.weight_decay), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
-    trainer, optimizer = accelerator.prepare(trainer, optimizer)
+    trainer, optimizer = accelerator.prepare(trainer.train(), optimizer)
 
     state = output / "state"
     step = saved_step(state)
@@ -60,7 +107,7 @@ def fit(
         accelerator.load_state(str(state))
         schedule.last_epoch = step  # the optimiser's state holds the learning rate
 
-    log, means, started = output / "log.jsonl", RunningMeans(), time.monotonic()
+    log, means, started = Log(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
     with Progress(
         TextColumn("training"),
         BarColumn(),
@@ -68,42 +115,64 @@ def fit(
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
         console=Console(stderr=True),
+        disable=not accelerator.is_main_process,
     ) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
-        for batch in loader:
-            loss, figures = trainer(batch.to(accelerator.device), coordinate_sigma(step, config))
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower learning_rate")
-            accelerator.backward(loss)
+        for parts in loader:
+            loss, figures = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {step}; lower learning_rate")
             accelerator.clip_grad_norm_(trainer.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            means.add({"loss": loss.detach(), **figures})
-            progress.update(bar, completed=step, description=f"loss {means.latest('loss'):.3f}")
+            means.add({"loss": torch.tensor([loss])} if accelerator.is_main_process else {})
+            for each in figures:
+                means.add(each)
+            progress.update(bar, completed=step, description=f"loss {loss:.3f}")
             # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss.
             if step % config.evaluate_every == 0 or step == config.steps:
-                folder = output / "checkpoint"
-                save(accelerator.unwrap_model(trainer), folder)
-                if evaluate:
-                    write_log(log, {"step": step, "evaluation": evaluate(folder)})
+                if accelerator.is_main_process:
+                    replace_folder(output / "checkpoint", partial(save, accelerator.unwrap_model(trainer)))
+                    if evaluate:
+                        found = evaluate(output / "checkpoint")
+                        log.write(step, "evaluation", dict(found))
+                        keep_if_best(output, step, merit(found))
+                accelerator.wait_for_everyone()
             if step % config.save_every == 0 or step == config.steps:
                 save_state(accelerator, state, step)
-                seconds = time.monotonic() - started
-                write_log(log, {"step": step, "seconds": round(seconds, 1), "losses": means.take()})
+                losses = means.take(accelerator)
+                log.write(step, "losses", losses, seconds=round(time.monotonic() - started, 1))
+    accelerator.end_training()
     return output / "checkpoint"
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep large blocks that were freed, for this process; elsewhere nothing happens.
+def gradients(
+    accelerator: Accelerator, trainer: nn.Module, parts: Sequence[Batch], sigma: float
+) -> tuple[float, list[dict[str, Tensor]]]:
+    """Add the gradients of a batch, of which this process has some parts; returns the loss of the whole batch and the
+    trainer's figures of each part."""
+    tokens = torch.tensor([part.tokens for part in parts], device=accelerator.device)
+    total = max(1, accelerator.reduce(tokens.sum(), "sum").item())
+    whole, figures = torch.zeros((), device=accelerator.device), []
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        with nullcontext() if last else accelerator.no_sync(trainer), attention_by_products(accelerator.device):
+            loss, found = trainer(part.to(accelerator.device), sigma)
+            share = loss * (tokens[number] / total)
+            # Processes take the mean of their gradients.
+            accelerator.backward(share * accelerator.num_processes)
+        whole += share.detach()
+        figures.append(found)
+    return accelerator.reduce(whole, "sum").item(), figures
 
-    It would hand each back to the system, and every training step on the CPU would wait for the same pages again.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            mallopt(option, value)
+
+def recompute_activations(module: nn.Module) -> None:
+    """Keep no activations within the blocks of the vision tower, encoder and decoder; backward computes them anew."""
+    for block in module.modules():
+        if isinstance(block, DualBlock | EncoderLayer | DecoderLayer):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
@@ -127,55 +196,3 @@ def coordinate_sigma(step: int, config: RunConfig) -> float:
     """Width in bins of the coordinate targets at `step`: shrinks geometrically, then stays at `sigma_end`."""
     share = min(1.0, step / max(1.0, config.sigma_share * config.steps))
     return config.sigma_start * (config.sigma_end / config.sigma_start) ** share
-
-
-def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write weights, optimiser and random state beside the former state, then put the new one in its place.
-
-    Stopped at any point, it leaves a whole state for `saved_step` to find.
-    """
-    partial, former = _beside(folder, ".partial"), _beside(folder, ".former")
-    shutil.rmtree(partial, ignore_errors=True)
-    accelerator.save_state(str(partial))
-    (partial / "step.json").write_text(json.dumps({"step": step}))
-    shutil.rmtree(former, ignore_errors=True)
-    if folder.exists():
-        folder.replace(former)
-    partial.replace(folder)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def saved_step(folder: Path) -> int:
-    """The step of the state in `folder`, 0 if there is none; brings back the state that `save_state` moved away."""
-    if not folder.exists() and _beside(folder, ".former").exists():
-        _beside(folder, ".former").replace(folder)
-    path = folder / "step.json"
-    return json.loads(path.read_text())["step"] if path.is_file() else 0
-
-
-def _beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(folder.name + ending)
-
-
-def write_log(path: Path, entry: dict) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
-class RunningMeans:
-    """Means of figures since they were last taken."""
-
-    def __init__(self):
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, figures: dict[str, torch.Tensor]) -> None:
-        for name, value in figures.items():
-            self.values.setdefault(name, []).append(value.item())
-
-    def latest(self, name: str) -> float:
-        return self.values[name][-1]
-
-    def take(self) -> dict[str, float]:
-        means = {name: round(sum(values) / len(values), 4) for name, values in self.values.items()}
-        self.values = {}
-        return means

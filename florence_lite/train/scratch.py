@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch.utils.data import Dataset
 
 from florence_lite.cards import tasks
@@ -20,30 +18,42 @@ from florence_lite.preprocess import Preprocessor
 from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.train.config import TrainConfig
-from florence_lite.train.loop import Evaluate, fit
+from florence_lite.train.loop import Evaluate, fit, shares, start
 from florence_lite.train.trainer import ScratchTrainer
 
 TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
 
 
 class SceneBatches(Dataset):
-    """Batch number i of a run: always the same scenes and rows, whichever process draws it."""
+    """Item i is the part of batch number `first + i` that falls to this process, as one or several smaller batches.
 
-    def __init__(self, config: TrainConfig, collate: TaskCollator, size_wh: tuple[int, int], first: int):
-        self.config, self.collate, self.size_wh, self.first = config, collate, size_wh, first
+    Batch number n of a run always has the same scenes and rows, however many processes share it.
+    parts: numbers of the scenes of each smaller batch, within the batch.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        collate: TaskCollator,
+        size_wh: tuple[int, int],
+        first: int,
+        parts: Sequence[range],
+    ):
+        self.config, self.collate, self.size_wh, self.first, self.parts = config, collate, size_wh, first, parts
 
     def __len__(self) -> int:
         return self.config.steps - self.first
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> list[Batch]:
         step = self.first + index
         start = (self.config.seed * self.config.steps + step) * self.config.batch
         styles = self.config.styles or TRAINING_STYLES
-        pairs = [
-            render_scene(TRAIN[number % len(TRAIN)], styles=styles, size_wh=self.size_wh)
-            for number in range(start, start + self.config.batch)
-        ]
-        return self.collate(pairs, np.random.default_rng([self.config.seed, step]))
+        batches = []
+        for part in self.parts:
+            numbers = range(start + part.start, start + part.stop)
+            pairs = [render_scene(TRAIN[n % len(TRAIN)], styles=styles, size_wh=self.size_wh) for n in numbers]
+            batches.append(self.collate(pairs, np.random.default_rng([self.config.seed, step]), part.start))
+        return batches
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
@@ -51,9 +61,10 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
 
     evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged.
     """
-    accelerator = Accelerator(mixed_precision="bf16")
-    set_seed(config.seed)
-    tokenizer = scene_tokenizer(config, Path(config.output) / "checkpoint" / "tokenizer.json")
+    accelerator = start(config)
+    parts = shares(config, accelerator)
+    with accelerator.main_process_first():
+        tokenizer = scene_tokenizer(config, Path(config.output) / "tokenizer.json")
     network = FlorenceConfig.preset(config.preset)
     text = {**network.to_dict()["text"], "vocab_size": tokenizer.vocabulary.size}
     network = FlorenceConfig.from_dict({**network.to_dict(), "text": text})
@@ -71,9 +82,10 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
     )
 
     def batches(first: int) -> Dataset:
-        return SceneBatches(config, collate, network.image_size_wh, first)
+        return SceneBatches(config, collate, network.image_size_wh, first, parts)
 
     def save(trainer: ScratchTrainer, folder: Path) -> None:
+        tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(trainer.folded_model(), folder, torch.float16)
 
     return fit(config, accelerator, trainer, batches, save, evaluate)

@@ -17,7 +17,8 @@ from florence_lite.train.losses import DenseHead, neighbour_weights, token_losse
 class AnswerTrainer(nn.Module):
     """Trains a network on the answers: the mean loss over all of their tokens.
 
-    model: with prompts on either side. first_location_id: id of `<loc_0>`. pad: id of padding in encoder-side prompts.
+    model: with prompts on either side; a vision tower whose weights are frozen works as in inference, without dropout.
+    first_location_id: id of `<loc_0>`. pad: id of padding in encoder-side prompts.
     """
 
     def __init__(self, model: FlorenceModel, first_location_id: int, pad: int = 1):
@@ -26,25 +27,39 @@ class AnswerTrainer(nn.Module):
         self.first_location_id = first_location_id
         self.pad = pad
 
+    def train(self, mode: bool = True) -> AnswerTrainer:
+        super().train(mode)
+        for part in (self.model.vision, self.model.projector):
+            part.train(mode and any(parameter.requires_grad for parameter in part.parameters()))
+        return self
+
     def forward(self, batch: Batch, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the mean loss per task. sigma: width of the coordinate targets in bins."""
-        weights = neighbour_weights(self.model.config.bins, sigma, batch.pixel_values.device)
-        features = self.model.encode_image(batch.pixel_values)
+        """The scalar to minimise, and task → losses of its tokens [M]. sigma: width of the coordinate targets in bins.
+
+        The scalar is the mean over all tokens of the batch; 0 where it has none.
+        """
+        features = batch.image_features
+        if features is None:
+            features = self.model.encode_image(batch.pixel_values)
+        features = features.to(self.model.embed_tokens.weight.dtype)
+        weights = neighbour_weights(self.model.config.bins, sigma, features.device)
         if self.model.config.prompt_side == "decoder":
             cross = self.model.cross_cache(self.model.encode(features)[0])
-            return self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups], features)
-        return self.answer_loss([self.encoder_side(group, features, weights) for group in batch.groups], features)
+            return self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups])
+        return self.answer_loss([self.encoder_side(group, features, weights) for group in batch.groups])
 
-    def answer_loss(self, parts: list[dict[str, Tensor]], like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over all tokens, and the means per task, of losses per task and token."""
+    def answer_loss(self, parts: list[dict[str, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over all tokens, and task → losses of its tokens."""
         sums: dict[str, list[Tensor]] = {}
         for part in parts:
             for task, losses in part.items():
                 sums.setdefault(task, []).append(losses)
         totals = {task: torch.cat(losses) for task, losses in sums.items()}
-        # By chance a batch may ask for no row at all: rates below 1, or nothing that the annotations tell.
-        loss = torch.cat(list(totals.values())).mean() if totals else like.new_zeros(())
-        return loss, {task: losses.mean().detach() for task, losses in totals.items()}
+        figures = {task: losses.detach() for task, losses in totals.items()}
+        if figures:
+            return torch.cat(list(totals.values())).mean(), figures
+        # By chance a batch asks for no row at all: rates below 1, or nothing that the annotations tell.
+        return 0.0 * next(p for p in self.parameters() if p.requires_grad).sum(), figures
 
     def decoder_side(self, group: RowGroup, cross: CrossCache, weights: Tensor) -> dict[str, Tensor]:
         """Losses of a group's tokens by task; all rows of an image share its keys and values."""
@@ -83,18 +98,16 @@ class ScratchTrainer(AnswerTrainer):
         add_location_basis(model, first_location_id)
 
     def forward(self, batch: Batch, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the mean loss per task ("dense/class", "dense/box" for the auxiliary ones)."""
+        """The scalar to minimise, and the losses per task ("dense/class", "dense/box" for the auxiliary ones)."""
         model, bins = self.model, self.model.config.bins
         weights = neighbour_weights(bins, sigma, batch.pixel_values.device)
         with parametrize.cached():
             states, _ = model.encode(model.encode_image(batch.pixel_values))
             cross = model.cross_cache(states)
-            answers, figures = self.answer_loss(
-                [self.decoder_side(group, cross, weights) for group in batch.groups], states
-            )
+            answers, figures = self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups])
             locations = model.embed_tokens.weight[self.first_location_id : self.first_location_id + bins]
             dense = self.dense(states[:, 1:], batch.cell_classes, batch.cell_boxes, locations, weights)
-        figures |= {"dense/class": dense[0].detach(), "dense/box": dense[1].detach()}
+        figures |= {"dense/class": dense[0].detach()[None], "dense/box": dense[1].detach()[None]}
         return answers + self.dense_weight * (dense[0] + dense[1]), figures
 
     def folded_model(self) -> FlorenceModel:

@@ -7,45 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from florence_lite.checkpoint import load_checkpoint
+from florence_lite.data.augment import Augmentation
 from florence_lite.data.samples import read_dataset
 from florence_lite.florence import Florence
-from florence_lite.train.config import DataConfig, FineTuneConfig
-from florence_lite.train.finetune import LORA_TARGETS, MixedBatches, Source, finetune
-from tests.tiny import tiny_florence
-
-TASKS = {"<OD>": 1}
+from florence_lite.train.config import DataConfig
+from florence_lite.train.finetune import finetune, read_sources
+from florence_lite.train.folders import saved_step
+from florence_lite.train.sources import MixedBatches, Source
+from tests.train.squares import TASKS, settings, write_base, write_squares
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Six pictures with one bright square each, in COCO's format."""
-    folder = tmp_path_factory.mktemp("squares")
-    images, annotations = [], []
-    for number in range(6):
-        x, y = 10 + 8 * number, 40 - 5 * number
-        picture = np.full((70, 90, 3), 40, np.uint8)
-        picture[y : y + 20, x : x + 24] = (250, 230, 10)
-        Image.fromarray(picture).save(folder / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": 90, "height": 70})
-        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [x, y, 24, 20]})
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "dog"}]}
-    (folder / "instances.json").write_text(json.dumps(content))
-    return folder
+    return write_squares(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module", params=["encoder", "decoder"])
 def base(request, toy_tokenizer, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    tiny_florence(toy_tokenizer, request.param, eos_gain=None).save_pretrained(folder)
-    return folder
-
-
-def settings(base, data, output, **changes) -> FineTuneConfig:
-    values = {"steps": 3, "batch": 3, "warmup": 1, "save_every": 10, "evaluate_every": 10, "learning_rate": 3e-3}
-    return FineTuneConfig(str(output), str(base), (DataConfig(str(data), TASKS),), **values | changes)
+    return write_base(toy_tokenizer, request.param, tmp_path_factory.mktemp(request.param), dropout=0.1)
 
 
 def losses(output: Path) -> list[float]:
@@ -78,38 +59,73 @@ def test_adapters(base, data, tmp_path):
     before, after = load_checkpoint(base).state_dict(), Florence.from_pretrained(folder).model.state_dict()
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed and all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in changed)
-    assert LORA_TARGETS
 
 
-def test_resumed_the_weights_are_the_same(base, data, tmp_path):
+class Stopped(Exception):
+    pass
+
+
+def test_adapters_on_layers_that_are_not_there(base, data, tmp_path):
+    pytest.importorskip("peft")
+    with pytest.raises(
+        ValueError, match=r"no layers called \['linear', 'o_proj'\]; choose from \['fc1', 'fc2', 'k_proj'"
+    ):
+        finetune(settings(base, data, tmp_path, lora_rank=4, lora_targets=("q_proj", "o_proj", "linear")))
+    with pytest.raises(ValueError, match="lora_targets is empty"):
+        finetune(settings(base, data, tmp_path, lora_rank=4, lora_targets=()))
+
+
+def test_resumed_the_weights_are_the_same(base, data, tmp_path, monkeypatch):
     whole = finetune(settings(base, data, tmp_path / "whole", steps=4, save_every=2))
     part = settings(base, data, tmp_path / "part", steps=4, save_every=2)
 
-    class Stopped(Exception):
-        pass
-
-    def stop(folder):
+    def stop(*arguments, **options):
         raise Stopped
 
-    with pytest.raises(Stopped):
-        finetune(dataclasses.replace(part, evaluate_every=3), stop)
-    resumed = finetune(part)
-    ours, theirs = load_checkpoint(whole).state_dict(), load_checkpoint(resumed).state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with monkeypatch.context() as patch:
+        patch.setattr("florence_lite.train.finetune.save_checkpoint", stop)
+        with pytest.raises(Stopped):
+            finetune(dataclasses.replace(part, evaluate_every=3))
+    assert saved_step(tmp_path / "part" / "state") == 2
+    assert_same_weights(whole, finetune(part))
 
 
-def test_an_answer_that_does_not_fit_is_told_before_training(base, data, tmp_path):
-    content = json.loads((data / "instances.json").read_text())
-    box = content["annotations"][0]
-    content["annotations"] = [{**box, "id": number, "bbox": [number % 60, 5, 9, 9]} for number in range(60)]
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(6):
-        (folder / f"{number}.png").write_bytes((data / f"{number}.png").read_bytes())
-    (folder / "instances.json").write_text(json.dumps(content))
+def assert_same_weights(one: Path, other: Path, **tolerance):
+    ours, theirs = load_checkpoint(one).state_dict(), load_checkpoint(other).state_dict()
+    for name in ours:
+        if tolerance:
+            torch.testing.assert_close(ours[name], theirs[name], **tolerance)
+        else:
+            assert torch.equal(ours[name], theirs[name]), name
+
+
+# ---- too long answers
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("crowded"), per_image=60)
+
+
+def test_an_answer_that_does_not_fit_is_told_before_training(base, crowded, tmp_path):
     with pytest.raises(ValueError, match=r"image 0.png: a row of task <OD> has \d+ tokens; the network takes 160"):
-        finetune(settings(base, folder, tmp_path / "run"))
+        finetune(settings(base, crowded, tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_shortened_answers(base, crowded, tmp_path, capsys):
+    """They lose whole objects and teach no end."""
+    short = DataConfig(str(crowded), TASKS, shorten=True)
+    folder = finetune(settings(base, crowded, tmp_path, data=(short,), steps=1))
+    assert "6 answers of <OD> are too long: they lose their last objects" in " ".join(capsys.readouterr().out.split())
+    florence = Florence.from_pretrained(folder)
+    source = read_sources(
+        settings(base, crowded, tmp_path, data=(short,)), florence.model, florence.tokenizer, florence.preprocessor
+    )[0]
+    row = source.collate.row("<OD>", source.samples[0].annotation, np.random.default_rng(0))
+    vocabulary, width = florence.tokenizer.vocabulary, len(florence.tokenizer.encode_plain("dog"))
+    assert row.shortened and vocabulary.eos not in row.answer
+    assert (len(row.answer) - width) % 4 == 0 and 160 - 5 < len(row.start) + len(row.answer) < 160
 
 
 # ---- what is drawn
@@ -120,7 +136,7 @@ class Collate:
 
     rates = TASKS
 
-    def __call__(self, pairs, rng):
+    def __call__(self, pairs, rng, first):
         return pairs
 
 
@@ -128,25 +144,35 @@ def sources(data, *weights):
     return [Source(read_dataset(data), Collate(), weight) for weight in weights]
 
 
+def boxes_of(source, numbers, seed=3):
+    return [source.draw(n, np.random.default_rng(0), seed, Augmentation())[1].objects[0].box for n in numbers]
+
+
 def test_every_epoch_has_every_sample_once(data):
-    source = sources(data, 1.0)[0]
-    rng = np.random.default_rng(0)
-    boxes = [source.draw(number, rng, seed=3, flips=0.0)[1].objects[0].box for number in range(12)]
+    boxes = boxes_of(sources(data, 1.0)[0], range(12))
     assert len(set(boxes[:6])) == len(set(boxes[6:])) == 6
     assert boxes[:6] != boxes[6:]
 
 
-def test_batches_do_not_depend_on_where_a_run_began(data):
-    config = settings("base", data, "out", steps=5)
-    whole, rest = (MixedBatches(config, sources(data, 1.0, 1.0), first) for first in (0, 2))
+def test_batches_do_not_depend_on_where_a_run_began_nor_on_who_shares_it(data):
+    config = settings("base", data, "out", steps=5, batch=4, crops=0.5)
+
+    def batches(first, *parts):
+        return MixedBatches(config, sources(data, 1.0, 1.0), first, parts)
+
+    whole, rest, halves = batches(0, range(4)), batches(2, range(4)), batches(0, range(2), range(2, 4))
     assert (len(whole), len(rest)) == (5, 3)
-    for early, late in zip([whole[i] for i in (2, 3, 4)], [rest[i] for i in range(3)], strict=True):
-        assert [annotation for _, annotation in early] == [annotation for _, annotation in late]
+
+    def told(parts):
+        return [annotation for part in parts for _, annotation in part]
+
+    assert [told(whole[i]) for i in (2, 3, 4)] == [told(rest[i]) for i in range(3)]
+    assert [told(whole[i]) for i in range(5)] == [told(halves[i]) for i in range(5)]
 
 
 def test_weights_of_data_sets(data):
     config = settings("base", data, "out", steps=400)
-    plan = MixedBatches(config, sources(data, 3.0, 1.0), 0).plan
+    plan = MixedBatches(config, sources(data, 3.0, 1.0), 0, [range(3)]).plan
     assert np.mean([number == 0 for number, _ in plan]) == pytest.approx(0.75, abs=0.06)
     for number in (0, 1):
         assert [before for source, before in plan if source == number] == list(
@@ -156,8 +182,8 @@ def test_weights_of_data_sets(data):
 
 def test_flips(data):
     source = sources(data, 1.0)[0]
-    plain = source.draw(0, np.random.default_rng(0), 0, 0.0)
-    mirrored = source.draw(0, np.random.default_rng(0), 0, 1.0)
+    plain = source.draw(0, np.random.default_rng(0), 0, Augmentation())
+    mirrored = source.draw(0, np.random.default_rng(0), 0, Augmentation(flips=1.0))
     x0, y0, x1, y1 = plain[1].objects[0].box
     assert mirrored[1].objects[0].box == (90 - x1, y0, 90 - x0, y1)
     assert np.array_equal(np.asarray(mirrored[0]), np.asarray(plain[0])[:, ::-1])

@@ -16,16 +16,11 @@ from safetensors.torch import load_file
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.florence import Florence
 from florence_lite.model.config import PRESETS
-from florence_lite.train import loop, scratch
+from florence_lite.train import folders, scratch
 from florence_lite.train.config import TrainConfig
-from florence_lite.train.loop import (
-    RunningMeans,
-    coordinate_sigma,
-    cosine_with_warmup,
-    parameter_groups,
-    save_state,
-    saved_step,
-)
+from florence_lite.train.figures import RunningMeans
+from florence_lite.train.folders import save_state, saved_step
+from florence_lite.train.loop import coordinate_sigma, cosine_with_warmup, parameter_groups
 from florence_lite.train.scratch import train
 from tests.tiny import noise_image
 from tests.train.short_run import TOKENIZER_SCENES, settings, small_preset
@@ -70,7 +65,14 @@ def assert_same_weights(one: Path, other: Path):
 def test_a_run_leaves_checkpoint_state_and_log(uninterrupted):
     output, shown = uninterrupted
     assert saved_step(output / "state") == 4
-    assert {path.name for path in output.iterdir()} == {"checkpoint", "state", "log.jsonl"}
+    assert {path.name for path in output.iterdir()} == {
+        "checkpoint",
+        "best",
+        "best.json",
+        "state",
+        "log.jsonl",
+        "tokenizer.json",
+    }
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     losses = [entry for entry in log if "losses" in entry]
     assert [entry["step"] for entry in losses] == [1, 2, 3, 4]
@@ -154,8 +156,12 @@ def test_stopped_by_an_error_and_resumed(uninterrupted, tmp_path, monkeypatch, s
 class Saver:
     """Stands in for accelerate: a state is one file."""
 
+    is_main_process = True
+
+    def wait_for_everyone(self) -> None:
+        pass
+
     def save_state(self, folder: str) -> None:
-        Path(folder).mkdir()
         (Path(folder) / "model").write_text("whole")
 
 
@@ -178,7 +184,7 @@ def test_a_state_is_always_whole(tmp_path, monkeypatch, moves_done):
 
     monkeypatch.setattr(Path, "replace", move)
     if moves_done == 2:
-        monkeypatch.setattr(loop.shutil, "rmtree", stop)
+        monkeypatch.setattr(folders.shutil, "rmtree", stop)
     with pytest.raises(Stopped):
         save_state(Saver(), folder, 6)
     monkeypatch.undo()
@@ -204,7 +210,7 @@ def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
 # ---- batches
 
 
-def test_batches_do_not_depend_on_where_a_run_began(toy_tokenizer):
+def test_batches_do_not_depend_on_where_a_run_began_nor_on_who_shares_it(toy_tokenizer):
     config = settings(Path("unused"))
     collate = scratch.TaskCollator(
         scratch.Codec(toy_tokenizer),
@@ -213,15 +219,32 @@ def test_batches_do_not_depend_on_where_a_run_began(toy_tokenizer):
         (*scratch.CLASSES, scratch.TEXT_CLASS),
         (8, 8),
     )
-    whole = scratch.SceneBatches(config, collate, (64, 64), first=0)
-    rest = scratch.SceneBatches(config, collate, (64, 64), first=2)
+
+    def batches(first=0, parts=(range(2),), **changes):
+        return scratch.SceneBatches(settings(Path("unused"), **changes), collate, (64, 64), first, parts)
+
+    whole, rest, halves = batches(), batches(2), batches(parts=(range(1), range(1, 2)))
     assert (len(whole), len(rest)) == (4, 2)
-    for early, late in ((whole[2], rest[0]), (whole[3], rest[1])):
+    for (early,), (late,) in ((whole[2], rest[0]), (whole[3], rest[1])):
         assert torch.equal(early.pixel_values, late.pixel_values)
         assert all(torch.equal(a.labels, b.labels) for a, b in zip(early.groups, late.groups, strict=True))
-    assert not torch.equal(whole[0].pixel_values, whole[1].pixel_values)
-    other = scratch.SceneBatches(settings(Path("unused"), seed=2), collate, (64, 64), first=0)
-    assert not any(torch.equal(other[0].pixel_values, whole[i].pixel_values) for i in range(4))
+    for step in range(4):
+        (one,), parts = whole[step], halves[step]
+        assert torch.equal(one.pixel_values, torch.cat([part.pixel_values for part in parts]))
+        assert sorted(answers(one)) == sorted(answer for part in parts for answer in answers(part))
+        assert one.tokens == sum(part.tokens for part in parts)
+    assert not torch.equal(whole[0][0].pixel_values, whole[1][0].pixel_values)
+    other = batches(seed=2)
+    assert not any(torch.equal(other[0][0].pixel_values, whole[i][0].pixel_values) for i in range(4))
+
+
+def answers(batch) -> list[tuple[str, list[int]]]:
+    return [
+        (name, [id for id in row if id >= 0])
+        for group in batch.groups
+        for image in group.labels.tolist()
+        for name, row in zip(group.tasks, image, strict=True)
+    ]
 
 
 # ---- schedules
@@ -258,8 +281,7 @@ def test_only_matrices_decay():
 
 def test_running_means():
     means = RunningMeans()
-    means.add({"loss": torch.tensor(1.0), "<OD>": torch.tensor(5.0)})
-    means.add({"loss": torch.tensor(2.0)})
-    assert means.latest("loss") == 2.0
-    assert means.take() == {"loss": 1.5, "<OD>": 5.0}
+    means.add({"loss": torch.tensor([1.0]), "<OD>": torch.tensor([5.0, 7.0])})
+    means.add({"loss": torch.tensor([2.0]), "<OD>": torch.tensor([9.0])})
+    assert means.take() == {"loss": 1.5, "<OD>": 7.0}
     assert means.take() == {}

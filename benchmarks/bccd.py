@@ -1,0 +1,80 @@
+"""Fine-tuning on BCCD: what the embedded checkpoint is worth against random weights in the same network.
+
+    python benchmarks/bccd.py BCCD_Dataset --output runs              the embedded checkpoint
+    python benchmarks/bccd.py BCCD_Dataset --output runs --random     the same run from random weights
+
+The run is examples/bccd.toml; a run that was stopped goes on where it was. The checkpoint that was best on the
+validation split is measured on the test split.
+"""
+
+import argparse
+import json
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from florence_lite import Florence
+from florence_lite.data.samples import read_dataset
+from florence_lite.evaluate.report import evaluate
+from florence_lite.model import FlorenceModel
+from florence_lite.train.config import FineTuneConfig
+from florence_lite.train.finetune import finetune
+
+CONFIG = Path(__file__).parents[1] / "examples" / "bccd.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder of the data set")
+    parser.add_argument("--output", required=True, help="folder for the runs")
+    parser.add_argument("--random", action="store_true", help="start from random weights")
+    parser.add_argument("--steps", type=int, help="instead of those of examples/bccd.toml")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+
+    config = FineTuneConfig.from_toml(CONFIG)
+    output = Path(arguments.output) / ("bccd-random" if arguments.random else "bccd")
+    config = replace(
+        config,
+        output=str(output),
+        data=tuple(replace(each, path=arguments.data) for each in config.data),
+        validation=replace(config.validation, path=arguments.data),
+        steps=arguments.steps or config.steps,
+    )
+    if arguments.random:
+        config = replace(config, checkpoint=str(random_weights(config.checkpoint, output / "start")))
+    began = time.monotonic()
+    finetune(config)
+    minutes = (time.monotonic() - began) / 60
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    florence = Florence.from_pretrained(output / "best")
+    report = evaluate(florence, read_dataset(arguments.data, split="test"), ["<OD>"])
+    print(report)
+    result = {
+        "start": "random weights" if arguments.random else config.checkpoint,
+        "steps": config.steps,
+        "batch": config.batch,
+        "minutes": round(minutes, 1),
+        "cpu_core_minutes": round(sum(use.ru_utime + use.ru_stime for use in usage) / 60, 1),
+        "threads": torch.get_num_threads(),
+        "best_on_validation": json.loads((output / "best.json").read_text()),
+        "test": report.to_dict(),
+    }
+    (output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def random_weights(checkpoint: str, folder: Path) -> Path:
+    """A checkpoint with the network and tokenizer of `checkpoint` and weights that nobody trained."""
+    if not (folder / "model.safetensors").is_file():
+        florence = Florence.from_pretrained(checkpoint)
+        set_seed(0)
+        Florence(FlorenceModel(florence.model.config), florence.tokenizer).save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

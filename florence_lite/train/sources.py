@@ -1,0 +1,135 @@
+"""Where fine-tuning batches come from: data sets, drawn in a fixed endless order, mixed by their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from florence_lite.data.annotation import Annotation
+from florence_lite.data.augment import Augmentation, can_turn, turned
+from florence_lite.data.collate import Batch, TaskCollator
+from florence_lite.data.samples import Sample, read_dataset
+from florence_lite.data.scenes import Scenes
+from florence_lite.train.config import DataConfig, FineTuneConfig
+
+SCENES = "scenes"  # as the path of a data set: generated scenes
+
+
+def read_source(data: DataConfig, size_wh: tuple[int, int]) -> Sequence[Sample]:
+    """The samples of a data set; ValueError for one without images."""
+    if data.path == SCENES:
+        return GeneratedSamples(Scenes(data.split or "train", size_wh=size_wh))
+    dataset = read_dataset(data.path, data.format, data.split, data.columns)
+    if not len(dataset):
+        raise ValueError(f"data set {data.path!r} has no images{f' in split {data.split!r}' if data.split else ''}")
+    return dataset
+
+
+class GeneratedSamples(Sequence):
+    """Generated scenes as samples."""
+
+    def __init__(self, scenes: Scenes):
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene = self.scenes[index]
+        return Sample(scene["image"], scene["annotation"], f"scene {scene['seed']}")
+
+
+class Source:
+    """Samples, what is asked about them, and how often.
+
+    features: what a frozen tower saw, [samples, ways, N, D] with the image as it is and, where there are two ways,
+        mirrored; None to give the images themselves.
+    """
+
+    def __init__(self, samples: Sequence[Sample], collate: TaskCollator, weight: float):
+        self.samples, self.collate, self.weight = samples, collate, weight
+        self.features: Tensor | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Whether the samples are endless and differ by chance already; their answers are known to be short."""
+        return isinstance(self.samples, GeneratedSamples)
+
+    def shortened(self) -> dict[str, int]:
+        """Task → how many images' answers lose objects because they are too long for the network.
+
+        Raises ValueError for the first that is too long and must not be shortened.
+        """
+        counts: dict[str, int] = {}
+        if self.generated:
+            return counts
+        for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
+            for task in self.collate.rates:
+                try:
+                    row = self.collate.row(task, annotation, np.random.default_rng(0))
+                except ValueError as error:
+                    raise ValueError(f"image {name}: {error}") from None
+                counts[task] = counts.get(task, 0) + (row is not None and row.shortened)
+        return {task: number for task, number in counts.items() if number}
+
+    def draw(
+        self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation
+    ) -> tuple[Image.Image | Tensor, Annotation]:
+        """Sample `number` of an endless order in which every epoch has each sample once, changed by chance."""
+        epoch, place = divmod(number, len(self.samples))
+        if not self.generated:
+            place = int(epoch_order(len(self.samples), seed, epoch)[place])
+        if self.features is None:
+            sample = self.samples[place]
+            return augment(sample.load(), sample.annotation, rng)
+        annotation = self.samples.annotations[place]
+        _, turn = augment.draw(rng)
+        if turn is None or not can_turn(annotation, turn):
+            return self.features[place, 0], annotation
+        return self.features[place, 1], turned(annotation, turn)
+
+
+@lru_cache(maxsize=4)
+def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch's samples, int64 [length]."""
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+class MixedBatches(Dataset):
+    """Item i is the part of batch number `first + i` that falls to this process, as one or several smaller batches.
+
+    Batch number n of a run always has the same samples and rows, however many processes share it. It comes from one
+    source, so that its images are asked the same tasks.
+
+    parts: numbers of the images of each smaller batch, within the batch.
+    """
+
+    def __init__(self, config: FineTuneConfig, sources: Sequence[Source], first: int, parts: Sequence[range]):
+        self.config, self.sources, self.first, self.parts = config, sources, first, parts
+        self.augment = Augmentation(config.flips, config.upright, config.crops)
+        weights = np.array([source.weight for source in sources], dtype=float)
+        chosen = np.random.default_rng([config.seed, 0]).choice(len(sources), config.steps, p=weights / weights.sum())
+        counts = [count() for _ in sources]
+        self.plan = [(int(source), next(counts[source])) for source in chosen]  # (source, batches of it before)
+
+    def __len__(self) -> int:
+        return self.config.steps - self.first
+
+    def __getitem__(self, index: int) -> list[Batch]:
+        step = self.first + index
+        number, before = self.plan[step]
+        return [self._batch(step, self.sources[number], before * self.config.batch, part) for part in self.parts]
+
+    def _batch(self, step: int, source: Source, start: int, part: range) -> Batch:
+        seed = self.config.seed
+        pairs = [
+            source.draw(start + place, np.random.default_rng([seed, 1, step, place]), seed, self.augment)
+            for place in part
+        ]
+        return source.collate(pairs, np.random.default_rng([seed, 2, step]), part.start)
