@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -322,7 +322,9 @@ def train(
         with _needing("train"):
             from florence_lite.train.finetune import finetune
 
-            print(finetune(own))
+            with redirect_stdout(sys.stderr):  # trackers talk
+                folder = finetune(own)
+            print(folder)
         return
     settings = TrainConfig.from_toml(config)
     with _needing("train"):
@@ -336,7 +338,9 @@ def train(
             styles = settings.styles or TRAINING_STYLES
             return evaluate_scenes(florence, "validation", settings.evaluate_scenes, styles)
 
-        print(scratch.train(settings, evaluate))
+        with redirect_stdout(sys.stderr):
+            folder = scratch.train(settings, evaluate)
+        print(folder)
 
 
 @app.command("eval")

@@ -14,6 +14,7 @@ from florence_lite import Florence, Result, TaskCard, cards, cli
 from florence_lite.data.scenes import CLASSES, STYLES
 from florence_lite.data.scenes.catalogue import LICENCES
 from florence_lite.tokens.grammars import GRAMMARS
+from tests.train.squares import write_squares
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -183,6 +184,32 @@ def test_python_runs(workplace):
         exec(compile(text, "README", "exec"), names)
     assert names["result"].labels
     assert (workplace / "out.png").is_file()
+
+
+@needs_embedded
+def test_fine_tuning_commands_run(workplace, capsys):
+    """On a small data set; of the configuration only the number of steps is another."""
+    pytest.importorskip("faster_coco_eval")
+    photos = workplace / "my-photos"
+    for split in ("train", "val", "test"):
+        source = write_squares(workplace / split, images=2, prefix=f"{split}-")
+        (photos / "annotations").mkdir(parents=True, exist_ok=True)
+        shutil.move(source / "instances.json", photos / "annotations" / f"instances_{split}.json")
+        shutil.move(source, photos / "images" / split)
+    config = workplace / "examples" / "finetune.toml"
+    config.write_text(re.sub(r"(?m)^(steps|evaluate_every) = \d+", r"\1 = 2", config.read_text()))
+    lines = [line for line in OWN_COMMANDS if "my-photos" in line or "finetune.toml" in line]
+    assert [shlex.split(line)[1] for line in lines] == ["data", "train", "eval"]
+    printed = []
+    for line in lines:
+        with pytest.raises(SystemExit) as ended:
+            cli.app(shlex.split(line)[1:])
+        assert ended.value.code in (0, None), line
+        printed.append(capsys.readouterr().out)
+    assert "no problems" in printed[0] and (workplace / "sheet.png").is_file()
+    assert printed[1].strip() == "runs/mine/checkpoint"
+    assert "ap50" in printed[2] and "images: 2" in printed[2]
+    assert Florence.from_pretrained("runs/mine/best").run(photos / "images" / "test" / "test-0.png", "<OD>")
 
 
 @needs_embedded

@@ -46,7 +46,6 @@ def start(config: RunConfig) -> Accelerator:
     set_seed(config.seed, device_specific=True)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    accelerator.init_trackers("florence-lite")
     return accelerator
 
 
@@ -107,6 +106,7 @@ def fit(
         accelerator.load_state(str(state))
         schedule.last_epoch = step  # the optimiser's state holds the learning rate
 
+    accelerator.init_trackers("florence-lite")
     log, means, started = Log(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
     with Progress(
         TextColumn("training"),

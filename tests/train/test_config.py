@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from florence_lite.train.config import TrainConfig
+from florence_lite.train.config import FineTuneConfig, TrainConfig, read_toml
 
-EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/train-*.toml"))
+EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.toml"))
 GOOD = {"output": "runs/a", "tasks": {"<OD>": 1}}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples(path):
-    assert TrainConfig.from_toml(path).tasks
+    kind = FineTuneConfig if "checkpoint" in read_toml(path) else TrainConfig
+    assert kind.from_toml(path).steps
 
 
 def test_from_toml(tmp_path):
@@ -60,6 +61,40 @@ def test_from_toml(tmp_path):
 def test_impossible_values(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**GOOD | changes)
+
+
+OWN = {"output": "runs/a", "checkpoint": "scenes-nano", "data": [{"path": "photos", "tasks": {"<OD>": 1}}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": ""}, "checkpoint = '' must be a name, a folder or a Hub id"),
+        ({"data": []}, r"data is missing: give at least one table \[\[data\]\]"),
+        ({"data": ["photos"]}, "data: 'photos' must be a table with path and tasks"),
+        ({"data": [{"path": "photos"}]}, r"\['tasks'\] missing"),
+        ({"data": [{**OWN["data"][0], "weight": 0}]}, "weight = 0 must be a number greater than 0"),
+        ({"data": [{**OWN["data"][0], "columns": "image"}]}, "columns = 'image' must be a table"),
+        ({"data": [{**OWN["data"][0], "shorten": 1}]}, "shorten = 1 must be true or false"),
+        ({"batch": 8, "accumulate": 3}, "batch = 8 cannot be divided into accumulate = 3 equal parts"),
+        ({"precision": "fp16"}, "precision = 'fp16' must be one of bf16, fp32"),
+        ({"gradient_checkpointing": 1}, "gradient_checkpointing = 1 must be true or false"),
+        ({"freeze_vision": "yes"}, "freeze_vision = 'yes' must be true or false"),
+        ({"features": "ram"}, "features = 'ram' must be one of computed, memory, disk"),
+        ({"features": "memory"}, 'features = "memory" needs freeze_vision = true'),
+        ({"features": "disk", "freeze_vision": True, "crops": 0.5}, 'features = "disk" allows no crops'),
+        ({"features": "disk", "lora_rank": 4, "upright": False}, "needs upright = true"),
+        ({"lora_rank": -1}, "lora_rank = -1 must be a whole number of at least 0"),
+        ({"lora_targets": "q_proj"}, "lora_targets = 'q_proj' must be a list of layer names"),
+        ({"upright": 0}, "upright = 0 must be true or false"),
+        ({"crops": 2}, "crops = 2 must lie between 0 and 1"),
+        ({"validation": "photos"}, "validation: 'photos' must be a table"),
+    ],
+)
+def test_impossible_fine_tuning(changes, message):
+    assert FineTuneConfig(**OWN)
+    with pytest.raises(ValueError, match=message):
+        FineTuneConfig(**OWN | changes)
 
 
 @pytest.mark.parametrize(
