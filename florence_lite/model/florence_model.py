@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_lite.model.cache import CrossCache, SelfCache
@@ -123,7 +124,7 @@ class FlorenceModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] to unnormalised scores [..., vocab_size]."""
-        return hidden @ self.embed_tokens.weight.T
+        return F.linear(hidden, self.embed_tokens.weight)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -24,7 +24,7 @@ from florence_lite.data.collate import Batch
 from florence_lite.model.davit import DualBlock
 from florence_lite.model.transformer import DecoderLayer, EncoderLayer
 from florence_lite.train.config import RunConfig
-from florence_lite.train.cpu import attention_by_products, keep_freed_memory
+from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.figures import Log, RunningMeans
 from florence_lite.train.folders import keep_if_best, replace_folder, save_state, saved_step
 
@@ -158,7 +158,8 @@ def gradients(
     whole, figures = torch.zeros((), device=accelerator.device), []
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
-        with nullcontext() if last else accelerator.no_sync(trainer), attention_by_products(accelerator.device):
+        kernels = faster_kernels(accelerator.device, accelerator.mixed_precision)
+        with nullcontext() if last else accelerator.no_sync(trainer), kernels:
             loss, found = trainer(part.to(accelerator.device), sigma)
             share = loss * (tokens[number] / total)
             # Processes take the mean of their gradients.

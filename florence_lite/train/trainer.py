@@ -69,7 +69,8 @@ class AnswerTrainer(nn.Module):
         """Losses of a group's tokens by task; the encoder runs once per row."""
         prompts = group.prompt_ids.flatten(0, 1)
         features = features.repeat_interleave(len(group.tasks), dim=0)
-        states, mask = self.model.encode(features, prompts, prompts != self.pad)
+        known = prompts != self.pad
+        states, mask = self.model.encode(features, prompts, None if known.all() else known)  # no mask is faster
         hidden = self.model.decode(group.input_ids.flatten(0, 1), self.model.cross_cache(states), mask)
         return self.token_losses(group, hidden, weights)
 
