@@ -326,8 +326,9 @@ def test_missing_packages_are_named_with_the_remedy(command, monkeypatch, tmp_pa
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\n[tasks]\n"<OD>" = 1\n')
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "florence_lite.train.scratch", raising=False)
-    monkeypatch.delattr("florence_lite.train.scratch", raising=False)
+    for module in ("scratch", "loop"):
+        monkeypatch.delitem(sys.modules, f"florence_lite.train.{module}", raising=False)
+        monkeypatch.delattr(f"florence_lite.train.{module}", raising=False)
     code, _, err = command("train", config)
     assert code == 2
     assert err == "error: the package accelerate is missing; pip install 'florence-lite[train]'\n"

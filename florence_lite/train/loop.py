@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +91,8 @@ def fit(
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     if config.gradient_checkpointing:
-        recompute_activations(trainer)
+        kernels = partial(faster_kernels, accelerator.device, accelerator.mixed_precision)
+        recompute_activations(trainer, kernels)
     optimizer = torch.optim.AdamW(parameter_groups(trainer, config.weight_decay), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
     trainer, optimizer = accelerator.prepare(trainer.train(), optimizer)
@@ -169,11 +170,18 @@ def gradients(
     return accelerator.reduce(whole, "sum").item(), figures
 
 
-def recompute_activations(module: nn.Module) -> None:
-    """Keep no activations within the blocks of the vision tower, encoder and decoder; backward computes them anew."""
+def recompute_activations(module: nn.Module, kernels: Callable[[], AbstractContextManager] = nullcontext) -> None:
+    """Keep no activations within the blocks of the vision tower, encoder and decoder; backward computes them anew.
+
+    kernels: the context of the forward pass, which is not active when backward computes it again.
+    """
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), kernels()
+
     for block in module.modules():
         if isinstance(block, DualBlock | EncoderLayer | DecoderLayer):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
 
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:

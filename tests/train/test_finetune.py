@@ -116,12 +116,11 @@ def test_an_answer_that_does_not_fit_is_told_before_training(base, crowded, tmp_
 def test_shortened_answers(base, crowded, tmp_path, capsys):
     """They lose whole objects and teach no end."""
     short = DataConfig(str(crowded), TASKS, shorten=True)
-    folder = finetune(settings(base, crowded, tmp_path, data=(short,), steps=1))
+    run = dataclasses.replace(settings(base, crowded, tmp_path, steps=1), data=(short,))
+    folder = finetune(run)
     assert "6 answers of <OD> are too long: they lose their last objects" in " ".join(capsys.readouterr().out.split())
     florence = Florence.from_pretrained(folder)
-    source = read_sources(
-        settings(base, crowded, tmp_path, data=(short,)), florence.model, florence.tokenizer, florence.preprocessor
-    )[0]
+    source = read_sources(run, florence.model, florence.tokenizer, florence.preprocessor)[0]
     row = source.collate.row("<OD>", source.samples[0].annotation, np.random.default_rng(0))
     vocabulary, width = florence.tokenizer.vocabulary, len(florence.tokenizer.encode_plain("dog"))
     assert row.shortened and vocabulary.eos not in row.answer

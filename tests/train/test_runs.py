@@ -71,7 +71,7 @@ def plain(base, data, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("changes", [{"accumulate": 2}, {"accumulate": 4}, {"gradient_checkpointing": True}])
 def test_less_memory_for_the_same_weights(base, data, plain, tmp_path, changes):
     finetune(settings(base, data, tmp_path, steps=4, batch=4, save_every=1, precision="fp32", **changes))
-    assert_same_run(tmp_path, plain, rtol=1e-3, atol=1e-4)
+    assert_same_run(tmp_path, plain, rtol=1e-3, atol=5e-4)
 
 
 def test_recomputed_activations_are_not_kept(base, data):
@@ -104,7 +104,7 @@ def test_two_processes(base, data, plain, tmp_path):
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "run", plain, rtol=1e-3, atol=1e-4)
+    assert_same_run(tmp_path / "run", plain, rtol=1e-3, atol=5e-4)
     assert len(list((tmp_path / "run" / "state").glob("random_states_*.pkl"))) == 2
 
 
@@ -214,7 +214,7 @@ def test_kept_features(base, data, computed, tmp_path, where, monkeypatch):
     """The tower sees each image twice, as it is and mirrored, and never again; the weights are the same."""
     run = settings(base, data, tmp_path, save_every=1, features=where, **FROZEN)
     finetune(run)
-    assert_same_run(tmp_path, computed, rtol=1e-3, atol=1e-4)
+    assert_same_run(tmp_path, computed, rtol=1e-3, atol=5e-4)
     assert (tmp_path / "features").exists() == (where == "disk")
     if where == "disk":
         monkeypatch.setattr("florence_lite.train.features._fill", None)  # a second time would be an error
