@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
@@ -27,37 +25,43 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-@contextmanager
-def faster_kernels(device: torch.device, mixed_precision: str) -> Iterator[None]:
+def faster_kernels(device: torch.device, mixed_precision: str) -> AbstractContextManager:
     """Forward passes within are made of the kernels that are faster in training on a CPU; other devices keep theirs.
 
     mixed_precision: accelerate's. With "bf16" attention is computed by plain products, with "no" (float32) linear
     layers by oneDNN; the other way round both would be slower.
     """
     if device.type != "cpu":
-        yield
-    elif mixed_precision == "bf16":
-        with attention_by_products():
-            yield
-    else:
-        with LinearByOneDnn():
-            yield
+        return nullcontext()
+    return AttentionByProducts() if mixed_precision == "bf16" else LinearByOneDnn()
 
 
-@contextmanager
-def attention_by_products() -> Iterator[None]:
-    """Attention within as plain matrix products, in bfloat16 with a softmax in bfloat16.
+class AttentionByProducts(TorchFunctionMode):
+    """Attention within as plain matrix products, with a softmax in the precision of the queries.
 
-    torch's fused attention saves memory, but its backward pass on the CPU takes longer than all products of the step.
+    torch's fused attention saves memory, but in bfloat16 its backward pass on the CPU takes longer than all products of
+    the step.
     """
-    cuda = torch.backends.cuda  # where the switch is for every device
-    before = cuda.fp16_bf16_reduction_math_sdp_allowed()
-    cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        cuda.allow_fp16_bf16_reduction_math_sdp(before)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return (_attention if func is F.scaled_dot_product_attention else func)(*args, **(kwargs or {}))
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    """What torch's function of the same arguments computes. attn_mask: bool, True = may attend, in every row once."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, float("-inf"))
+    return F.dropout(scores.softmax(-1), dropout_p) @ value
 
 
 class LinearByOneDnn(TorchFunctionMode):
