@@ -319,7 +319,7 @@ def train(
 
     if "checkpoint" in read_toml(config):
         own = FineTuneConfig.from_toml(config)
-        with _needing("train"):
+        with _needing("train,eval" if own.validation else "train"):
             from florence_lite.train.finetune import finetune
 
             with redirect_stdout(sys.stderr):  # trackers talk
