@@ -27,6 +27,7 @@ def image_features(
     mirrored: bool,
     accelerator: Accelerator,
     folder: Path | None = None,
+    origin: str = "",
 ) -> Tensor:
     """Features [samples, ways, N, D] of each image as it is and, if `mirrored`, mirrored.
 
@@ -34,6 +35,7 @@ def image_features(
 
     folder: where to keep them in a file, from which they are read when they are needed, in later runs as well; None
         keeps them in memory, in every process by itself.
+    origin: which tower saw which data set; what is in the folder is used again only for the same.
     Raises ValueError for an image that cannot be read.
     """
     dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.float16
@@ -44,7 +46,7 @@ def image_features(
         _fill(features, model, preprocessor, samples, accelerator)
         return features
     file, done = folder / "features.bin", folder / "features.json"
-    content = {"shape": shape, "dtype": str(dtype), "images": [sample.name for sample in samples]}
+    content = {"origin": origin, "shape": shape, "dtype": str(dtype), "images": [sample.name for sample in samples]}
     content = json.loads(json.dumps(content))
     if accelerator.is_main_process and not (done.is_file() and json.loads(done.read_text()) == content):
         folder.mkdir(parents=True, exist_ok=True)

@@ -107,8 +107,9 @@ def keep_features(
     """Have the features of all data sets computed, if the run keeps them; those of generated scenes never end."""
     if config.features == "computed":
         return
-    for number, source in enumerate(sources):
+    for number, (data, source) in enumerate(zip(config.data, sources, strict=True)):
         if not source.generated:
+            origin = f"{config.checkpoint}: {data.path}"
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
             mirrored = config.flips > 0
-            source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder)
+            source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder, origin)
