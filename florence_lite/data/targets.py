@@ -5,6 +5,7 @@ The answer goes through the codec's `serialize`, so that a training target is th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -60,12 +61,20 @@ def _caption(index: int) -> Callable:
 
 
 def _boxes(label: Callable[[ObjectAnnotation], str]) -> Callable:
+    """All objects with their words; None where one has none."""
+
     def make(annotation: Annotation, rng: np.random.Generator) -> Target | None:
-        if "objects" not in annotation.listed:
+        if "objects" not in annotation.listed or not all(label(item) for item in annotation.objects):
             return None
         return Target(Answer(instances=tuple(Instance(label(item), box=item.box) for item in annotation.objects)))
 
     return make
+
+
+def _proposals(annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    if "objects" not in annotation.listed:
+        return None
+    return Target(Answer(instances=tuple(Instance(box=item.box) for item in annotation.objects)))
 
 
 def _grounding(annotation: Annotation, rng: np.random.Generator) -> Target | None:
@@ -73,11 +82,16 @@ def _grounding(annotation: Annotation, rng: np.random.Generator) -> Target | Non
     caption = annotation.captions[0] if annotation.captions else ""
     if not caption or "objects" not in annotation.listed:
         return None
-    mentioned = sorted(
-        (item for item in annotation.objects if item.label in caption), key=lambda item: caption.index(item.label)
-    )
-    answer = Answer(instances=tuple(Instance(item.label, box=item.box) for item in mentioned))
+    places = [(_mentioned_at(caption, item.label), item) for item in annotation.objects]
+    mentioned = sorted(((place, item) for place, item in places if place is not None), key=lambda pair: pair[0])
+    answer = Answer(instances=tuple(Instance(item.label, box=item.box) for _, item in mentioned))
     return Target(answer, text=caption)
+
+
+def _mentioned_at(caption: str, label: str) -> int | None:
+    """Where a caption has a label as words of their own, in the singular or with a regular plural's ending."""
+    found = re.search(rf"(?<!\w){re.escape(label)}(?:e?s)?(?!\w)", caption, re.IGNORECASE) if label else None
+    return found.start() if found else None
 
 
 def _open_vocabulary(annotation: Annotation, rng: np.random.Generator) -> Target | None:
@@ -170,7 +184,7 @@ TARGETS: dict[str, Callable[[Annotation, np.random.Generator], Target | None]] =
     "<MORE_DETAILED_CAPTION>": _caption(2),
     "<OD>": _boxes(lambda item: item.label),
     "<DENSE_REGION_CAPTION>": _boxes(lambda item: item.phrase or item.label),
-    "<REGION_PROPOSAL>": _boxes(lambda item: ""),
+    "<REGION_PROPOSAL>": _proposals,
     "<CAPTION_TO_PHRASE_GROUNDING>": _grounding,
     "<OPEN_VOCABULARY_DETECTION>": _open_vocabulary,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _referring_segmentation,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from florence_lite.answering import Prompt
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.data.annotation import Annotation
 from florence_lite.data.targets import target
 from florence_lite.results import Box, Instance, Result
 
@@ -62,12 +62,12 @@ def _caption(level: int) -> Rule:
     return ask
 
 
-def _objects(label: Callable[[ObjectAnnotation], str]) -> Rule:
-    """All objects, where the annotation lists them all."""
+def _places(task: str) -> Rule:
+    """All that the image shows of its kind, as training would have it told."""
 
     def ask(annotation: Annotation) -> Iterator[tuple[dict, Truth]]:
-        if "objects" in annotation.listed:
-            yield {}, Truth(tuple(Instance(label(item), box=item.box) for item in annotation.objects))
+        if (asked := target(task, annotation, np.random.default_rng(0))) is not None:
+            yield {}, Truth(asked.answer.instances)
 
     return ask
 
@@ -121,11 +121,6 @@ def _words(annotation: Annotation) -> Iterator[tuple[dict, Truth]]:
         yield {}, Truth(texts=(" ".join(line.text for line in annotation.lines),))
 
 
-def _lines(annotation: Annotation) -> Iterator[tuple[dict, Truth]]:
-    if "lines" in annotation.listed:
-        yield {}, Truth(tuple(Instance(line.text, quad=line.quad) for line in annotation.lines))
-
-
 def _questions(annotation: Annotation) -> Iterator[tuple[dict, Truth]]:
     """A question that stands there several times, as VQA's ten annotators answer it, is asked once."""
     answers: dict[str, tuple[str, ...]] = {}
@@ -145,9 +140,9 @@ QUESTIONS: dict[str, Rule] = {
     "<CAPTION>": _caption(0),
     "<DETAILED_CAPTION>": _caption(1),
     "<MORE_DETAILED_CAPTION>": _caption(2),
-    "<OD>": _objects(lambda item: item.label),
-    "<DENSE_REGION_CAPTION>": _objects(lambda item: item.phrase or item.label),
-    "<REGION_PROPOSAL>": _objects(lambda item: ""),
+    "<OD>": _places("<OD>"),
+    "<DENSE_REGION_CAPTION>": _places("<DENSE_REGION_CAPTION>"),
+    "<REGION_PROPOSAL>": _places("<REGION_PROPOSAL>"),
     "<CAPTION_TO_PHRASE_GROUNDING>": _grounding,
     "<OPEN_VOCABULARY_DETECTION>": _phrases,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _phrase_outlines,
@@ -156,7 +151,7 @@ QUESTIONS: dict[str, Rule] = {
     "<REGION_TO_DESCRIPTION>": _region_descriptions,
     "<REGION_TO_OCR>": _region_words,
     "<OCR>": _words,
-    "<OCR_WITH_REGION>": _lines,
+    "<OCR_WITH_REGION>": _places("<OCR_WITH_REGION>"),
     "<VQA>": _questions,
 }
 """The rule of each task. A task of your own gets one by an entry here."""

@@ -196,6 +196,33 @@ def test_partial_annotations():
     assert drawn("<CAPTION_TO_PHRASE_GROUNDING>", bare)[0] == Target(Answer(), text="a hat")
 
 
+@pytest.mark.parametrize(
+    ("caption", "label", "mentioned"),
+    [
+        ("a woman waits", "man", False),
+        ("scattered toys", "cat", False),
+        ("A Dog barks.", "dog", True),
+        ("three dogs", "dog", True),
+        ("two boxes", "box", True),
+        ("a hot dog, cut", "hot dog", True),
+        ("a dog", "hot dog", False),
+        ("a C++ book", "C++", True),
+        ("a dog", "", False),
+    ],
+)
+def test_grounding_finds_labels_that_stand_as_words_in_the_caption(caption, label, mentioned):
+    annotation = Annotation(SIZE, (ObjectAnnotation(label, LEFT_DOG.box, phrase="it"),), captions=(caption,))
+    (found, *_) = drawn("<CAPTION_TO_PHRASE_GROUNDING>", annotation)
+    assert labels(found) == ([label] if mentioned else [])
+
+
+def test_an_object_without_a_label():
+    """It is a proposal and may be described; no answer of labelled boxes is made of it."""
+    annotation = Annotation(SIZE, (ObjectAnnotation("", LEFT_DOG.box), DOOR))
+    assert drawn("<OD>", annotation)[0] is None and drawn("<DENSE_REGION_CAPTION>", annotation)[0] is None
+    assert len(drawn("<REGION_PROPOSAL>", annotation)[0].answer.instances) == 2
+
+
 def test_outlines_are_thinned():
     """Points nearer than 1.5 % of the shorter side, here 1.2 pixels, to the straight line go; slivers go altogether."""
     wavy = ((5.0, 10.0), (20.0, 11.0), (35.0, 10.0), (35.0, 40.0), (20.0, 45.0), (5.0, 40.0))

@@ -29,9 +29,9 @@ def truths(task, annotation=ANNOTATED):
 @pytest.mark.parametrize(
     "task, expected",
     [
-        ("<OD>", Truth(boxed(LEFT_DOG, RIGHT_DOG, DOOR))),
-        ("<DENSE_REGION_CAPTION>", Truth(boxed(LEFT_DOG, RIGHT_DOG, DOOR, label=lambda item: item.phrase))),
-        ("<REGION_PROPOSAL>", Truth(boxed(LEFT_DOG, RIGHT_DOG, DOOR, label=lambda item: ""))),
+        ("<OD>", Truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG))),
+        ("<DENSE_REGION_CAPTION>", Truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG, label=lambda item: item.phrase))),
+        ("<REGION_PROPOSAL>", Truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG, label=lambda item: ""))),
         ("<CAPTION>", Truth(texts=("a door and a dog",))),
         ("<DETAILED_CAPTION>", Truth(texts=("a door, a dog and a dog",))),
         ("<MORE_DETAILED_CAPTION>", Truth(texts=("There is a door. There are two dogs.",))),
@@ -95,6 +95,15 @@ def test_grounding_asks_for_what_the_caption_mentions():
     assert (prompt.text, others) == ("a door and a dog", [])
     assert [item.label for item in truth.instances] == ["door", "dog", "dog"]
     assert not questions("<CAPTION_TO_PHRASE_GROUNDING>", replace(ANNOTATED, captions=("nothing",)))
+
+
+def test_objects_without_a_label_are_not_asked_for_by_label():
+    nameless = replace(ANNOTATED, objects=(replace(LEFT_DOG, label=""), RIGHT_DOG, DOOR))
+    assert questions("<OD>", nameless) == []
+    assert [item.label for item in truths("<DENSE_REGION_CAPTION>", nameless)[0].instances] == [
+        item.phrase for item in (LEFT_DOG, DOOR, RIGHT_DOG)
+    ]
+    assert len(truths("<REGION_PROPOSAL>", nameless)[0].instances) == 3
 
 
 def test_answers_to_one_question_stand_together():
