@@ -2,8 +2,8 @@
 
     python benchmarks/training.py --size base
 
-A step is forward, backward, clipping of the gradients, AdamW and zeroing; both sides get the same pixel values, prompts
-and answers. Losses must agree in every step, and in fp32 the gradients of the first one.
+A step is forward, backward, clipping of the gradients, fused AdamW and zeroing; both sides get the same pixel values,
+prompts and answers. Losses must agree in every step, and in fp32 the gradients of the first one.
 
     full     all weights learn
     frozen   the tower and its projector are frozen and run in every step, on both sides
@@ -65,7 +65,7 @@ class Side:
     def __init__(self, module: nn.Module, loss: Callable[[], Tensor], around: Callable[[], AbstractContextManager]):
         self.loss, self.around = loss, around
         self.learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.learning, lr=1e-6)
+        self.optimizer = torch.optim.AdamW(self.learning, lr=1e-6, fused=True)
 
     def gradients(self) -> float:
         """Compute them; returns the loss."""

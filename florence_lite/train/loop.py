@@ -93,7 +93,8 @@ def fit(
     if config.gradient_checkpointing:
         kernels = partial(faster_kernels, accelerator.device, accelerator.mixed_precision)
         recompute_activations(trainer, kernels)
-    optimizer = torch.optim.AdamW(parameter_groups(trainer, config.weight_decay), lr=config.learning_rate)
+    groups = parameter_groups(trainer, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=accelerator.device.type in ("cpu", "cuda"))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
     trainer, optimizer = accelerator.prepare(trainer.train(), optimizer)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+@lru_cache(maxsize=1)  # the width changes in the first part of a run only
 def neighbour_weights(bins: int, sigma: float, device: torch.device | None = None) -> Tensor:
     """float [bins, bins]: row b is the target for true bin b, a Gaussian of `sigma` bins; every row sums to 1."""
     index = torch.arange(bins, device=device, dtype=torch.float32)
