@@ -17,7 +17,7 @@ from florence_lite.cards import CheckpointCard, TaskCard
 from florence_lite.engine import GenerationOptions, generate, score
 from florence_lite.model import FlorenceModel
 from florence_lite.results import Answer, Result
-from florence_lite.scoring import score_instances, score_text
+from florence_lite.scoring import NEAR, score_instances, score_text
 from florence_lite.tokens import Codec, Tokenizer
 
 
@@ -126,8 +126,8 @@ class Answering:
         answers = generate(
             self.model, states, mask, prefixes, options, cross, vocab_size=None if decoding.get("compat") else size
         )
-        ids, groups = [answer.ids for answer in answers], {"locations": torch.tensor(self._locations)}
-        scores = score(self.model, states, mask, prefixes, ids, groups, cross, vocab_size=size)
+        ids, near = [answer.ids for answer in answers], round(NEAR * len(self._locations))
+        scores = score(self.model, states, mask, prefixes, ids, self._locations, near, cross, vocab_size=size)
         return [self._result(*each) for each in zip(requests, answers, scores, strict=True)]
 
     def _result(self, request: Request, generated, scores) -> Result:
@@ -137,8 +137,8 @@ class Answering:
         ids = generated.ids[:-1] if generated.truncated else generated.ids
         answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
         if card.scoring == "instance":
-            locations = scores.group_logprobs["locations"].double().numpy()
-            answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations))
+            locations, near = (part.double().numpy() for part in (scores.location_logprobs, scores.near_logprobs))
+            answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations, near))
         if request.only_phrase:
             answer = _with_label(answer, request.only_phrase)
         whole = None

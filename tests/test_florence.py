@@ -426,7 +426,7 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
 
 
 def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
-    """P(label)^(1/length) · P(any location), from the probabilities of the written ids."""
+    """P(label)^(1/length) · P(any location) · P(near)^(1/4), from the probabilities of the written ids."""
     label = spell(toy_tokenizer, "red apple")
     answer = [*label, *spell(toy_tokenizer, (1, 2, 30, 40), (5, 6, 70, 80))]
     script(monkeypatch, answer)
@@ -443,9 +443,16 @@ def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
         probabilities = model.logits(hidden).softmax(-1)
     of_label = math.prod(probabilities[1 + place, id].item() for place, id in enumerate(label)) ** (1 / len(label))
     vocabulary = toy_tokenizer.vocabulary
-    any_location = probabilities[:, vocabulary.loc_first : vocabulary.loc_first + vocabulary.bins].sum(-1)
-    first, second = 1 + len(label), 5 + len(label)
-    expected = [of_label * any_location[first].item(), of_label * any_location[second].item()]
+    of_bins = probabilities[:, vocabulary.loc_first : vocabulary.loc_first + vocabulary.bins]
+    within = vocabulary.bins // 40
+    expected = []
+    for first in (1 + len(label), 5 + len(label)):
+        chosen = [id - vocabulary.loc_first for id in ids[first : first + 4]]
+        sure = [
+            bins[max(0, bin - within) : bin + within + 1].sum() / bins.sum()
+            for bin, bins in zip(chosen, of_bins[first : first + 4], strict=True)
+        ]
+        expected.append(of_label * of_bins[first].sum().item() * math.prod(p.item() for p in sure) ** (1 / 4))
     assert result.scores == pytest.approx(expected, rel=1e-4, abs=2 * LOWEST)
 
 

@@ -15,8 +15,9 @@ def item(label: str, start: int, end: int, coords_at: int | None) -> Instance:
     return Instance(label, box=None if coords_at is None else BOX, tokens=(start, end), coords_at=coords_at)
 
 
-def scores(items, token_probabilities, location_probabilities) -> list[float | None]:
-    scored = score_instances(tuple(items), np.log(token_probabilities), np.log(location_probabilities))
+def scores(items, token_probabilities, location_probabilities, near_probabilities=None) -> list[float | None]:
+    near = np.ones_like(token_probabilities) if near_probabilities is None else near_probabilities
+    scored = score_instances(tuple(items), np.log(token_probabilities), np.log(location_probabilities), np.log(near))
     assert [(i.label, i.box, i.tokens, i.coords_at) for i in scored] == [
         (i.label, i.box, i.tokens, i.coords_at) for i in items
     ]
@@ -52,11 +53,18 @@ def test_a_mark_that_opens_a_polygon_counts_itself():
     assert scores([item("dog", 0, 4, 1)], tokens, np.array([0.1, 0.2, 1.0, 1.0])) == [pytest.approx(0.5 * 0.7)]
 
 
+def test_an_unsure_place_lowers_the_score():
+    """By the geometric mean over its coordinates, whatever stands between them."""
+    near = np.array([np.nan, np.nan, 0.9, 0.5, np.nan, 0.8, 0.4, 1.0, 1.0, 0.25])
+    expected = [LABEL * 0.8 * (0.9 * 0.5 * 0.8) ** (1 / 3), LABEL * 0.5 * (0.4 * 0.25) ** (1 / 4)]
+    assert scores([item("dog", 0, 6, 2), item("dog", 6, 10, 6)], TOKENS, LOCATIONS, near) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("logprob", [-math.inf, -1e9, -50.0, -1e-12, 0.0, 1e-7])
 def test_scores_lie_strictly_between_0_and_1(logprob):
     assert 0 < probability(logprob) < 1
     assert isinstance(probability(np.float64(logprob)), float)
-    (scored,) = score_instances((item("dog", 0, 2, 1),), np.full(2, logprob), np.full(2, logprob))
+    (scored,) = score_instances((item("dog", 0, 2, 1),), *3 * [np.full(2, logprob)])
     assert LOWEST <= scored.score <= 1 - LOWEST
 
 

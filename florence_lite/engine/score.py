@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,11 +19,14 @@ class Scores:
     """Natural logarithms of probabilities under the network, float32 on the CPU.
 
     token_logprobs: [T], of every id of the answer given the prefix and the ids before it.
-    group_logprobs: name → [T], of the next id being any of that group, in place of each id of the answer.
+    location_logprobs: [T], of the next id being any location, in place of each id of the answer.
+    near_logprobs: [T], of the next id being a location near the one that was written, given that it is a location; NaN
+        for ids that are none.
     """
 
     token_logprobs: Tensor
-    group_logprobs: dict[str, Tensor] = field(default_factory=dict)
+    location_logprobs: Tensor
+    near_logprobs: Tensor
 
 
 @torch.inference_mode()
@@ -33,7 +36,8 @@ def score(
     encoder_mask: Tensor | None,
     prefixes: Sequence[list[int]],
     answers: Sequence[list[int]],
-    id_groups: Mapping[str, Tensor] | None = None,
+    locations: range = range(0),
+    near: int = 0,
     cross: CrossCache | None = None,
     vocab_size: int | None = None,
 ) -> list[Scores]:
@@ -42,7 +46,7 @@ def score(
     encoder_hidden_states, encoder_mask, prefixes, cross: as in `generate`; the rows of an image stand together.
     vocab_size: as in `generate`; what has no token has no share in the probabilities.
     answers: one list of ids per prefix, such as `Generated.ids`; may be empty.
-    id_groups: name → int64 [n], sets of ids whose summed probability is asked for at every position.
+    locations: ids of the coordinates, in order; near: how many bins from each other two of them are near.
 
     The probabilities are those of the bare network: no forced, banned or sharpened ids.
     Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
@@ -63,15 +67,25 @@ def score(
         [row[len(p) - 1 : len(p) - 1 + len(a)] for row, p, a in zip(hidden, prefixes, answers, strict=True)]
     )  # [N, D], the states that predict the N ids of all answers
     targets = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
-    groups = {name: ids.to(device) for name, ids in (id_groups or {}).items()}
 
-    parts: dict[str | None, list[Tensor]] = {name: [] for name in (None, *groups)}
+    parts = []
     chunk = max(1, LOGITS_AT_ONCE // model.config.text.vocab_size)
     for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         logprobs = model.logits(states).float()[:, :vocab_size].log_softmax(-1)
-        parts[None].append(logprobs.gather(1, ids[:, None])[:, 0])
-        for name, members in groups.items():
-            parts[name].append(logprobs[:, members].logsumexp(-1))
+        of_bins = logprobs[:, locations.start : locations.stop]
+        written = logprobs.gather(1, ids[:, None])[:, 0]
+        parts.append((written, of_bins.logsumexp(-1), _near(of_bins, ids - locations.start, near)))
     lengths = [len(answer) for answer in answers]
-    split = {name: torch.cat(pieces).cpu().split(lengths) for name, pieces in parts.items()}
-    return [Scores(split[None][row], {name: split[name][row] for name in groups}) for row in range(len(answers))]
+    columns = [torch.cat(column).cpu().split(lengths) for column in zip(*parts, strict=True)]
+    return [Scores(*row) for row in zip(*columns, strict=True)]
+
+
+def _near(of_bins: Tensor, chosen: Tensor, near: int) -> Tensor:
+    """Log-probability [N] of a bin at most `near` from the chosen one among all bins; NaN where none was chosen.
+
+    of_bins: log-probabilities [N, bins]; chosen: int64 [N], outside of 0 … bins - 1 where none was chosen.
+    """
+    bins = of_bins.shape[1]
+    far = (torch.arange(bins, device=chosen.device) - chosen[:, None]).abs() > near
+    logprobs = of_bins.masked_fill(far, float("-inf")).logsumexp(-1) - of_bins.logsumexp(-1)
+    return logprobs.masked_fill((chosen < 0) | (chosen >= bins), float("nan"))

@@ -8,7 +8,7 @@ from tests.engine.models import lively_model, random_states
 
 PREFIXES = [[2], [0, 9, 8, 7, 2], [0, 11, 2], [2]]
 ANSWERS = [[0, 5, 6, 7, 2], [0, 2], [], [0, 40, 41, 42, 43, 44, 45, 2]]
-GROUPS = {"low": torch.arange(10, 60), "end": torch.tensor([2]), "all": torch.arange(120)}
+LOCATIONS, NEAR = range(40, 60), 2
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +18,10 @@ def model():
 
 def test_scores_are_the_probabilities_of_the_network(model):
     states, mask = random_states(model, 2)
-    results = score(model, states, mask, PREFIXES, ANSWERS, GROUPS)
+    results = score(model, states, mask, PREFIXES, ANSWERS, LOCATIONS, NEAR)
     for row, (prefix, answer, result) in enumerate(zip(PREFIXES, ANSWERS, results, strict=True)):
         assert result.token_logprobs.shape == (len(answer),)
-        assert set(result.group_logprobs) == set(GROUPS)
+        assert result.location_logprobs.shape == result.near_logprobs.shape == (len(answer),)
         image = slice(row // 2, row // 2 + 1)
         for place, token in enumerate(answer):
             ids = torch.tensor([prefix + answer[:place]])
@@ -29,23 +29,27 @@ def test_scores_are_the_probabilities_of_the_network(model):
                 hidden = model.decode(ids, model.cross_cache(states[image]), mask[image])
                 probabilities = model.logits(hidden[0, -1]).softmax(-1)
             assert result.token_logprobs[place].exp() == pytest.approx(probabilities[token].item(), abs=1e-6)
-            for name, members in GROUPS.items():
-                expected = probabilities[members].sum().item()
-                assert result.group_logprobs[name][place].exp() == pytest.approx(expected, abs=1e-6)
+            of_bins = probabilities[LOCATIONS.start : LOCATIONS.stop]
+            assert result.location_logprobs[place].exp() == pytest.approx(of_bins.sum().item(), abs=1e-6)
+            if token in LOCATIONS:
+                chosen = token - LOCATIONS.start
+                near = of_bins[max(0, chosen - NEAR) : chosen + NEAR + 1].sum() / of_bins.sum()
+                assert result.near_logprobs[place].exp() == pytest.approx(near.item(), abs=1e-6)
+            else:
+                assert result.near_logprobs[place].isnan()
 
 
 def test_batch_equals_single_and_chunks_do_not_matter(model, monkeypatch):
     states, mask = random_states(model, 2)
-    together = score(model, states, mask, PREFIXES, ANSWERS, GROUPS)
+    together = score(model, states, mask, PREFIXES, ANSWERS, LOCATIONS, NEAR)
     monkeypatch.setattr(sys.modules["florence_lite.engine.score"], "LOGITS_AT_ONCE", 1)  # one row at a time
     cross = model.cross_cache(states)
     for row, result in enumerate(together):
         image = torch.tensor([row // 2])
-        (alone,) = score(
-            model, states[image], mask[image], [PREFIXES[row]], [ANSWERS[row]], GROUPS, cross.select(image)
-        )
-        torch.testing.assert_close(alone.token_logprobs, result.token_logprobs)
-        torch.testing.assert_close(alone.group_logprobs, result.group_logprobs)
+        prefixes, answers = [PREFIXES[row]], [ANSWERS[row]]
+        (alone,) = score(model, states[image], mask[image], prefixes, answers, LOCATIONS, NEAR, cross.select(image))
+        for name in ("token_logprobs", "location_logprobs", "near_logprobs"):
+            torch.testing.assert_close(getattr(alone, name), getattr(result, name), equal_nan=True)
 
 
 def test_vocabulary_wide_scores_are_bounded(model, monkeypatch):
@@ -73,8 +77,8 @@ def test_greedy_answers_score_as_the_likeliest(model):
 def test_no_answers_at_all(model):
     states, mask = random_states(model, 1)
     assert score(model, states, mask, [], []) == []
-    (empty,) = score(model, states, mask, [[2]], [[]], GROUPS)
-    assert empty.token_logprobs.shape == empty.group_logprobs["low"].shape == (0,)
+    (empty,) = score(model, states, mask, [[2]], [[]], LOCATIONS, NEAR)
+    assert empty.token_logprobs.shape == empty.location_logprobs.shape == empty.near_logprobs.shape == (0,)
 
 
 @pytest.mark.parametrize(
