@@ -32,8 +32,7 @@ BUILDS_ON = {
     "data": ("cards", "images", "preprocess", "display"),
     "evaluate": ("florence", "data"),
     "train": ("data", "checkpoint", "progress"),
-    "cli_data": ("data", "checkpoint", "progress"),
-    "cli": ("evaluate", "train", "cli_data"),
+    "cli": ("evaluate", "train", "data", "checkpoint", "progress"),
     "__main__": ("cli",),
 }
 # A result shows and converts itself; what does that is imported inside the method that needs it.

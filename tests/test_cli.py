@@ -16,6 +16,7 @@ import florence_lite.train
 from florence_lite import Instance, Result, cli
 from florence_lite.cards import CheckpointCard, checkpoint, checkpoints
 from florence_lite.checkpoint import save_checkpoint
+from florence_lite.cli import running
 from florence_lite.geometry import box_iou
 from florence_lite.model import FlorenceConfig, TextConfig, VisionConfig
 from tests.engine.models import lively_model
@@ -167,7 +168,7 @@ def test_pictures_are_written_and_named(command, tiny, photos, tmp_path):
 
 
 def test_names_of_many_pictures_sort_like_the_images():
-    files = cli._picture_files(Path("out.png"), ["a.png"] * 12)
+    files = running._picture_files(Path("out.png"), ["a.png"] * 12)
     assert [file.name for file in (files[0], files[9], files[11])] == ["out-01.png", "out-10.png", "out-12.png"]
     assert files == sorted(files)
 
@@ -245,7 +246,7 @@ def test_checkpoint_that_is_none(command, photos, tmp_path):
     ],
 )
 def test_listing(result, expected):
-    assert cli.listing(result) == expected
+    assert running.listing(result) == expected
 
 
 # ---- the other commands ----------------------------------------------------------------------------------------------

@@ -121,6 +121,7 @@ def test_outlines_are_scaled_with_the_image(folder):
         ({"size": [80, 100], "counts": [1]}, "add up to 1"),
         ({"size": [40, 60], "counts": [2400]}, "are for 60×40 pixels, not 100×80"),
         ("polygon", "is a str, not a list"),
+        ([[120, 10, 150, 10, 150, 40]], "lies outside of the image of 100×80"),
     ],
 )
 def test_outlines_that_are_none_leave_the_box(folder, segmentation, message):
@@ -128,6 +129,13 @@ def test_outlines_that_are_none_leave_the_box(folder, segmentation, message):
     assert dataset[0].annotation.objects[0].rings == ()
     assert kinds(dataset) == {"polygon left out": 1}
     assert message in dataset.problems[0].what
+
+
+def test_outlines_end_where_the_image_does(folder):
+    """A slanting edge is cut at the border; its outer corner is not moved onto it."""
+    dataset = read(folder, [{**CAT, "segmentation": [[80, 10, 140, 40, 80, 70]]}])
+    (ring,) = dataset[0].annotation.objects[0].rings
+    assert set(ring) == {(80, 10), (100, 20), (100, 60), (80, 70)}
 
 
 def test_overlapping_parts_add_up():

@@ -279,6 +279,22 @@ def test_the_command_measures_a_folder(folder, capsys):
     assert "images: 2" in out
 
 
+def test_the_command_measures_columns(folder, capsys, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="the extra train is not installed")
+    pictures = sorted((folder / "data" / "images").iterdir())
+    rows = {"photo": [str(path) for path in pictures], "sign": ["red apple"] * 3, "place": [[10, 10, 40, 30]] * 3}
+    datasets.Dataset.from_dict(rows).save_to_disk(folder / "rows")
+    options = ["eval", "--checkpoint", folder / "checkpoint", "--data", folder / "rows", "--format", "huggingface"]
+    for column in ("image=photo", "labels=sign", "boxes_xywh=place"):
+        options += ["--column", column]
+    code, out, err = command(capsys, *options, "--tasks", "<REGION_TO_CATEGORY>", "--json")
+    assert code == 0, err
+    assert json.loads(out)["answers"] == {"<REGION_TO_CATEGORY>": 3}
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    code, _, err = command(capsys, *options, "--tasks", "<REGION_TO_CATEGORY>")
+    assert (code, err) == (2, "error: the package datasets is missing; pip install 'florence-lite[train]'\n")
+
+
 @pytest.mark.parametrize(
     "options, fault",
     [
@@ -286,11 +302,16 @@ def test_the_command_measures_a_folder(folder, capsys):
         (["--data", "{data}", "--tasks", "<OF>"], "error: unknown task '<OF>'"),
         (["--data", "{data}", "--tasks", "<VQA>", "--style", "noto"], "error: --style belongs to generated scenes"),
         (["--data", "nowhere", "--tasks", "<REGION_TO_CATEGORY>"], "error: there is no data set nowhere"),
-        (["--tasks", "<OD>"], "error: --tasks and --format belong to annotated images"),
+        (["--tasks", "<OD>"], "error: --tasks, --format and --column belong to annotated images"),
+        (["--column", "image=photo"], "error: --tasks, --format and --column belong to annotated images"),
+        (
+            ["--data", "{data}", "--tasks", "<REGION_TO_CATEGORY>", "--column", "image"],
+            "error: --column image must be MEANING=COLUMN",
+        ),
     ],
 )
 def test_mistakes_are_told_before_the_network_loads(capsys, tmp_path, monkeypatch, options, fault):
-    monkeypatch.setattr(cli, "_load", None)
+    monkeypatch.setattr(cli.training, "load", None)
     code, out, err = command(capsys, "eval", *[option.format(data=tmp_path) for option in options])
     assert (code, out) == (2, "")
     assert err.startswith(fault)

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.data.samples import Dataset, Problem
-from florence_lite.geometry import box_area
+from florence_lite.geometry import box_area, clip_ring
 from florence_lite.images import load_image
 from florence_lite.results import Box, Quad, Rings
 
@@ -101,7 +101,14 @@ class Frame:
                     "polygon left out", f"{_short(polygon)} is not three or more points of finite numbers", record
                 )
                 continue
-            rings.append(np.clip(points * self.scale, 0, self.size_wh))
+            scaled = points * self.scale
+            ring = np.clip(scaled, 0, self.size_wh)
+            if np.abs(ring - scaled).max() > 0.01:
+                ring = clip_ring(scaled, (0, 0, *self.size_wh))
+            if len(ring) < 3:
+                self.tell("polygon left out", f"{_short(polygon)} lies outside of {self._size}", record)
+                continue
+            rings.append(ring)
         return tuple(tuple(map(tuple, ring.tolist())) for ring in rings)
 
     def object(

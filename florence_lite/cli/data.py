@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from florence_lite.cli.common import AsJson, Columns, Format, check_picture, read_data
+
 if TYPE_CHECKING:
     from florence_lite.data.check import Network
 
@@ -22,31 +24,22 @@ def data() -> None:
 @data_app.command()
 def check(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or file of annotated images.")],
-    format: Annotated[
-        str, typer.Option(metavar="F", help="coco, voc, yolo, jsonl, refcoco, icdar or huggingface; else recognised.")
-    ] = "auto",
+    format: Format = "auto",
     split: Annotated[str | None, typer.Option(metavar="S", help="train, val or test; else all there is.")] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MEANING=COLUMN", help="For huggingface: which column holds what; repeat --column."),
-    ] = None,
+    column: Columns = None,
     checkpoint: Annotated[
         str, typer.Option(metavar="C", help="Whose tokens and limits count: name of a card, folder or Hub id.")
     ] = "scenes-nano",
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw some annotated images into it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count what a data set holds, tell its problems, and measure its answers against a checkpoint's limits."""
     from florence_lite.data.check import check, contact_sheet, report_lines
-    from florence_lite.data.samples import read_dataset
     from florence_lite.progress import progress_bar
 
     if sheet is not None:
-        _check_picture(sheet)
-    try:
-        dataset = read_dataset(folder, format, split, _columns(column))
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from None
+        check_picture("--sheet", sheet)
+    dataset = read_data(folder, format, split, column)
     network = _network(checkpoint)
     with progress_bar(not as_json) as progress:
         bar = progress.add_task("images", total=len(dataset))
@@ -60,24 +53,6 @@ def check(
         contact_sheet(dataset).save(sheet)
         if not as_json:
             print(f"drawn in {sheet}")
-
-
-def _check_picture(sheet: Path) -> None:
-    from PIL import Image
-
-    if Image.registered_extensions().get(sheet.suffix.lower()) not in Image.SAVE:
-        raise ValueError(f"--sheet {sheet}: the name must end in an image format that can be written, such as .png")
-    if not sheet.parent.is_dir():
-        raise ValueError(f"--sheet {sheet}: there is no folder {sheet.parent}")
-
-
-def _columns(given: list[str] | None) -> dict[str, str] | None:
-    if not given:
-        return None
-    for each in given:
-        if "=" not in each:
-            raise ValueError(f"--column {each} must be MEANING=COLUMN, such as image=photo")
-    return dict(each.split("=", 1) for each in given)
 
 
 def _network(checkpoint: str) -> Network:

@@ -1,0 +1,76 @@
+"""The command `florence-lite`: prompts about image files, the cards, data sets, training and evaluation.
+
+Answers go to standard output, everything else to standard error. Exit codes: 0 all went well; 1 some of the images
+could not be answered; 2 none could, or the command has a mistake. Each fault is told in a line that begins `error:`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from florence_lite.cli.cards import checkpoints, tasks
+from florence_lite.cli.common import say
+from florence_lite.cli.data import data_app
+from florence_lite.cli.running import RunCommand, run
+from florence_lite.cli.training import evaluate, train
+
+MISTAKES = (ValueError, OSError, FloatingPointError)  # of a user: input, files, a learning rate that is too high
+
+
+class _Commands(typer.core.TyperGroup):
+    """Tells a user's mistake in one line instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except MISTAKES as error:
+            say(f"error: {error}")
+            raise typer.Exit(2) from None
+
+
+# Plain help: its brackets and markers are no markup, and it appears without loading rich.
+app = typer.Typer(
+    cls=_Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+app.command(cls=RunCommand)(run)
+app.command()(tasks)
+app.command()(checkpoints)
+app.add_typer(data_app, name="data")
+app.command()(train)
+app.command("eval")(evaluate)
+
+
+def main() -> None:
+    """The entry point. A reader that stops early, such as `head`, ends the command quietly."""
+    sys.stdout.reconfigure(errors="replace")  # letters that the terminal cannot show are no failure
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from florence_lite import __version__
+
+        print(f"florence-lite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def florence_lite(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Prompts about images in; boxes, polygons, words and captions with scores out."""

@@ -1,0 +1,85 @@
+"""What the commands share: options, messages, and the checkpoint that answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from florence_lite.data.samples import Dataset
+    from florence_lite.florence import Florence
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option("--checkpoint", metavar="C", help="Name of a card, folder or Hub id; else the embedded checkpoint."),
+]
+Device = Annotated[str, typer.Option("--device", metavar="D", help="Where the network runs: cpu, cuda or cuda:1.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="F", help="coco, voc, yolo, jsonl, refcoco, icdar or huggingface; else recognised."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="MEANING=COLUMN", help="For huggingface: which column holds what; repeat --column."
+    ),
+]
+
+
+def read_data(path: str | Path, format: str, split: str | None, column: list[str] | None) -> Dataset:
+    """What `read_dataset` reads. Raises ValueError where a column is no MEANING=COLUMN or a package is missing."""
+    from florence_lite.data.samples import read_dataset
+
+    for each in column or []:
+        if "=" not in each:
+            raise ValueError(f"--column {each} must be MEANING=COLUMN, such as image=photo")
+    try:
+        return read_dataset(path, format, split, dict(each.split("=", 1) for each in column) if column else None)
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from None
+
+
+def check_picture(option: str, file: Path) -> None:
+    """Raises ValueError, naming the option, where no picture can be written into a file of this name."""
+    from PIL import Image
+
+    if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"{option} {file}: the name must end in an image format that can be written, such as .png")
+    if not file.parent.is_dir():
+        raise ValueError(f"{option} {file}: there is no folder {file.parent}")
+
+
+def load(checkpoint: str | None, device: str) -> Florence:
+    """The checkpoint by its name, or the embedded one. Raises ValueError for a device that cannot be used."""
+    import torch
+
+    from florence_lite.florence import DEFAULT_CHECKPOINT, Florence
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device} cannot be used here: {reason}") from None
+    return Florence.from_pretrained(checkpoint or DEFAULT_CHECKPOINT, device=device)
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Names the remedy for a package that is missing because the `extra` was not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        say(f"error: the package {error.name} is missing; pip install 'florence-lite[{extra}]'")
+        raise typer.Exit(2) from error
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr)

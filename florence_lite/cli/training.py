@@ -1,0 +1,122 @@
+"""`florence-lite train` and `florence-lite eval`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from florence_lite.cli.common import AsJson, Checkpoint, Columns, Device, Format, load, needing, read_data, say
+
+if TYPE_CHECKING:
+    from florence_lite.data.samples import Dataset
+    from florence_lite.evaluate.report import Report
+    from florence_lite.florence import Florence
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run, see examples/.", show_default=False)],
+) -> None:
+    """Train from scratch on generated scenes, or a checkpoint further on data of your own, as the configuration says.
+
+    An interrupted run goes on where it was.
+    """
+    from florence_lite.train.config import FineTuneConfig, TrainConfig, read_toml
+
+    if "checkpoint" in read_toml(config):
+        own = FineTuneConfig.from_toml(config)
+        with needing("train,eval" if own.validation else "train"):
+            from florence_lite.train.finetune import finetune
+
+            with redirect_stdout(sys.stderr):  # trackers talk
+                folder = finetune(own)
+            print(folder)
+        return
+    settings = TrainConfig.from_toml(config)
+    with needing("train"):
+        from florence_lite.data.scenes import TRAINING_STYLES
+        from florence_lite.evaluate.scenes import evaluate_scenes
+        from florence_lite.florence import Florence
+        from florence_lite.train import scratch
+
+        def evaluate(folder: Path) -> dict[str, float]:
+            florence = Florence.from_pretrained(folder)
+            styles = settings.styles or TRAINING_STYLES
+            return evaluate_scenes(florence, "validation", settings.evaluate_scenes, styles)
+
+        with redirect_stdout(sys.stderr):
+            folder = scratch.train(settings, evaluate)
+        print(folder)
+
+
+def evaluate(
+    more_tasks: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    checkpoint: Checkpoint = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="D", help="Folder or file of annotated images; else generated scenes.")
+    ] = None,
+    format: Format = "auto",
+    column: Columns = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option(metavar='"<TASK>" …', help="What to ask of the data: one or several markers.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="train, validation or test; else all data, or the test scenes.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", help="Images, from the first; else all data, or 200 scenes.")
+    ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A", help="Artwork style; repeat --style for several. Default: the training styles."),
+    ] = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a checkpoint on annotated images, or without --data on generated scenes."""
+    if data is not None:
+        if style:
+            raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
+        asked = [*(tasks or []), *(more_tasks or [])]
+        if not asked:
+            raise ValueError('--data needs --tasks, the markers of what to ask, such as --tasks "<OD>" "<CAPTION>"')
+        report = _measured(
+            asked, lambda: read_data(data, format, split, column), lambda: load(checkpoint, device), count
+        )
+        print(json.dumps(report.to_dict()) if as_json else report)
+        return
+    if tasks or more_tasks or column or format != "auto":
+        raise ValueError("--tasks, --format and --column belong to annotated images; give their folder as --data")
+    with needing("eval"):
+        from florence_lite.data.scenes import TRAINING_STYLES
+        from florence_lite.evaluate.scenes import evaluate_scenes
+
+        styles = tuple(style or TRAINING_STYLES)
+        figures = evaluate_scenes(load(checkpoint, device), split or "test", 200 if count is None else count, styles)
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:24}  {value:.4g}")
+
+
+def _measured(tasks: list[str], read: Callable[[], Dataset], load: Callable[[], Florence], count: int | None) -> Report:
+    """The report on the data; what is wrong with tasks and data is told before the network loads."""
+    from florence_lite.cards import task
+
+    with needing("eval"):
+        from florence_lite.evaluate.metrics import metrics_of
+        from florence_lite.evaluate.report import evaluate
+
+        for name in tasks:
+            metrics_of(task(name))
+    dataset = read()
+    for kind, times in Counter(problem.kind for problem in dataset.problems).items():
+        say(f"data: {kind}: {times}")
+    return evaluate(load(), dataset, tasks, count)
