@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from florence_lite.train.figures import Log, RunningMeans
 from florence_lite.train.folders import keep_if_best, replace_folder, save_state, saved_step
 
 TRACKERS = ("tensorboard", "trackio")  # that get the figures if they are installed
+LONGEST_WAIT = timedelta(hours=6)  # of the other processes while one evaluates; ten minutes would be usual
 
 Evaluate = Callable[[Path], Mapping[str, float | None]]  # checkpoint folder → figures
 
@@ -41,7 +43,10 @@ def start(config: RunConfig) -> Accelerator:
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         log_with=trackers or None,
         project_dir=config.output,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+        ],
     )
     set_seed(config.seed, device_specific=True)
     if accelerator.device.type == "cpu":
