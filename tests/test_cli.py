@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 import florence_lite
@@ -305,7 +306,7 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
     calls = []
 
     def train(config, evaluate):
-        calls.append((config.output, evaluate(Path(tiny))))
+        calls.append((config.output, evaluate(Path(tiny), torch.device("cpu"))))
         return Path(config.output) / "checkpoint"
 
     def evaluate_scenes(florence, split, count, styles):

@@ -15,6 +15,8 @@ import typer
 from florence_lite.cli.common import AsJson, Checkpoint, Columns, Device, Format, load, needing, read_data, say
 
 if TYPE_CHECKING:
+    import torch
+
     from florence_lite.data.samples import Dataset
     from florence_lite.evaluate.report import Report
     from florence_lite.florence import Florence
@@ -45,8 +47,8 @@ def train(
         from florence_lite.florence import Florence
         from florence_lite.train import scratch
 
-        def evaluate(folder: Path) -> dict[str, float]:
-            florence = Florence.from_pretrained(folder)
+        def evaluate(folder: Path, device: torch.device) -> dict[str, float]:
+            florence = Florence.from_pretrained(folder, device=device)
             styles = settings.styles or TRAINING_STYLES
             return evaluate_scenes(florence, "validation", settings.evaluate_scenes, styles)
 

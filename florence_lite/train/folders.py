@@ -17,7 +17,7 @@ from florence_lite.tokens.files import replace_text
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Write weights, optimiser and random state beside the former state, then put the new one in its place.
 
-    Stopped at any point, it leaves a whole state for `saved_step` to find.
+    Stopped at any point, it leaves a whole state, which `bring_back` puts in its place.
     """
 
     def write(partial: Path) -> None:
@@ -63,6 +63,13 @@ def replace_folder(
     wait()
 
 
+def bring_back(folder: Path) -> None:
+    """Put the folder in its place again that `replace_folder` had moved away when it was stopped."""
+    former = _beside(folder, ".former")
+    if former.exists() and not folder.exists():
+        former.replace(folder)
+
+
 def keep_if_best(output: Path, step: int, merit: float | None) -> None:
     """Copy the checkpoint to `best` if no evaluation had greater merit; "best.json" beside it tells step and merit."""
     record = output / "best.json"
@@ -74,9 +81,7 @@ def keep_if_best(output: Path, step: int, merit: float | None) -> None:
 
 
 def saved_step(folder: Path) -> int:
-    """The step of the state in `folder`, 0 if there is none; brings back the state that `replace_folder` moved away."""
-    if not folder.exists() and _beside(folder, ".former").exists():
-        _beside(folder, ".former").replace(folder)
+    """The step of the state in `folder`, 0 if there is none."""
     path = folder / "step.json"
     return json.loads(path.read_text())["step"] if path.is_file() else 0
 

@@ -27,12 +27,12 @@ from florence_lite.model.transformer import DecoderLayer, EncoderLayer
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.figures import Log, RunningMeans
-from florence_lite.train.folders import keep_if_best, replace_folder, save_state, saved_step
+from florence_lite.train.folders import bring_back, keep_if_best, replace_folder, save_state, saved_step
 
 TRACKERS = ("tensorboard", "trackio")  # that get the figures if they are installed
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes while one evaluates; ten minutes would be usual
 
-Evaluate = Callable[[Path], Mapping[str, float | None]]  # checkpoint folder → figures
+Evaluate = Callable[[Path, torch.device], Mapping[str, float | None]]  # checkpoint folder, where to run → figures
 
 
 def start(config: RunConfig) -> Accelerator:
@@ -85,8 +85,8 @@ def fit(
     batches: gives the batches from a step on, each in the parts that fall to this process (`shares`); number i must
         always be the same.
     save: writes the trainer's network into an empty folder.
-    evaluate: called at intervals and at the end with the checkpoint folder; its figures are logged. The checkpoint of
-        the greatest `merit` of them, None counting for nothing, is kept in `best`.
+    evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its figures are
+        logged. The checkpoint of the greatest `merit` of them, None counting for nothing, is kept in `best`.
 
     The loss of a step is the mean over the tokens of the whole batch, however many processes and parts share it.
 
@@ -104,6 +104,10 @@ def fit(
     trainer, optimizer = accelerator.prepare(trainer.train(), optimizer)
 
     state = output / "state"
+    if accelerator.is_main_process:
+        for folder in (state, output / "checkpoint", output / "best"):
+            bring_back(folder)
+    accelerator.wait_for_everyone()
     step = saved_step(state)
     if step > config.steps:
         raise ValueError(f"the run in {config.output!r} has made {step} steps already; steps = {config.steps} is less")
@@ -143,7 +147,7 @@ def fit(
                 if accelerator.is_main_process:
                     replace_folder(output / "checkpoint", partial(save, accelerator.unwrap_model(trainer)))
                     if evaluate:
-                        found = evaluate(output / "checkpoint")
+                        found = evaluate(output / "checkpoint", accelerator.device)
                         log.write(step, "evaluation", dict(found))
                         keep_if_best(output, step, merit(found))
                 accelerator.wait_for_everyone()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import read_dataset
 from florence_lite.train.config import ValidationConfig
@@ -28,12 +30,13 @@ class Validation:
         if self.decisive not in names:
             raise ValueError(f"validation: figure = {config.figure!r} is not measured; choose from {names}")
 
-    def figures(self, folder: Path) -> dict[str, float | None]:
-        """Figures of the checkpoint in `folder`, as "<OD>/ap50"."""
+    def figures(self, folder: Path, device: torch.device) -> dict[str, float | None]:
+        """Figures of the checkpoint in `folder`, as "<OD>/ap50"; `device` is where it answers."""
         from florence_lite.evaluate.report import evaluate
         from florence_lite.florence import Florence
 
-        report = evaluate(Florence.from_pretrained(folder), self.dataset, self.config.tasks, self.config.count)
+        florence = Florence.from_pretrained(folder, device=device)
+        report = evaluate(florence, self.dataset, self.config.tasks, self.config.count)
         return {f"{task}/{name}": value for task, each in report.figures.items() for name, value in each.items()}
 
     def merit(self, figures: Mapping[str, float | None]) -> float | None:

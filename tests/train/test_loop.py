@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +15,12 @@ from florence_lite.model.config import PRESETS
 from florence_lite.train import folders, scratch
 from florence_lite.train.config import TrainConfig
 from florence_lite.train.figures import RunningMeans
-from florence_lite.train.folders import save_state, saved_step
+from florence_lite.train.folders import bring_back, save_state, saved_step
 from florence_lite.train.loop import coordinate_sigma, cosine_with_warmup, parameter_groups
 from florence_lite.train.scratch import train
 from tests.tiny import noise_image
 from tests.train.short_run import TOKENIZER_SCENES, settings, small_preset
-
-ROOT = Path(__file__).parents[2]
+from tests.train.stopped import Stopped, run_until_killed
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +36,13 @@ def uninterrupted(tmp_path_factory):
         patch.setitem(PRESETS, "nano", small_preset())
         patch.setattr(scratch, "TOKENIZER_SCENES", TOKENIZER_SCENES)
         output, shown = tmp_path_factory.mktemp("whole"), []
-        train(
-            settings(output),
-            evaluate=lambda folder: shown.append(load_file(folder / "model.safetensors")) or {"f1": 0.5},
-        )
+
+        def evaluate(folder, device):
+            assert device == torch.device("cpu")
+            shown.append(load_file(folder / "model.safetensors"))
+            return {"f1": 0.5}
+
+        train(settings(output), evaluate)
     return output, shown
 
 
@@ -112,25 +110,13 @@ def test_fewer_steps_than_were_made(uninterrupted):
 
 def test_killed_and_resumed(uninterrupted, tmp_path):
     """A process killed while it writes the state of its third step goes on from the second."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.train.short_run", str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_until_killed("tests.train.short_run", tmp_path)
     assert saved_step(tmp_path / "state") == 2
     train(settings(tmp_path))
     assert_same_weights(tmp_path, uninterrupted[0])
     assert load_checkpoint(tmp_path / "checkpoint").config == load_checkpoint(uninterrupted[0] / "checkpoint").config
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if "losses" in line]
     assert steps == [1, 2, 3, 4]
-
-
-class Stopped(Exception):
-    pass
 
 
 @pytest.mark.parametrize("save_every", [1, 2, 3])
@@ -188,6 +174,7 @@ def test_a_state_is_always_whole(tmp_path, monkeypatch, moves_done):
     with pytest.raises(Stopped):
         save_state(Saver(), folder, 6)
     monkeypatch.undo()
+    bring_back(folder)
     assert saved_step(folder) == (6 if moves_done == 2 else 5)
     assert (folder / "model").read_text() == "whole"
     save_state(Saver(), folder, 7)

@@ -1,8 +1,5 @@
 """LoRA at the size of Florence-2 base, on random weights: the mechanics, not what it learns. Takes minutes."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,6 +10,7 @@ from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.train.finetune import finetune
 from tests.engine.models import enliven
 from tests.train.squares import settings, write_squares
+from tests.train.stopped import losses
 
 
 @pytest.mark.slow
@@ -39,9 +37,8 @@ def test_adapters_at_base_size(toy_tokenizer, tmp_path):
     )
     folder = finetune(run)
 
-    log = [json.loads(line) for line in Path(tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    losses = [entry["losses"]["loss"] for entry in log if "losses" in entry]
-    assert losses[-1] < 0.9 * losses[0]
+    curve = losses(tmp_path / "run")
+    assert curve[-1] < 0.9 * curve[0]
 
     before, merged = load_checkpoint(tmp_path / "base"), Florence.from_pretrained(folder)
     changed = {

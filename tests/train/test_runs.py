@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from florence_lite.train.config import ValidationConfig
 from florence_lite.train.finetune import finetune
 from florence_lite.train.folders import replace_folder, saved_step
 from tests.train.squares import settings, write_base, write_squares
+from tests.train.stopped import ROOT, losses, run_until_killed
 
-ROOT = Path(__file__).parents[2]
 FROZEN = {"freeze_vision": True, "precision": "fp32", "steps": 4, "batch": 4}
 
 
@@ -43,11 +42,6 @@ def config_file(path: Path, base: Path, data: Path, output: Path, **changes) -> 
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None]
     path.write_text("\n".join([*lines, "[[data]]", *table]))
     return path
-
-
-def losses(output: Path) -> list[float]:
-    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [entry["losses"]["loss"] for entry in log if "losses" in entry]
 
 
 def assert_same_run(one: Path, other: Path, **tolerance):
@@ -133,18 +127,23 @@ def test_killed_at_any_step(toy_tokenizer, data, tmp_path, step):
     path = config_file(
         tmp_path / "run.toml", base, data, tmp_path / "part", steps=4, save_every=2, crops=0.5, evaluate_every=3
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.train.squares", path, str(step)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_until_killed("tests.train.squares", path, step)
     assert saved_step(tmp_path / "part" / "state") == (step - 1) // 2 * 2
     finetune(part)
     assert_same_run(tmp_path / "part", tmp_path / "whole", rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["state", "checkpoint", "best"])
+def test_a_folder_that_was_moved_away_when_the_run_was_killed_is_brought_back(base, data, tmp_path, name):
+    validation = ValidationConfig(str(data), ("<OD>",), count=1, figure="<OD>/ap50")
+    run = settings(base, data, tmp_path, steps=1, validation=validation)
+    finetune(run)
+    folder = tmp_path / name
+    files = {path.name for path in folder.iterdir()}
+    folder.rename(tmp_path / f"{name}.former")
+    finetune(run)
+    assert files and {path.name for path in folder.iterdir()} == files
+    assert not (tmp_path / f"{name}.former").exists()
 
 
 # ---- a full disk
@@ -244,7 +243,7 @@ def test_adapters_with_kept_features(base, data, tmp_path):
 def test_the_best_checkpoint_is_kept(base, data, tmp_path, monkeypatch):
     merits = iter([0.2, None, 0.5, 0.4])
     monkeypatch.setattr(
-        "florence_lite.train.validation.Validation.figures", lambda self, folder: {"<OD>/ap50": next(merits)}
+        "florence_lite.train.validation.Validation.figures", lambda self, folder, device: {"<OD>/ap50": next(merits)}
     )
     validation = ValidationConfig(str(data), ("<OD>",), figure="<OD>/ap50")
     shown = []
