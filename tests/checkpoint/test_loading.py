@@ -18,7 +18,7 @@ from florence_lite.checkpoint import (
     read_config,
     save_checkpoint,
 )
-from florence_lite.checkpoint.layouts import EMBEDDING
+from florence_lite.checkpoint.layouts import EMBEDDING, OUTPUT, TABLES
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from tests.model.native import TINY, native_inputs, native_pair
 from tests.tiny import tiny_config
@@ -193,6 +193,7 @@ ORIGINAL_TO_NATIVE = [
     (r"^visual_temporal_embed", "model.multi_modal_projector.visual_temporal_embed"),
     (r"^image_pos_embed", "model.multi_modal_projector.image_position_embed"),
     (r"^language_model\.model\.", "model.language_model."),
+    (r"^language_model\.lm_head", "lm_head"),
 ]
 
 
@@ -204,6 +205,8 @@ def test_original_names_are_the_published_ones(model, tmp_path):
     original["image_projection"] = original["image_projection"].T
     for pattern, replacement in ORIGINAL_TO_NATIVE:
         original = {re.sub(pattern, replacement, name): tensor for name, tensor in original.items()}
+    output_layer = original.pop("lm_head.weight")  # of which the native file has no copy
+    assert torch.equal(output_layer, original["model.language_model.shared.weight"])
     assert original.keys() == native.keys()
     assert all(torch.equal(original[name], native[name]) for name in native)
 
@@ -215,12 +218,19 @@ def test_names_are_distinct():
 
 
 @pytest.mark.parametrize("kept", [[0], [1], [2], [3], [0, 1, 2, 3], [1, 2, 3]])
-def test_any_of_the_tied_tensors_will_do(model, layout, folder, kept):
+@pytest.mark.parametrize("file", [WEIGHTS, "pytorch_model.bin"])
+def test_any_of_the_tied_tensors_will_do(model, layout, folder, kept, file):
     tensors = load_file(folder / WEIGHTS)
-    names = (layout.name_of(EMBEDDING), *layout.tied)
-    embedding = tensors.pop(names[0])
-    save_file(tensors | {names[i]: embedding.clone() for i in kept}, folder / WEIGHTS)
-    assert equal(load_checkpoint(folder), model)
+    names = (*map(layout.name_of, TABLES), layout.encoder_table)
+    embedding = [tensors.pop(name, None) for name in names][0]
+    if file == WEIGHTS:
+        save_file(tensors | {names[i]: embedding.clone() for i in kept}, folder / file)
+    else:  # which can hold one memory under several names
+        torch.save(tensors | {names[i]: embedding for i in kept}, folder / file)
+        (folder / WEIGHTS).unlink()
+    loaded = load_checkpoint(folder)
+    assert equal(loaded, model)
+    assert loaded.config == model.config
 
 
 def test_constants_may_be_absent(model, layout, folder):
@@ -409,7 +419,11 @@ def faults(layout) -> dict:
             r"does not fit its config \(\d+ problems\):\n  missing: ",
         ),
         "tensor missing": (rewrite(lambda t: t.pop(norm)), ValueError, rf"\(1 problems\):\n  missing: {norm}"),
-        "no embedding": (rewrite(lambda t: t.pop(embedding)), ValueError, f"missing: {embedding}"),
+        "no embedding": (
+            rewrite(lambda t: (t.pop(embedding), t.pop(layout.name_of(OUTPUT), None)) and None),
+            ValueError,
+            f"missing: {embedding}",
+        ),
         "tensor unknown": (
             rewrite(lambda t: t.update({"head.weight": torch.zeros(3)})),
             ValueError,
@@ -426,9 +440,9 @@ def faults(layout) -> dict:
             rf"shape of {norm}: \[31\], config says \[32\]",
         ),
         "not tied": (
-            rewrite(lambda t: t.update({layout.tied[0]: t[embedding] + 1})),
+            rewrite(lambda t: t.update({layout.encoder_table: t[embedding] + 1})),
             ValueError,
-            "not tied: .* differs from .*; token embeddings and output layer must be one",
+            "not tied: .*encoder.embed_tokens.weight differs from .*; the encoder reads one table",
         ),
         "not finite": (
             rewrite(lambda t: t[norm].fill_(float("nan"))),
