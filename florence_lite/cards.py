@@ -64,6 +64,8 @@ class TaskCard:
     scoring: "instance" (each instance from its own tokens), "text" (the answer as a whole) or "none".
     method: the method of `Florence` that runs this task ("run" runs all of them).
     metrics: names of the measures that suit the answer.
+    general_phrases: labels that point at nothing in particular, such as "it" and "the image"; a call may have them left
+        out of the answer.
 
     Raises ValueError naming the field, its value and the valid choices.
     """
@@ -80,6 +82,7 @@ class TaskCard:
     scoring: str = "none"
     method: str = "run"
     metrics: tuple[str, ...] = ()
+    general_phrases: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("name", "summary", "template", "method"):
@@ -100,6 +103,7 @@ class TaskCard:
         _check_integer(self, "num_beams", 1)
         _check_integer(self, "no_repeat_ngram_size", 0)
         _check_texts(self, "metrics")
+        _check_texts(self, "general_phrases")
 
     def prompt(
         self,

@@ -199,8 +199,10 @@ class Florence:
             phrases; (x0, y0, x1, y1) in pixels.
         decoding: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
-            as transformers does with the checkpoint's own settings, id for id: the n-gram rule holds for every task,
-            the first token may come again, rows of the vocabulary that have no token too.
+            as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
+            for id: the n-gram rule holds for every task, the first token may come again, rows of the vocabulary that
+            have no token too. general_phrases=False leaves phrases such as "it" and "the image" out of a grounding, as
+            both do; compat=True includes it. `Result.dropped` counts them.
 
         Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def load_checkpoint(
     """The network of a checkpoint folder in either layout, in evaluation mode.
 
     dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32 for
-        float16 files on the CPU. Tensors are read one by one straight into it.
+        float16 files on the CPU.
+
+    Tensors are read one by one. Those of a safetensors file that have the type and the device already are not copied:
+    the file is mapped, changes stay in memory, and the file must not be overwritten in place while the network is in
+    use. `save_checkpoint` and the Hub's cache replace files whole.
 
     Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one, for float16 on the CPU, and
     for tensors that are missing, unknown, of the wrong shape or not finite; the message lists them.
@@ -47,9 +52,22 @@ def load_checkpoint(
         model = FlorenceModel(config)
     tensors = chain(() if first is None else (first,), tensors)
     del first  # nothing here may keep its memory
-    load_tensors(model, tensors, str(folder), dtype, device, copy=files[0].suffix == ".safetensors")
-    model.projector.to(device, dtype)  # the constant table, which no file has to hold
+    with _one_thread():
+        load_tensors(model, tensors, str(folder), dtype, device, copy=False)
+        model.projector.to(device, dtype)  # the constant table, which no file has to hold
     return model.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Work within on one thread: copying is bound by memory, and hundreds of small tensors on several threads, each of
+    which waits for the others, take ten times as long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _WithoutInit(TorchFunctionMode):
@@ -96,8 +114,8 @@ def load_tensors(
     An output layer, or a table of the decoder's, that differs from the token embeddings becomes the model's own; where
     the tensors are equal or absent, one table serves all, unless the model's configuration says otherwise.
 
-    source: what error messages call the tensors' origin. copy: False takes over the memory of tensors that fit as they
-    are; nobody else may use it then.
+    source: what error messages call the tensors' origin. copy: False takes over the memory of tensors that have the
+    right type and device; nobody else may use it then.
 
     Raises ValueError listing everything that does not fit; the model is then as it was.
     """
@@ -164,7 +182,7 @@ class _Loading:
             return
         if tensor.dtype not in FLOATS:
             self.problems.append(
-                f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale; take the weights in "
+                f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale; take a file in "
                 f"{', '.join(DTYPES)}"
             )
             self.seen[ours] = name
@@ -204,20 +222,23 @@ class _Loading:
         return mixed + missing + self.problems
 
     def _tie(self) -> None:
-        """Keep one of equal tables, and of tables that the model may lack those that it needs."""
+        """Keep one of equal tables, unless the model has several; those that are kept get memory of their own."""
         spare = self.loaded.pop(ENCODER_TABLE, None)
-        tables = [table for table in TABLES if table in self.loaded and table not in self.required]
         if EMBEDDING not in self.seen:
-            found = spare if spare is not None else next((self.loaded[table] for table in tables[:1]), None)
-            if found is not None:
-                self.loaded[EMBEDDING], self.seen[EMBEDDING] = found, self.seen.get(ENCODER_TABLE, "")
+            others = [ENCODER_TABLE, *(table for table in TABLES if table not in self.required)]
+            if (found := next((table for table in others if table in self.seen), None)) is not None:
+                self.seen[EMBEDDING] = self.seen[found]
+                self.loaded[EMBEDDING] = spare if found == ENCODER_TABLE else self.loaded.get(found)
         elif spare is not None and spare is not self.loaded.get(EMBEDDING):
             self.problems.append(
                 f"not tied: {self.seen[ENCODER_TABLE]} differs from {self.seen[EMBEDDING]}; the encoder reads one table"
             )
-        for table in (DECODER_EMBEDDING, OUTPUT):
-            if table in self.loaded and table not in self.required and self.loaded[table] is self.loaded.get(EMBEDDING):
-                del self.loaded[table]
+        for number, table in enumerate(TABLES):
+            value = self.loaded.get(table)
+            if table not in self.required and value is self.loaded.get(EMBEDDING):
+                self.loaded.pop(table, None)
+            elif value is not None and any(value is self.loaded.get(earlier) for earlier in TABLES[:number]):
+                self.loaded[table] = value.clone()
 
     def _layout(self) -> Layout:
         return LAYOUTS[next(iter(self.layouts), "native")]

@@ -210,7 +210,7 @@ class FineTuneConfig(RunConfig):
     features: what a tower that does not learn sees in each image: "computed" whenever it is drawn, or once, before
         training, and kept in "memory" or on "disk" (in `output`); mirrored images count as images of their own.
     lora_rank: train low-rank adapters of the text side and nothing else; 0 trains the weights themselves.
-    lora_targets: names of the layers that get them, in every encoder and decoder layer.
+    lora_targets: names of the layers that get them, in every encoder and decoder layer; "lm_head": the output layer.
     flips: share of the images that are mirrored; images with text lines, and words with "left" or "right", never are.
     upright: false for images without a top, as microscopes and satellites take: they are turned in all eight ways.
     crops: share of the images of which a random part is taken, where nothing but objects is told about them.

@@ -56,6 +56,14 @@ def test_adapters(base, data, tmp_path):
     assert changed and all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in changed)
 
 
+def test_adapters_on_the_output_layer(base, data, tmp_path):
+    pytest.importorskip("peft")
+    folder = finetune(settings(base, data, tmp_path, lora_rank=2, lora_targets=("v_proj", "lm_head")))
+    before, after = load_checkpoint(base), Florence.from_pretrained(folder).model
+    assert not torch.equal(after.lm_head.weight, before.embed_tokens.weight)
+    assert torch.equal(after.embed_tokens.weight, before.embed_tokens.weight)
+
+
 def test_adapters_on_layers_that_are_not_there(base, data, tmp_path):
     pytest.importorskip("peft")
     with pytest.raises(
