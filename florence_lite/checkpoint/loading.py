@@ -33,9 +33,9 @@ def load_checkpoint(
     dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32 for
         float16 files on the CPU.
 
-    Tensors are read one by one. Those of a safetensors file that have the type and the device already are not copied:
-    the file is mapped, changes stay in memory, and the file must not be overwritten in place while the network is in
-    use. `save_checkpoint` and the Hub's cache replace files whole.
+    Tensors are read one by one. Those that have the type and the device already are not copied: the file is mapped,
+    changes stay in memory, and the file must not be overwritten in place while the network is in use. `save_checkpoint`
+    and the Hub's cache replace files whole.
 
     Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one, for float16 on the CPU, and
     for tensors that are missing, unknown, of the wrong shape or not finite; the message lists them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,10 +33,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of everything in a file. A tensor of a safetensors file is a view of it: copy what is to last.
+    """(name, tensor) of everything in a file. Tensors are views of the file: changes stay in memory, but what the file
+    becomes later may show.
 
-    Nothing is kept of a tensor that the caller has let go: reading a file takes little more memory than its largest.
-    (`.bin` files are read whole, and shrink as they are consumed.)
+    Nothing is kept of a tensor that the caller has let go: reading a safetensors file takes little more memory than its
+    largest; of a `.bin` file all pages that were read count until its last tensor is gone.
 
     Raises ValueError, naming the file, where it is damaged, cut short, a git-lfs pointer or holds anything but tensors.
     """
@@ -63,7 +65,8 @@ def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        # What torch wrote before version 1.6 is no archive, which alone can be mapped.
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file} holds more than tensors and is not read, for that would run its code; ask for a safetensors file "

@@ -245,6 +245,14 @@ def test_changes_stay_in_memory_and_files_may_be_replaced(model, folder, dtype):
     assert not any(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
 
 
+def test_a_bin_file_of_the_old_kind(model, folder):
+    """As torch wrote it before version 1.6: no archive."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert equal(load_checkpoint(folder), model)
+
+
 def test_constants_may_be_absent(model, layout, folder):
     tensors = load_file(folder / WEIGHTS)
     for name in (layout.frame_positions, *layout.zeros):
