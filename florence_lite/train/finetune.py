@@ -111,11 +111,11 @@ def keep_features(
     preprocessor: Preprocessor,
     accelerator: Accelerator,
 ) -> None:
-    """Have the features of all data sets computed, if the run keeps them; those of drawn samples never end."""
+    """Have the features of all data sets computed, if the run keeps them; those of generated samples never end."""
     if config.features == "computed":
         return
     for number, (data, source) in enumerate(zip(config.data, sources, strict=True)):
-        if not source.drawn:
+        if not source.endless:
             origin = f"{config.checkpoint}: {data.path}"
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
             mirrored = config.flips > 0

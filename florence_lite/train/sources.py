@@ -43,8 +43,8 @@ class Source:
         self.features: Tensor | None = None
 
     @property
-    def drawn(self) -> bool:
-        """Whether the samples are drawn without end, no two alike, and not read; their answers are short enough."""
+    def endless(self) -> bool:
+        """Whether the samples are generated without end, no two alike; their answers are known to be short enough."""
         return not isinstance(self.samples, Dataset)
 
     def shortened(self) -> dict[str, int]:
@@ -53,7 +53,7 @@ class Source:
         Raises ValueError for the first that is too long and must not be shortened.
         """
         counts: dict[str, int] = {}
-        if self.drawn:
+        if self.endless:
             return counts
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
@@ -69,7 +69,7 @@ class Source:
     ) -> tuple[Image.Image | Tensor, Annotation]:
         """Sample `number` of an endless order in which every epoch has each sample once, changed by chance."""
         epoch, place = divmod(number, len(self.samples))
-        if not self.drawn:
+        if not self.endless:
             place = int(epoch_order(len(self.samples), seed, epoch)[place])
         if self.features is None:
             sample = self.samples[place]

@@ -87,7 +87,7 @@ def assert_same_weights(one: Path, other: Path):
         assert torch.equal(ours[name], theirs[name]), name
 
 
-def test_a_data_set_that_is_drawn(base, data, tmp_path):
+def test_a_data_set_that_is_generated(base, data, tmp_path):
     asked = []
 
     def draw(split, size_wh):
