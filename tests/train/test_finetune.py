@@ -95,6 +95,20 @@ def assert_same_weights(one: Path, other: Path):
         assert torch.equal(ours[name], theirs[name]), name
 
 
+def test_a_data_set_that_is_generated(base, data, tmp_path):
+    asked = []
+
+    def draw(split, size_wh):
+        asked.append((split, size_wh))
+        return list(read_dataset(data))
+
+    run = dataclasses.replace(settings(base, data, tmp_path, steps=2), data=(DataConfig("dreams", TASKS),))
+    assert load_checkpoint(finetune(run, {"dreams": draw}))
+    assert asked == [("train", (64, 48))] and len(losses(tmp_path)) == 1
+    with pytest.raises(FileNotFoundError, match="dreams"):
+        finetune(run)
+
+
 # ---- too long answers
 
 
