@@ -269,14 +269,14 @@ def golden_florence(folder) -> Florence:
 
 
 @pytest.mark.parametrize("folder", ["florence-2-large", "florence-2-base-ft-tuned"])
-def test_golden_prompt_ids(shared_data, monkeypatch, folder):
-    florence = golden_florence(shared_data / folder)
+def test_golden_prompt_ids(published, monkeypatch, folder):
+    florence = golden_florence(published / folder)
     seen = []
     encode = florence.model.encode
     monkeypatch.setattr(
         florence.model, "encode", lambda f, ids, mask: seen.extend(ids.tolist()) or encode(f, ids, mask)
     )
-    golden = json.loads((shared_data / "florence2_golden.json").read_text())["prompt_ids"]
+    golden = json.loads((published / "florence2_golden.json").read_text())["prompt_ids"]
     image = florence.encode(noise_image(0))
     for prompt, expected in golden.items():
         marker, text = prompt.split(">", 1)
