@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from florence_lite.answers import Answer, Instance, Rings
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.geometry import simplify_ring
-from florence_lite.results import Answer, Instance, Rings
 
 MOST_OUTLINED = 2  # objects that one segmentation answer outlines: every point costs two tokens
 ABSENT_SHARE = 1 / 3  # of the phrases asked for; drawn evenly, half would mean nothing, and that is learned first

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from florence_lite.answers import Answer, Instance
 from florence_lite.geometry import dequantize, quantize
-from florence_lite.results import Answer, Instance
 from florence_lite.tokens.grammars import Action, Grammar, grammar
 from florence_lite.tokens.tokenizer import Tokenizer
 

@@ -17,8 +17,8 @@ from florence_lite.checkpoint.companions import (
 )
 from florence_lite.engine import GenerationOptions
 from florence_lite.florence import Florence
+from florence_lite.inference.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 from florence_lite.tokens import Tokenizer, added_tokens
 from tests.tiny import noise_image, tiny_config
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from florence_lite.answers import Answer, Instance
 from florence_lite.geometry import dequantize, quantize
-from florence_lite.results import Answer, Instance
 from florence_lite.tokens import GRAMMARS, Codec, Tokenizer
 from tests.tokens.spelling import (
     BOS,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from florence_lite.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
+from florence_lite.inference.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 
 SIZES = [(640, 480), (91, 130), (1000, 700)]
 
