@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from pathlib import Path
 
 import torch
 import transformers
@@ -39,11 +40,19 @@ def generate_native(native: transformers.PreTrainedModel, tokens: int, num_beams
     return ids[:, 1:].tolist()
 
 
+def cpu_abilities() -> list[str]:
+    """What of the processor decides which kernels are fast: torch's own word, and bf16 and VNNI where Linux tells."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    known = {"bf16": {"avx512_bf16", "amx_bf16"}, "VNNI": {"avx512_vnni", "avx_vnni"}}
+    return [torch.backends.cpu.get_cpu_capability(), *(name for name, any_of in known.items() if flags & any_of)]
+
+
 def environment() -> dict:
     """Where the figures were taken."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
         "commit": git.stdout.strip() if git.returncode == 0 else None,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {', '.join(cpu_abilities())}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from florence_lite.checkpoint import load_tensors
 from florence_lite.checkpoint.layouts import NATIVE
-from florence_lite.data.collate import IGNORED, Batch, RowGroup
 from florence_lite.model import FlorenceConfig, FlorenceModel
+from florence_lite.train.collate import IGNORED, Batch, RowGroup
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.trainer import AnswerTrainer
 

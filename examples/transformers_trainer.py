@@ -10,9 +10,9 @@ import numpy as np
 from transformers import Trainer, TrainingArguments
 
 from florence_lite import Florence
-from florence_lite.data.collate import TaskCollator
 from florence_lite.data.samples import read_dataset
 from florence_lite.tokens import Codec
+from florence_lite.train.collate import TaskCollator
 from florence_lite.train.trainer import AnswerTrainer
 
 parser = argparse.ArgumentParser()
@@ -28,7 +28,7 @@ network, vocabulary = florence.model.config, florence.tokenizer.vocabulary
 lengths = {"max_length": network.text.positions, "shorten": True}  # too long an answer loses its last objects
 sides = {"grid_wh": network.grid_wh, "bins": network.bins, "prompt_side": network.prompt_side}
 rates = {"<OD>": 1}  # rows per image
-collator = TaskCollator(Codec(florence.tokenizer), florence.preprocessor, rates, classes=(), **sides, **lengths)
+collator = TaskCollator(Codec(florence.tokenizer), florence.preprocessor, rates, **sides, **lengths)
 rng = np.random.default_rng(0)
 
 

@@ -20,6 +20,8 @@ from florence_lite.results import Answer, Result
 from florence_lite.scoring import NEAR, score_instances, score_text
 from florence_lite.tokens import Codec, Tokenizer
 
+SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -128,9 +130,10 @@ class Answering:
         )
         ids, near = [answer.ids for answer in answers], round(NEAR * len(self._locations))
         scores = score(self.model, states, mask, prefixes, ids, self._locations, near, cross, vocab_size=size)
-        return [self._result(*each) for each in zip(requests, answers, scores, strict=True)]
+        general = decoding.get("general_phrases", not decoding.get("compat"))
+        return [self._result(*each, general) for each in zip(requests, answers, scores, strict=True)]
 
-    def _result(self, request: Request, generated, scores) -> Result:
+    def _result(self, request: Request, generated, scores, general_phrases: bool) -> Result:
         token_logprobs = scores.token_logprobs.double().numpy()
         size_wh, card = request.scene.size_wh, request.card
         # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
@@ -147,10 +150,14 @@ class Answering:
             first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
             whole = score_text(token_logprobs[first : len(ids)])
             answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
+        kept = answer.instances
+        if not general_phrases:
+            kept = tuple(item for item in kept if item.label.strip() not in card.general_phrases)
         return Result.from_answer(
             card.name,
             size_wh,
-            answer,
+            replace(answer, instances=kept),
+            dropped=len(answer.instances) - len(kept),
             score=whole,
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
@@ -165,10 +172,13 @@ class Answering:
 
     def options(self, card: TaskCard, prefix_length: int, decoding: dict) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
-        known = [*GenerationOptions.__dataclass_fields__, "compat"]
+        known = [*GenerationOptions.__dataclass_fields__, *SWITCHES]
         if unknown := sorted(set(decoding) - set(known)):
             raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
-        asked = {name: value for name, value in decoding.items() if name != "compat"}
+        for name in SWITCHES:
+            if not isinstance(decoding.get(name, False), bool):
+                raise ValueError(f"{name} is {decoding[name]!r}; it must be True or False")
+        asked = {name: value for name, value in decoding.items() if name not in SWITCHES}
         vocabulary = self.tokenizer.vocabulary
         values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
         if decoding.get("compat"):
@@ -220,6 +230,7 @@ def joined(parts: list[Result]) -> Result:
         text="",
         instances=tuple(instances),
         malformed=sum(part.malformed for part in parts),
+        dropped=sum(part.dropped for part in parts),
         truncated=any(part.truncated for part in parts),
         token_ids=token_ids,
         token_logprobs=token_logprobs,

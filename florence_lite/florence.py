@@ -21,7 +21,6 @@ from florence_lite.checkpoint import (
     read_decoding,
     read_preprocessor,
     save_checkpoint,
-    upload,
     write_companions,
 )
 from florence_lite.images import load_image
@@ -103,7 +102,7 @@ class Florence:
         adapter: folder or Hub id of a LoRA adapter to merge into the checkpoint `name`.
 
         Raises FileNotFoundError if there is no such checkpoint, ValueError if its files are damaged or do not fit
-        together, and what `florence_lite.checkpoint.download` raises.
+        together, and what `florence_lite.checkpoint.hub.download` raises.
         """
         folder, card = find_checkpoint(name, revision, subfolder)
         adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
@@ -143,8 +142,10 @@ class Florence:
         """`save_pretrained` into a repository of the Hugging Face Hub, "org/name", made if it does not exist.
 
         private: whether a repository made here is; the Hub's default without it. Returns the commit's address.
-        Raises what `florence_lite.checkpoint.upload` raises.
+        Raises what `florence_lite.checkpoint.hub.upload` raises.
         """
+        from florence_lite.checkpoint.hub import upload
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, layout, dtype)
             return upload(folder, repository, private, commit_message)
@@ -198,8 +199,10 @@ class Florence:
             phrases; (x0, y0, x1, y1) in pixels.
         decoding: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
-            as transformers does with the checkpoint's own settings, id for id: the n-gram rule holds for every task,
-            the first token may come again, rows of the vocabulary that have no token too.
+            as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
+            for id: the n-gram rule holds for every task, the first token may come again, rows of the vocabulary that
+            have no token too. general_phrases=False leaves phrases such as "it" and "the image" out of a grounding, as
+            both do; compat=True includes it. `Result.dropped` counts them.
 
         Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.

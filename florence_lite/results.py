@@ -127,6 +127,7 @@ class Result:
     task: name of the task card, or the free prompt.
     size_wh: width and height of the image in pixels.
     text, instances, malformed, truncated: as in `Answer`.
+    dropped: instances that were left out because the call asked for that (`general_phrases=False`).
     score: confidence of the answer as a whole in [0, 1]; None where nothing was measured.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
     image: the picture itself (PIL.Image.Image) or None, kept for display only; it does not count in comparisons.
@@ -138,6 +139,7 @@ class Result:
     instances: tuple[Instance, ...] = ()
     malformed: int = 0
     truncated: bool = False
+    dropped: int = 0
     score: float | None = None
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
@@ -198,7 +200,7 @@ class Result:
         return masks
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: task, size_wh, text, instances, malformed, truncated, score.
+        """Plain data for JSON: task, size_wh, text, instances, malformed, truncated, dropped, score.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), rings
         add `polygons` (a list of rings of [x, y]). Token ids stay on the object.
@@ -210,6 +212,7 @@ class Result:
             "instances": [_instance_dict(instance) for instance in self.instances],
             "malformed": self.malformed,
             "truncated": self.truncated,
+            "dropped": self.dropped,
             "score": self.score,
         }
 

@@ -32,14 +32,15 @@ BUILDS_ON = {
     "data": ("cards", "images", "preprocess", "display"),
     "evaluate": ("florence", "data"),
     "train": ("data", "checkpoint", "progress"),
-    "cli": ("evaluate", "train", "data", "checkpoint", "progress"),
+    "scenes": ("evaluate", "train"),
+    "cli": ("scenes", "evaluate", "train", "data", "checkpoint", "progress"),
     "__main__": ("cli",),
 }
 # A result shows and converts itself; what does that is imported inside the method that needs it.
 LAZILY = {("results", "display"), ("results", "interop"), ("train", "evaluate"), ("train", "florence")}
 ONLY_THIRD_PARTY = {"geometry": {"numpy"}, "results": {"numpy"}, "model": {"torch"}, "engine": {"torch"}}
 CORE = {"torch", "tokenizers", "safetensors", "huggingface_hub", "PIL", "numpy", "typer", "rich"}
-MAY_NEED_EXTRAS = {"data", "train", "evaluate"}
+MAY_NEED_EXTRAS = {"data", "train", "evaluate", "scenes"}
 
 
 class Import(NamedTuple):

@@ -35,3 +35,10 @@ def test_decoding_prints_ratios():
     rows = run("decoding.py", "--size", "tiny", "--tokens", "4", "--rounds", "1")["rows"]
     assert [row["decoding"] for row in rows] == ["greedy", "beam 3"]
     assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_loading_prints_ratios():
+    rows = run("loading.py", "--size", "tiny", "--rounds", "1")["rows"]
+    assert [row["files"] for row in rows] == ["native safetensors", "native bin", "original safetensors", "scenes-nano"]
+    assert all(row["florence-lite"]["load_s"] > 0 and row["florence-lite"]["weights_mb"] > 10 for row in rows)
+    assert all(row["load_ratio"] > 0 and row["read_ratio"] > 0 for row in rows[:2])

@@ -13,13 +13,15 @@ import torch
 from PIL import Image
 
 import florence_lite
-import florence_lite.train
 from florence_lite import Instance, Result, cli
 from florence_lite.cards import CheckpointCard, checkpoint, checkpoints
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.cli import running
+from florence_lite.evaluate.report import Report
 from florence_lite.geometry import box_iou
 from florence_lite.model import FlorenceConfig, TextConfig, VisionConfig
+from florence_lite.scenes import VALIDATION, Scenes
+from florence_lite.scenes.measure import TASKS
 from tests.engine.models import lively_model
 
 ROOT = Path(__file__).parents[1]
@@ -268,7 +270,7 @@ def test_checkpoints_lists_licence_and_figures(command, monkeypatch):
         licence="MIT",
         image_size_wh=(224, 192),
         tasks=("<OD>",),
-        metrics={"detection_f1": 0.81234},
+        metrics={"<OD>/box_f1": 0.81234, "<OCR>/wer": 1.0},
         protocol="on two scenes",
     )
     monkeypatch.setattr("florence_lite.cards.checkpoints", lambda: (card,))
@@ -277,7 +279,8 @@ def test_checkpoints_lists_licence_and_figures(command, monkeypatch):
     assert out.splitlines() == [
         "small  (org/name, MIT, 224×192 pixels, 1 tasks)",
         "  a small one",
-        "  detection_f1              0.8123",
+        "  <OD>/box_f1  0.8123",
+        "  <OCR>/wer    1",
         "  measured: on two scenes",
     ]
 
@@ -290,16 +293,18 @@ def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
 
     def evaluate_scenes(florence, split, count, styles):
         calls.append((florence.model.config.image_size_wh, split, count, styles))
-        return {"detection_f1": 0.5, "scenes": count}
+        return Report({"<OD>": {"box_f1": 0.5}}, {"<OD>": count}, {"<OD>": 0}, {"<OD>": 0}, images=count)
 
-    monkeypatch.setitem(sys.modules, "florence_lite.evaluate.scenes", SimpleNamespace(evaluate_scenes=evaluate_scenes))
+    monkeypatch.setattr("florence_lite.scenes.measure.evaluate_scenes", evaluate_scenes)
     code, out, err = command("eval", "--checkpoint", tiny, *options)
     assert (code, err) == (0, "")
     count = 7 if options else 200
-    assert out.splitlines() == ["detection_f1              0.5", f"scenes                    {count}"]
+    assert f"images: {count}" in out and out.split()[-8:-2] == ["<OD>", "box_f1", "0.5000", str(count), "0", "0"]
     styles = ("noto", "fluent") if options else ("fluent", "openmoji")
     assert calls == [((64, 64), "validation" if options else "test", count, styles)]
-    assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["detection_f1"] == 0.5
+    assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["figures"] == {
+        "<OD>": {"box_f1": 0.5}
+    }
 
 
 def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatch, tmp_path):
@@ -309,31 +314,37 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
         calls.append((config.output, evaluate(Path(tiny), torch.device("cpu"))))
         return Path(config.output) / "checkpoint"
 
-    def evaluate_scenes(florence, split, count, styles):
-        return {"size": florence.model.config.image_size_wh, "split": split, "count": count, "styles": styles}
+    def evaluate(florence, samples, tasks, count):
+        told = {"size": florence.model.config.image_size_wh, "split": samples.seeds, "count": count, "tasks": tasks}
+        return SimpleNamespace(named_figures=lambda: told | {"styles": samples.styles})
 
-    monkeypatch.setitem(sys.modules, "florence_lite.evaluate.scenes", SimpleNamespace(evaluate_scenes=evaluate_scenes))
-    fake = SimpleNamespace(train=train)
-    monkeypatch.setitem(sys.modules, "florence_lite.train.scratch", fake)
-    # Another test may have loaded the real one, which is then an attribute of its package too.
-    monkeypatch.setattr(florence_lite.train, "scratch", fake, raising=False)
+    monkeypatch.setattr("florence_lite.evaluate.report.evaluate", evaluate)
+    monkeypatch.setattr("florence_lite.scenes.training.train", train)
     config = tmp_path / "run.toml"
-    config.write_text('output = "here"\nstyles = ["fluent"]\nevaluate_scenes = 5\n[tasks]\n"<OD>" = 1\n')
+    config.write_text('output = "here"\nstyles = ["openmoji"]\nevaluate_scenes = 5\n[tasks]\n"<OD>" = 1\n')
     code, out, _ = command("train", config)
     assert (code, out) == (0, f"{Path('here', 'checkpoint')}\n")
-    assert calls == [("here", {"size": (64, 64), "split": "validation", "count": 5, "styles": ("fluent",)})]
+    told = {"size": (64, 64), "split": VALIDATION, "count": 5, "tasks": TASKS, "styles": ("openmoji",)}
+    assert calls == [("here", told)]
+
+
+def test_train_knows_generated_scenes_as_a_data_set(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("florence_lite.train.finetune.finetune", lambda config, generators: generators["scenes"])
+    config = tmp_path / "run.toml"
+    config.write_text('output = "here"\ncheckpoint = "c"\n[[data]]\npath = "scenes"\n[data.tasks]\n"<OD>" = 1\n')
+    assert command("train", config)[:2] == (0, f"{Scenes}\n")
 
 
 def test_missing_packages_are_named_with_the_remedy(command, monkeypatch, tmp_path):
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\n[tasks]\n"<OD>" = 1\n')
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    for module in ("scratch", "loop"):
-        monkeypatch.delitem(sys.modules, f"florence_lite.train.{module}", raising=False)
-        monkeypatch.delattr(f"florence_lite.train.{module}", raising=False)
+    for module in ("scenes.training", "train.loop"):
+        monkeypatch.delitem(sys.modules, f"florence_lite.{module}", raising=False)
+        monkeypatch.delattr(f"florence_lite.{module}", raising=False)
     code, _, err = command("train", config)
     assert code == 2
-    assert err == "error: the package accelerate is missing; pip install 'florence-lite[train]'\n"
+    assert err == "error: the package accelerate is missing; pip install 'florence-lite[train,eval]'\n"
 
 
 @pytest.mark.parametrize(
@@ -421,4 +432,4 @@ def test_example_scenes_are_about_as_right_as_the_card_says(command):
     right = sum(matched(answer, TRUTH[Path(answer["image"]).name]["objects"]) for answer in answers)
     given = sum(len(answer["instances"]) for answer in answers)
     true = sum(len(scene["objects"]) for scene in TRUTH.values())
-    assert 2 * right / (given + true) >= checkpoint("scenes-nano").metrics["detection_f1"] - 0.1
+    assert 2 * right / (given + true) >= checkpoint("scenes-nano").metrics["<OD>/box_f1"] - 0.1

@@ -11,7 +11,7 @@ from PIL import Image
 
 from florence_lite import cards
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, TextLine
-from florence_lite.data.scenes import CLASSES, STYLES, TEST
+from florence_lite.scenes import CLASSES, STYLES, TEST
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import florence_lite.answering as answering_module
+import florence_lite.checkpoint.hub as hub_module
 import florence_lite.checkpoint.sources as sources_module
 import florence_lite.florence as florence_module
 from florence_lite.answering import Prompt
@@ -456,6 +457,32 @@ def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
     assert result.scores == pytest.approx(expected, rel=1e-4, abs=2 * LOWEST)
 
 
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({}, ["dog", "the image", "The image", "it"]),
+        ({"compat": True}, ["dog", "The image"]),  # both processors tell capitals apart
+        ({"general_phrases": False}, ["dog", "The image"]),
+        ({"compat": True, "general_phrases": True}, ["dog", "the image", "The image", "it"]),
+    ],
+)
+def test_phrases_that_point_at_nothing_in_particular(florence, toy_tokenizer, monkeypatch, options, labels):
+    box = (1, 2, 3, 4)
+    answer = spell(toy_tokenizer, "dog", box, "the image", box, "The image", box, " it", box)
+    script(monkeypatch, answer)
+    result = florence.ground(IMAGE, "the dog in the image", **options)
+    assert [label.strip() for label in result.labels] == labels
+    assert result.dropped == 4 - len(labels) and result.to_dict()["dropped"] == result.dropped
+    assert len(result.token_ids) == len(answer) + 2
+    assert not florence.run(IMAGE, "<OD>", general_phrases=False).dropped  # no card but that of grounding names any
+
+
+def test_switches_are_true_or_false(florence):
+    for name in ("compat", "general_phrases"):
+        with pytest.raises(ValueError, match=f"{name} is 'no'; it must be True or False"):
+            florence.run(IMAGE, "<OD>", **{name: "no"})
+
+
 def test_score_of_prose(florence, toy_tokenizer, monkeypatch):
     """Geometric mean over what the network chose: not the forced first id, not an end token put by the limit."""
     answer = spell(toy_tokenizer, "a dog")
@@ -565,7 +592,7 @@ def test_tokenizer_and_network_must_fit(toy_tokenizer, config: FlorenceConfig, m
 
 @pytest.mark.parametrize("name", ["scene-nano", "no/such/folder"])
 def test_unknown_checkpoints(monkeypatch, name):
-    monkeypatch.setattr(sources_module, "download", lambda *_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(hub_module, "download", lambda *_: pytest.fail("the Hub was asked"))
     with pytest.raises(FileNotFoundError, match=f"'{name}' is neither a folder nor a Hub id such as 'org/name'"):
         Florence.from_pretrained(name)
 
@@ -574,7 +601,7 @@ def test_a_checkpoint_of_the_hub(florence, tmp_path, monkeypatch):
     save_checkpoint(florence.model, tmp_path)
     florence.tokenizer.save(tmp_path)
     asked = []
-    monkeypatch.setattr(sources_module, "download", lambda *arguments: asked.append(arguments) or tmp_path)
+    monkeypatch.setattr(hub_module, "download", lambda *arguments: asked.append(arguments) or tmp_path)
     loaded = Florence.from_pretrained("nobody/tiny", revision="v2", subfolder="best")
     assert asked == [("nobody/tiny", "v2", "best")]
     assert loaded.card is None and loaded.run(IMAGE, "<OD>", max_new_tokens=24) == florence.run(IMAGE, "<OD>")

@@ -11,8 +11,7 @@ import typer
 
 import florence_lite
 from florence_lite import Florence, Result, TaskCard, cards, cli
-from florence_lite.data.scenes import CLASSES, STYLES
-from florence_lite.data.scenes.catalogue import LICENCES
+from florence_lite.scenes import CLASSES, LICENCES, STYLES
 from florence_lite.tokens.grammars import GRAMMARS
 from tests.train.squares import write_squares
 
@@ -138,7 +137,7 @@ def test_table_of_public_checkpoints_equals_the_cards():
 
 def test_artwork_table_equals_the_catalogue():
     table = {row[0].strip("`"): row[2] for row in rows("## Training on generated scenes")[1:]}
-    assert table == {style: LICENCES[style]["name"] for style in STYLES}
+    assert table == {style: LICENCES[style] for style in STYLES}
 
 
 def test_limits_count_the_classes():

@@ -133,6 +133,7 @@ def test_to_dict_is_ready_for_json():
         ],
         "malformed": 1,
         "truncated": False,
+        "dropped": 0,
         "score": 0.5,
     }
 

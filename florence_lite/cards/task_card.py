@@ -57,6 +57,8 @@ class TaskCard:
         where there is none, or where a function is registered with the card; without either a task answers, but can
         neither be trained nor measured.
     metrics: names of the measures that suit the answer.
+    general_phrases: labels that point at nothing in particular, such as "it" and "the image"; a call may have them left
+        out of the answer.
 
     Raises ValueError naming the field, its value and the valid choices.
     """
@@ -74,6 +76,7 @@ class TaskCard:
     method: str = "run"
     rule: str = ""
     metrics: tuple[str, ...] = ()
+    general_phrases: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("name", "summary", "template", "method"):
@@ -97,6 +100,7 @@ class TaskCard:
         if self.rule != "":
             check_text(self, "rule")
         check_texts(self, "metrics")
+        check_texts(self, "general_phrases")
 
     def prompt(
         self,

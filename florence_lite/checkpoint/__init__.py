@@ -1,6 +1,6 @@
 """Checkpoints: every layout in the wild → our network, strictly; and back.
 
-sources     from a name to a folder    hub         folders from and to the Hugging Face Hub
+sources     from a name to a folder    hub         folders from and to the Hugging Face Hub (imported when needed)
 layouts     names of the tensors       configs     config.json
 weights     tensors out of files       companions  tokenizer, image processor, decoding settings
 loading     a network from a folder    saving      a network to a folder
@@ -10,7 +10,6 @@ adapters    LoRA on top of a network
 from florence_lite.checkpoint.adapters import adapter_base, load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor, write_companions
 from florence_lite.checkpoint.configs import config_from_json, config_to_json, read_config
-from florence_lite.checkpoint.hub import download, upload
 from florence_lite.checkpoint.layouts import LAYOUTS
 from florence_lite.checkpoint.loading import load_checkpoint, load_tensors
 from florence_lite.checkpoint.saving import save_checkpoint
@@ -21,9 +20,7 @@ __all__ = [
     "adapter_base",
     "config_from_json",
     "config_to_json",
-    "download",
     "find_checkpoint",
-    "is_adapter",
     "is_adapter",
     "load_adapter",
     "load_checkpoint",
@@ -32,6 +29,5 @@ __all__ = [
     "read_decoding",
     "read_preprocessor",
     "save_checkpoint",
-    "upload",
     "write_companions",
 ]

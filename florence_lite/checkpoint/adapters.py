@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, Layout
-from florence_lite.checkpoint.loading import raise_any
+from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
+from florence_lite.checkpoint.loading import FLOATS, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
 from florence_lite.model import FlorenceModel
 from florence_lite.values import is_number
@@ -28,8 +28,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 # Adapters that were trained on our network have our names.
-_OURS = Layout(name="florence-lite", renames=(), tied=(), frame_positions="projector.frame_positions")
+_OURS = Layout("florence-lite", (), "encoder.embed_tokens.weight", frame_positions="projector.frame_positions")
 _LAYOUTS = (*LAYOUTS.values(), _OURS)
+_UNREAD = {layout.encoder_table for layout in _LAYOUTS}  # of a table that no network reads, whatever is trained on it
 _NAME = "default"  # what the adapter is called inside peft
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)*(base_model\.model\.)?((module|_orig_mod)\.)*")
 _INSIDE = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")  # what peft's layers put into names
@@ -70,12 +71,12 @@ def adapter_base(folder: str | os.PathLike) -> AdapterBase | None:
     return AdapterBase(name, config.get("revision") or None) if name else None
 
 
-def load_adapter(model: FlorenceModel, folder: str | os.PathLike, merge: bool = True) -> FlorenceModel:
-    """A network like `model` with the LoRA adapter in `folder` applied; `model` itself stays as it is.
+def load_adapter(model: FlorenceModel, folder: str | os.PathLike) -> FlorenceModel:
+    """A network like `model` with the LoRA adapter in `folder` added to its weights; `model` itself stays as it is.
 
-    merge: True adds the adapter to the weights, in float32 and then cast back; the result is a plain network. False
-        keeps it beside them, in their dtype, as trainable layers of peft, and freezes all other weights.
-    The result and `model` share the memory of the weights that the adapter leaves alone.
+    The sum is made in float32 and then cast back; the result is a plain network. It shares with `model` the memory of
+    the weights that the adapter leaves alone. Where the adapter changes the token embeddings for some of their uses
+    (prompts, answers, output layer) and not for others, the result has the tables that this takes.
 
     Takes adapters of this network, of transformers' native class and of Microsoft's code, with rsLoRA, DoRA, patterns
     of ranks and alphas, biases, convolutions, and modules saved whole.
@@ -92,15 +93,17 @@ def load_adapter(model: FlorenceModel, folder: str | os.PathLike, merge: bool = 
         raise ValueError("the model already carries an adapter; load the base again, or merge the first adapter")
     folder = Path(folder)
     config = _read_config(folder)
-    adapter = _Adapter(model, config)
+    adapter = _Adapter(_twin(model, ()), config)
     for name, tensor in read_tensors(_weights_file(folder)):
         adapter.take(name, tensor)
     adapter.check_config(vars(peft.LoraConfig()))
-    adapter.check_places(merge)
+    adapter.untie()
+    adapter.check_places()
 
     # peft works on a twin, so that nothing can be left half done.
-    twin, values = _twin(model, adapter.modules), {}
-    for module in map(twin.get_submodule, adapter.adapted if merge else ()):
+    plain = adapter.model
+    twin, values = _twin(plain, adapter.modules), {}
+    for module in map(twin.get_submodule, adapter.adapted):
         module.to(torch.promote_types(module.weight.dtype, torch.float32))
     if adapter.adapted:
         try:
@@ -111,17 +114,14 @@ def load_adapter(model: FlorenceModel, folder: str | os.PathLike, merge: bool = 
             values = adapter.values_for(twin)
     _raise_any(adapter.problems, folder, config)
     twin.load_state_dict(values, strict=False)
-    if not merge:
-        return twin.train(model.training)
-
     with torch.no_grad():
         merged = tuner.merge_and_unload().state_dict()
-    merged = {name: merged[name].to(tensor.dtype) for name, tensor in model.state_dict().items()}
+    merged = {name: merged[name].to(tensor.dtype) for name, tensor in plain.state_dict().items()}
     touched = [name for name in merged if name.rpartition(".")[0] in adapter.modules]
     overflown = [f"too large once merged: {name}" for name in touched if not merged[name].isfinite().all()]
     _raise_any(overflown, folder, config)
-    plain = _twin(model, ())
     plain.load_state_dict(merged, strict=True, assign=True)
+    plain.tie_equal_tables()
     return plain
 
 
@@ -150,9 +150,11 @@ class _Adapter:
 
     def __init__(self, model: FlorenceModel, config: dict):
         self.model, self.config = model, config
-        # A file's name of a parameter → its layout and our name; the same for modules that have a weight.
-        self.parameters = {layout.name_of(ours): (layout, ours) for layout in _LAYOUTS for ours in model.state_dict()}
-        self.parameters |= {name: (layout, EMBEDDING) for layout in _LAYOUTS for name in layout.tied}
+        # A file's name of a parameter → its layout and our name; the same for modules that have a weight. The name of
+        # the output layer, which two layouts share, tells no layout.
+        names = [*model.state_dict(), *TABLES]
+        self.parameters = {layout.name_of(ours): (layout, ours) for layout in _LAYOUTS for ours in names}
+        self.parameters[OUTPUT] = (None, OUTPUT)
         self.weighty = {
             name.removesuffix(".weight"): (layout, ours.removesuffix(".weight"))
             for name, (layout, ours) in self.parameters.items()
@@ -162,14 +164,13 @@ class _Adapter:
         self.names: dict[_Piece, str] = {}  # in the file
         self.foreign: dict[str, str] = {}  # our name of a module → the file's
         self.layouts: dict[Layout, str] = {}  # layout → a tensor in it
-        self.tables: dict[str, Tensor] = {}  # the file's name → copy of the token embeddings
         self.problems: list[str] = []
 
     def take(self, name: str, tensor: Tensor) -> None:
         """Put one tensor in its place."""
         module, leaf = found = _piece(name)
         file_name = f"{module}.{leaf}".removeprefix(".")
-        if any(file_name == layout.frame_positions for layout in _LAYOUTS):
+        if any(file_name == layout.frame_positions for layout in _LAYOUTS) or f"{module}.weight" in _UNREAD:
             return
         if found.is_lora:
             layout, ours = self.weighty.get(module, (None, None))
@@ -177,25 +178,20 @@ class _Adapter:
         else:
             layout, ours = self.parameters.get(file_name, (None, None))
             piece = _Piece(*(ours or ".").rsplit(".", 1))
-        if layout is None:
+        if ours is None:
             matrices = {layout.name_of(ours) for layout in LAYOUTS.values() for ours in layout.transposed}
             hint = " (a bare matrix in Microsoft's class, which LoRA does not adapt)" if module in matrices else ""
             self.problems.append(f"unknown: {name}{hint}")
             return
-        self.layouts.setdefault(layout, name)
-        if found.is_lora and f"{piece.module}.weight" == EMBEDDING:
-            self.problems.append(
-                f"not tied: {name}; LoRA on one use of the token embeddings, which here are one table for prompts, "
-                "answers and output layer"
-            )
-            return
+        if layout is not None:
+            self.layouts.setdefault(layout, name)
+        if tensor.dtype not in FLOATS:
+            self.problems.append(f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale")
         tensor = tensor.clone()  # reading the next one may unmap this one
-        if ours == EMBEDDING:
-            self.tables[file_name] = tensor
-        elif piece in self.values:
+        if piece in self.values:
             self.problems.append(f"twice: {name} and {self.names[piece]} belong in the same place")
             return
-        if ours in layout.transposed and not found.is_lora and tensor.ndim == 2:
+        if layout is not None and ours in layout.transposed and not found.is_lora and tensor.ndim == 2:
             tensor = tensor.T
         self.values[piece] = tensor
         self.names[piece] = name
@@ -223,50 +219,39 @@ class _Adapter:
                 "repeated; save the adapter again with peft's path_initial_model_for_weight_conversion"
             )
 
-    def check_places(self, merge: bool) -> None:
-        """Note what is wrong with the tensors as a whole and what cannot be merged, or not kept apart."""
+    def untie(self) -> None:
+        """Give the model a table for each use of the token embeddings that the adapter does not treat like the others.
+
+        In both Florence-2 classes the three tables are modules of their own, of which an adapter may change any; our
+        decoder reads `embed_tokens` too while its table is tied.
+        """
+        touched = {f"{module}.weight" for module in self.modules} & set(TABLES)
+        if not touched:
+            return
+        self.model.untie_output()
+        if DECODER_EMBEDDING in touched or (EMBEDDING in touched and _OURS not in self.layouts):
+            self.model.untie_decoder()
+
+    def check_places(self) -> None:
+        """Note what is wrong with the tensors as a whole and what cannot be merged."""
         if len(self.layouts) > 1:
             examples = ", ".join(f"{example} is {layout.name}" for layout, example in self.layouts.items())
             self.problems.insert(0, f"two layouts in one: {examples}")
         if not self.adapted and not self.problems:
             self.problems.append("empty: the file holds no LoRA tensors")
-        self._check_tables()
         for name in self.adapted:
             module = self.model.get_submodule(name)
             problem = None
-            if merge and isinstance(module, nn.Conv2d) and module.groups > 1:
+            if isinstance(module, nn.Conv2d) and module.groups > 1:
                 problem = "is a depthwise convolution, and the adapter adds a dense one"
-            elif merge and _Piece(name, "lora_B.bias") in self.values and module.bias is None:
+            elif _Piece(name, "lora_B.bias") in self.values and module.bias is None:
                 problem = "has no bias to add the adapter's to"
-            elif not merge and isinstance(module, nn.Embedding):
-                problem = "is a table that the network reads without calling it"
             if problem:
-                mode = "merged" if merge else "kept apart"
-                self.problems.append(f"not to be {mode}: {self.foreign[name]} {problem}; take merge={not merge}")
+                self.problems.append(
+                    f"not to be merged: {self.foreign[name]} {problem}; train an adapter without this layer"
+                )
         for name in self.modules:
             self._check_replaced(name)
-
-    def _check_tables(self) -> None:
-        """Copies of the token embeddings must agree, and cover every use of the table if they differ from the base."""
-        if not self.tables:
-            return
-        (first, table), *others = self.tables.items()
-        for name, other in others:
-            if not torch.equal(table, other):
-                self.problems.append(
-                    f"not tied: {name} differs from {first}; token embeddings and output layer must be one"
-                )
-        base = self.model.get_parameter(EMBEDDING)
-        if torch.equal(table.to(base), base):
-            return
-        layout, _ = self.parameters[first]
-        uses = {layout.name_of(EMBEDDING), *layout.tied}
-        missing = {name for name in uses - self.tables.keys() if "encoder.embed_tokens" not in name}  # is never read
-        if missing:
-            given, missing = (", ".join(sorted(names)) for names in (self.tables, missing))
-            self.problems.append(
-                f"not tied: {given} replaced but not {missing}; token embeddings and output layer must be one"
-            )
 
     def _replaced(self, module: str) -> set[str]:
         return {piece.leaf for piece in self.values if piece.module == module and not piece.is_lora}
@@ -293,25 +278,27 @@ class _Adapter:
             **fields,
             "r": self.config["r"],
             "lora_alpha": self.config["lora_alpha"],
-            "rank_pattern": self._translated("rank_pattern"),
-            "alpha_pattern": self._translated("alpha_pattern"),
-            "target_modules": self.adapted,
-            "modules_to_save": list(filter(self._is_saved_whole, self.modules)) or None,
+            "rank_pattern": self._translated("rank_pattern", self.config["r"]),
+            "alpha_pattern": self._translated("alpha_pattern", self.config["lora_alpha"]),
+            # One pattern: of a list, peft would take every name for the end of others.
+            "target_modules": "|".join(map(re.escape, self.adapted)),
         }
 
-    def _translated(self, field: str) -> dict:
-        """A field of numbers for modules, of whose foreign names it gives the ends or patterns, by our full names."""
+    def _translated(self, field: str, usual: float) -> dict:
+        """A field of numbers for modules, of whose foreign names it gives the ends or patterns, by our full names.
+
+        Every module has a number, longer names first: peft takes the first that is the end of a module's name.
+        """
+        given = self.config.get(field) or {}
         numbers = {}
-        for module in self.adapted:
-            for pattern, number in (self.config.get(field) or {}).items():
-                if re.match(rf"(.*\.)?({pattern})$", self.foreign[module]):
-                    numbers[module] = number
-                    break
+        for module in sorted(self.adapted, key=len, reverse=True) if given else ():
+            fitting = (n for pattern, n in given.items() if re.match(rf"(.*\.)?({pattern})$", self.foreign[module]))
+            numbers[module] = next(fitting, usual)
         return numbers
 
     def values_for(self, twin: FlorenceModel) -> dict[str, Tensor]:
         """The tensors by their names in `twin`, whose layers peft has replaced; notes what does not fit."""
-        state = {name: tensor for name, tensor in twin.state_dict().items() if ".original_module." not in name}
+        state = twin.state_dict()
         places = {_piece(name): name for name in state}
         for piece in places.keys() - self.values.keys():
             if piece.is_lora:
@@ -329,8 +316,7 @@ class _Adapter:
             elif not tensor.isfinite().all():
                 self.problems.append(f"not finite: values of {self.names[piece]}")
             elif not (cast := tensor.to(target.dtype)).isfinite().all():
-                dtype = str(target.dtype).removeprefix("torch.")
-                self.problems.append(f"too large for {dtype}: values of {self.names[piece]}")
+                self.problems.append(f"too large for {dtype_name(target.dtype)}: values of {self.names[piece]}")
             else:
                 found[places[piece]] = cast
         return found

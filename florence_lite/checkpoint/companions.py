@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from florence_lite.cards import task
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE
 from florence_lite.model import FlorenceConfig
 from florence_lite.preprocess import FLORENCE_2_SIZE_WH, Preprocessor
@@ -32,16 +33,10 @@ COMPANIONS = (
     "processor_config.json",
     "generation_config.json",
 )
+GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
 MEANINGLESS_LENGTH = 20  # `max_length` where nobody set one
 
-# What transformers' processor needs to parse answers: an entry per kind of answer, and what is no phrase in grounding.
-_NO_PHRASES = """
-I me mine myself you your yours yourself yourselves he him his himself she her hers herself it its itself
-we us our ours ourselves they them their theirs themselves one oneself one_another each each_other
-this that these those who whom whose which what all another any anybody anyone anything
-everybody everyone everything few many nobody none several some somebody someone something
-the a an image images the_image a_group a_set lots other_objects
-"""
+# What transformers' processor needs to parse answers: an entry per kind of answer.
 _ANSWER_KINDS = (
     "bboxes",
     "description_with_bboxes",
@@ -117,9 +112,10 @@ _SAMPLING = {
 def read_decoding(folder: str | os.PathLike) -> dict[str, Any]:
     """How the checkpoint wants to be decoded, as fields of `GenerationOptions`; those that no file tells are absent.
 
-    Every field comes from the first that has it: `generation_config.json`, the `text_config` of `config.json` (which
-    Microsoft's code goes by), `config.json` itself. The sampling fields count only where `do_sample` is true. Lengths
-    become `max_new_tokens`; a `max_length` of 20 is what transformers writes where nobody set one, and is no limit.
+    In the original layout that is what the `text_config` of `config.json` says; Microsoft's code reads nothing else. In
+    the native layout every field comes from the first that has it: `generation_config.json`, the `text_config` of
+    `config.json`, `config.json` itself. The sampling fields count only where `do_sample` is true. Lengths become
+    `max_new_tokens`; a `max_length` of 20 is what transformers writes where nobody set one, and is no limit.
 
     `bos_token_id`, `eos_token_id` and `pad_token_id` are ignored: fine-tunes in the wild have them wrong in these
     files (2, 1, 0), and the tokenizer, which the ids belong to, knows them.
@@ -128,14 +124,14 @@ def read_decoding(folder: str | os.PathLike) -> dict[str, Any]:
     """
     folder = Path(folder)
     decoding: dict[str, Any] = {}
-    if (folder / "generation_config.json").is_file():
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    is_original = isinstance(config.get("vision_config"), dict) and "dim_embed" in config["vision_config"]
+    if not is_original and (folder / "generation_config.json").is_file():
         decoding = _from_settings(read_json(folder / "generation_config.json"), folder / "generation_config.json")
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        sections = [config["text_config"]] if isinstance(config.get("text_config"), dict) else []
-        for section in (*sections, config):
-            told = {name: value for name, value in section.items() if value is not None}  # null: nobody set it
-            decoding = {**_from_settings(told, folder / "config.json"), **decoding}
+    sections = [config["text_config"]] if isinstance(config.get("text_config"), dict) else []
+    for section in sections if is_original else (*sections, config):
+        told = {name: value for name, value in section.items() if value is not None}  # null: nobody set it
+        decoding = {**_from_settings(told, folder / "config.json"), **decoding}
     if not decoding.get("do_sample"):
         decoding = {name: value for name, value in decoding.items() if name not in _SAMPLING}
     return decoding
@@ -228,7 +224,7 @@ def write_companions(
             {
                 "num_additional_image_tokens": 0,
                 "post_processor_config": {
-                    kind: {"banned_grounding_tokens": [word.replace("_", " ") for word in _NO_PHRASES.split()]}
+                    kind: {"banned_grounding_tokens": list(task(GROUNDING).general_phrases)}
                     if kind == "phrase_grounding"
                     else {}
                     for kind in _ANSWER_KINDS

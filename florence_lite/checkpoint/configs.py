@@ -101,6 +101,9 @@ def config_from_json(values: dict) -> FlorenceConfig:
             "max_frames": vision["visual_temporal_embedding"]["max_temporal_embeddings"]
             if original
             else vision["max_temporal_embeddings"],
+            # Microsoft's code does not go by these fields: there the files alone say what is tied.
+            "tie_word_embeddings": original or values.get("tie_word_embeddings", True),
+            "tie_decoder_embeddings": original or text.get("tie_word_embeddings", True),
             **values.get("florence_lite", {}),
         }
     )
@@ -123,9 +126,10 @@ def config_to_json(
         "architectures": ["Florence2ForConditionalGeneration"],
         "model_type": "florence2",
         "is_encoder_decoder": True,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tie_word_embeddings,
         **special_ids,
         "text_config": {
+            "tie_word_embeddings": config.tie_decoder_embeddings,
             "vocab_size": text.vocab_size,
             "d_model": text.d_model,
             "encoder_layers": text.encoder_layers,
@@ -171,6 +175,11 @@ def _original(values: dict, config: FlorenceConfig, decoding: Mapping[str, Any])
     if config.vision.mlp_ratio != 4:
         raise ValueError(
             f"mlp_ratio = {config.vision.mlp_ratio}: Microsoft's code knows only 4; save in the native layout"
+        )
+    if not config.tie_decoder_embeddings:
+        raise ValueError(
+            "the decoder has a table of tokens of its own, and Microsoft's code has one for prompts and answers: "
+            "save in the native layout"
         )
     code = {
         "AutoConfig": MICROSOFT_CODE.format(module="configuration_florence2", name="Florence2Config"),

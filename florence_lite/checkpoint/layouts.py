@@ -24,7 +24,7 @@ class Layout:
     """How one family of files calls the tensors.
 
     renames: (pattern, replacement) pairs that turn our names into the layout's, applied in order.
-    tied: names under which files may carry the token embeddings again.
+    encoder_table: name under which files may carry the token embeddings again, as a table that no code reads.
     frame_positions: the constant table of frame times, which the network computes itself.
     transposed: our names of matrices that lie the other way round in the files.
     zeros: tensors [1, vocab_size] that our network does not have, for they hold zeros only.
@@ -32,7 +32,7 @@ class Layout:
 
     name: str
     renames: tuple[tuple[str, str], ...]
-    tied: tuple[str, ...]
+    encoder_table: str
     frame_positions: str
     transposed: frozenset[str] = frozenset()
     zeros: tuple[str, ...] = ()
@@ -57,16 +57,13 @@ NATIVE = Layout(
         (r"^projector\.norm", "model.multi_modal_projector.image_proj_norm"),
         (r"^projector\.", "model.multi_modal_projector.image_position_embed."),
         (r"^embed_tokens", "model.language_model.shared"),
+        (r"^decoder\.embed_tokens", "model.language_model.decoder.embed_tokens"),
         (r"^(encoder|decoder)\.positions", r"model.language_model.\1.embed_positions"),
         (r"^(encoder|decoder)\.norm", r"model.language_model.\1.layernorm_embedding"),
         (r"^(encoder|decoder)\.layers", r"model.language_model.\1.layers"),
         *_TEXT_RENAMES,
     ),
-    tied=(
-        "lm_head.weight",
-        "model.language_model.encoder.embed_tokens.weight",
-        "model.language_model.decoder.embed_tokens.weight",
-    ),
+    encoder_table="model.language_model.encoder.embed_tokens.weight",
     frame_positions="model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed",
 )
 
@@ -88,16 +85,14 @@ ORIGINAL = Layout(
         (r"^projector\.norm", "image_proj_norm"),
         (r"^projector\.", "image_pos_embed."),
         (r"^embed_tokens", "language_model.model.shared"),
+        (r"^decoder\.embed_tokens", "language_model.model.decoder.embed_tokens"),
+        (r"^lm_head", "language_model.lm_head"),
         (r"^(encoder|decoder)\.positions", r"language_model.model.\1.embed_positions"),
         (r"^(encoder|decoder)\.norm", r"language_model.model.\1.layernorm_embedding"),
         (r"^(encoder|decoder)\.layers", r"language_model.model.\1.layers"),
         *_TEXT_RENAMES,
     ),
-    tied=(
-        "language_model.lm_head.weight",
-        "language_model.model.encoder.embed_tokens.weight",
-        "language_model.model.decoder.embed_tokens.weight",
-    ),
+    encoder_table="language_model.model.encoder.embed_tokens.weight",
     frame_positions="visual_temporal_embed.pos_idx_to_embed",
     transposed=frozenset({"projector.projection.weight"}),
     zeros=("language_model.final_logits_bias",),
@@ -105,4 +100,7 @@ ORIGINAL = Layout(
 
 LAYOUTS = {layout.name: layout for layout in (NATIVE, ORIGINAL)}
 MICROSOFT_CODE = "microsoft/Florence-2-base-ft--{module}.{name}"  # what fine-tunes of the original layout refer to
-EMBEDDING = "embed_tokens.weight"  # our name of the token embeddings, which serve as output layer too
+# Our names of the tables of tokens: what the encoder reads (and all else where the tables are tied), what the decoder
+# reads, and the output layer.
+EMBEDDING, DECODER_EMBEDDING, OUTPUT = "embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"
+TABLES = (EMBEDDING, DECODER_EMBEDDING, OUTPUT)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from florence_lite.checkpoint.configs import read_config
-from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, Layout
+from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
 from florence_lite.checkpoint.weights import read_tensors, weight_files
 from florence_lite.model import FlorenceModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FLOATS = (*DTYPES.values(), torch.float64)  # what weights may be stored as
+ENCODER_TABLE = "encoder.embed_tokens.weight"  # a copy of the token embeddings in files, which no network here has
 SHOWN = 20  # problems that an error message lists
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # data-parallel training and torch.compile put these before names
 
@@ -26,7 +31,11 @@ def load_checkpoint(
     """The network of a checkpoint folder in either layout, in evaluation mode.
 
     dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32 for
-        float16 files on the CPU. Tensors are read one by one straight into it.
+        float16 files on the CPU.
+
+    Tensors are read one by one. Those that have the type and the device already are not copied: the file is mapped,
+    changes stay in memory, and the file must not be overwritten in place while the network is in use. `save_checkpoint`
+    and the Hub's cache replace files whole.
 
     Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one, for float16 on the CPU, and
     for tensors that are missing, unknown, of the wrong shape or not finite; the message lists them.
@@ -36,19 +45,49 @@ def load_checkpoint(
         raise FileNotFoundError(f"there is no checkpoint folder {str(folder)!r}")
     config = read_config(folder)
     files = weight_files(folder)
-    dtype = resolve_dtype(dtype, files[0], device)
-    with torch.device("meta"):
+    tensors = chain.from_iterable(map(read_tensors, files))
+    first = next(tensors, None)
+    dtype = resolve_dtype(dtype, torch.float32 if first is None else first[1].dtype, device)
+    with torch.device("meta"), _WithoutInit():
         model = FlorenceModel(config)
-    load_tensors(model, (pair for file in files for pair in read_tensors(file)), str(folder), dtype, device)
-    # The meta device leaves the constant table empty, so the projector computes it again.
-    model.projector.reset_frame_positions(dtype, device)
+    tensors = chain(() if first is None else (first,), tensors)
+    del first  # nothing here may keep its memory
+    with _one_thread():
+        load_tensors(model, tensors, str(folder), dtype, device, copy=False)
+        model.projector.to(device, dtype)  # the constant table, which no file has to hold
     return model.eval()
 
 
-def resolve_dtype(dtype: torch.dtype | str, file: Path, device: torch.device) -> torch.dtype:
-    """The type of the network's numbers that a caller's `dtype` means; ValueError for one that does not work."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Work within on one thread: copying is bound by memory, and hundreds of small tensors on several threads, each of
+    which waits for the others, take ten times as long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Modules that are built within get no first values: those of a file take their place.
+
+    It saves the time, and on the meta device the import of torch's compiler, which some of the functions set off.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def resolve_dtype(dtype: torch.dtype | str, stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type of the network's numbers that a caller's `dtype` means; ValueError for one that does not work.
+
+    stored: the type in the files.
+    """
     if dtype == "auto":
-        stored = next((tensor.dtype for _, tensor in read_tensors(file)), torch.float32)
         return torch.float32 if stored not in DTYPES.values() or _half_on_cpu(stored, device) else stored
     found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
@@ -68,16 +107,26 @@ def load_tensors(
     source: str,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
+    copy: bool = True,
 ) -> None:
-    """Give `model` copies of the (name, tensor) pairs of either layout, cast to `dtype` on `device`.
+    """Give `model` the (name, tensor) pairs of either layout, cast to `dtype` on `device`.
 
-    source: what error messages call the tensors' origin. Raises ValueError listing everything that does not fit; the
-    model is then as it was.
+    An output layer, or a table of the decoder's, that differs from the token embeddings becomes the model's own; where
+    the tensors are equal or absent, one table serves all, unless the model's configuration says otherwise.
+
+    source: what error messages call the tensors' origin. copy: False takes over the memory of tensors that have the
+    right type and device; nobody else may use it then.
+
+    Raises ValueError listing everything that does not fit; the model is then as it was.
     """
-    loading = _Loading(model, dtype, device)
+    loading = _Loading(model, dtype, device, copy)
     for name, tensor in tensors:
         loading.take(_WRAPPERS.sub("", name), tensor)
     raise_any(loading.all_problems(), f"checkpoint {source!r} does not fit its config")
+    if OUTPUT in loading.loaded:
+        model.untie_output()
+    if DECODER_EMBEDDING in loading.loaded:
+        model.untie_decoder()
     model.load_state_dict(loading.loaded, strict=True, assign=True)
 
 
@@ -91,16 +140,19 @@ def raise_any(problems: list[str], fault: str) -> None:
 class _Loading:
     """Takes tensors in any order and keeps account of what is missing, unknown, misshapen or contradictory."""
 
-    def __init__(self, model: FlorenceModel, dtype: torch.dtype | None, device: torch.device | None):
-        self.dtype, self.device = dtype, device
+    def __init__(self, model: FlorenceModel, dtype: torch.dtype | None, device: torch.device | None, copy: bool):
+        self.dtype, self.device, self.copy = dtype, device, copy
+        self.required = list(model.state_dict())
         self.shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        self.shapes |= dict.fromkeys((*TABLES, ENCODER_TABLE), self.shapes[EMBEDDING])
         # file name → (layout, our name)
-        self.places = {layout.name_of(ours): (layout, ours) for layout in LAYOUTS.values() for ours in self.shapes}
-        for layout in LAYOUTS.values():
-            self.places |= {name: (layout, EMBEDDING) for name in layout.tied}
+        names = [name for name in self.shapes if name != ENCODER_TABLE]
+        self.places = {layout.name_of(ours): (layout, ours) for layout in LAYOUTS.values() for ours in names}
+        self.places |= {layout.encoder_table: (layout, ENCODER_TABLE) for layout in LAYOUTS.values()}
         self.constants = {layout.frame_positions for layout in LAYOUTS.values()}
         self.zeros = {name for layout in LAYOUTS.values() for name in layout.zeros}
         self.loaded: dict[str, Tensor] = {}
+        self.memory: set[int] = set()  # where the loaded tensors begin
         self.seen: dict[str, str] = {}  # our name → the file's
         self.layouts: dict[str, str] = {}  # name of a layout → a tensor in it
         self.problems: list[str] = []
@@ -128,31 +180,73 @@ class _Loading:
             )
             self.seen[ours] = name
             return
-        copy = tensor.detach().to(device=self.device, dtype=self.dtype, copy=True).contiguous()
-        if ours in self.loaded:
-            if not torch.equal(self.loaded[ours], copy):
-                self.problems.append(
-                    f"not tied: {name} differs from {self.seen[ours]}; token embeddings and output layer must be one"
-                )
+        if tensor.dtype not in FLOATS:
+            self.problems.append(
+                f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale; take a file in "
+                f"{', '.join(DTYPES)}"
+            )
+            self.seen[ours] = name
             return
-        if not _is_finite(copy):
-            overflow = f"too large for {str(copy.dtype).removeprefix('torch.')}"
+        if ours in self.loaded:
+            if not torch.equal(self.loaded[ours], tensor.to(self.loaded[ours])):
+                self.problems.append(f"twice: {name} and {self.seen[ours]} belong in the same place and differ")
+            return
+        value = self._own(tensor)
+        if not _is_finite(value):
+            overflow = f"too large for {dtype_name(value.dtype)}"
             self.problems.append(f"{overflow if _is_finite(tensor) else 'not finite'}: values of {name}")
-        self.loaded[ours] = copy
+        for table in (*TABLES, ENCODER_TABLE) if ours in (*TABLES, ENCODER_TABLE) else ():
+            if table in self.loaded and torch.equal(self.loaded[table], value):
+                value = self.loaded[table]  # tied: the memory of the copy is let go
+        self.loaded[ours] = value
         self.seen[ours] = name
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """The tensor as a parameter, in memory that no other one uses."""
+        value = tensor.detach().to(self.device, self.dtype).contiguous()
+        if value.data_ptr() == tensor.data_ptr():
+            shared = value.untyped_storage().nbytes() > value.nbytes or value.data_ptr() in self.memory
+            value = value.clone() if self.copy or shared else value
+        self.memory.add(value.data_ptr())
+        return value
 
     def all_problems(self) -> list[str]:
         """What is wrong, once every tensor has been taken."""
+        self._tie()
         layout = self._layout()
-        missing = [f"missing: {layout.name_of(ours)}" for ours in self.shapes if ours not in self.seen]
+        missing = [f"missing: {layout.name_of(ours)}" for ours in self.required if ours not in self.seen]
         mixed = []
         if len(self.layouts) > 1:
             examples = ", ".join(f"{example} is {name}" for name, example in self.layouts.items())
             mixed = [f"two layouts in one: {examples}"]
         return mixed + missing + self.problems
 
+    def _tie(self) -> None:
+        """Keep one of equal tables, unless the model has several; those that are kept get memory of their own."""
+        spare = self.loaded.pop(ENCODER_TABLE, None)
+        if EMBEDDING not in self.seen:
+            others = [ENCODER_TABLE, *(table for table in TABLES if table not in self.required)]
+            if (found := next((table for table in others if table in self.seen), None)) is not None:
+                self.seen[EMBEDDING] = self.seen[found]
+                self.loaded[EMBEDDING] = spare if found == ENCODER_TABLE else self.loaded.get(found)
+        elif spare is not None and spare is not self.loaded.get(EMBEDDING):
+            self.problems.append(
+                f"not tied: {self.seen[ENCODER_TABLE]} differs from {self.seen[EMBEDDING]}; the encoder reads one table"
+            )
+        for number, table in enumerate(TABLES):
+            value = self.loaded.get(table)
+            if table not in self.required and value is self.loaded.get(EMBEDDING):
+                self.loaded.pop(table, None)
+            elif value is not None and any(value is self.loaded.get(earlier) for earlier in TABLES[:number]):
+                self.loaded[table] = value.clone()
+
     def _layout(self) -> Layout:
         return LAYOUTS[next(iter(self.layouts), "native")]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As users write it: "float16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _is_finite(tensor: Tensor) -> bool:

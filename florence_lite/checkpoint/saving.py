@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from florence_lite.checkpoint.configs import config_to_json
-from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, Layout
+from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
 from florence_lite.model import FlorenceModel
 from florence_lite.tokens.files import replace_text
 
@@ -34,20 +34,26 @@ def save_checkpoint(
     layout: "native", what transformers' Florence-2 class loads, or "original", what Microsoft's code loads.
     image_token_id: `Tokenizer.image_id`, for which transformers' class needs a row in the table of ids; native files
         get more rows if there is none. decoding: fields of `GenerationOptions` for Microsoft's code.
+    The output layer is always written for Microsoft's code, which never ties it to the token embeddings; for
+    transformers only where the network has one of its own.
     Each file replaces its predecessor at once, so that an interrupted call leaves no half-written file.
     Raises ValueError for another layout and for what it cannot express.
     """
     form, folder = find_layout(layout), Path(folder)
     parameters, network = model.state_dict(), model.config
     if layout == "native" and image_token_id is not None:
-        table = lengthened(parameters[EMBEDDING], image_token_id + 1)
-        parameters[EMBEDDING] = table
-        network = replace(network, text=replace(network.text, vocab_size=len(table)))
+        for name in parameters.keys() & set(TABLES):
+            parameters[name] = lengthened(parameters[name], image_token_id + 1)
+        network = replace(network, text=replace(network.text, vocab_size=len(parameters[EMBEDDING])))
+    if layout == "original":
+        parameters.setdefault(OUTPUT, parameters[EMBEDDING].clone())
     config = json.dumps(config_to_json(network, layout, image_token_id, decoding), indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         form.name_of(name): tensor.T if name in form.transposed else tensor for name, tensor in parameters.items()
     }
+    if DECODER_EMBEDDING in parameters:  # transformers' class then has a third table, which it never reads
+        tensors[form.encoder_table] = parameters[EMBEDDING].clone()
     tensors[form.frame_positions] = model.projector.frame_positions
     for name in form.zeros:
         tensors[name] = model.embed_tokens.weight.new_zeros(1, network.text.vocab_size)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from florence_lite.cards import CheckpointCard, checkpoints
-from florence_lite.checkpoint.hub import download
 
 
 class Source(NamedTuple):
@@ -43,6 +42,8 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
             f"checkpoint {repository!r} is neither a folder nor a Hub id such as 'org/name'; known names: "
             f"{', '.join(card.name for card in checkpoints())}"
         )
+    from florence_lite.checkpoint.hub import download  # a fifth of a second that embedded and local ones do not need
+
     return Source(download(repository, revision, subfolder), card)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from florence_lite.tokens.files import refuse_lfs_pointer
+
 SINGLE = ("model.safetensors", "pytorch_model.bin")
+MAPPED = 2**26  # bytes of a file that are read before it is unmapped
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -29,13 +33,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of everything in a file; a tensor may be a view of the file, so copy what is to last.
+    """(name, tensor) of everything in a file. Tensors are views of the file: changes stay in memory, but what the file
+    becomes later may show.
 
-    Nothing is kept of a tensor that the caller has let go: reading a file takes little more memory than its largest.
-    (`.bin` files are read whole, and shrink as they are consumed.)
+    Nothing is kept of a tensor that the caller has let go: reading a safetensors file takes little more memory than its
+    largest; of a `.bin` file all pages that were read count until its last tensor is gone.
 
-    Raises ValueError, naming the file, where it is damaged, cut short or holds anything but tensors.
+    Raises ValueError, naming the file, where it is damaged, cut short, a git-lfs pointer or holds anything but tensors.
     """
+    refuse_lfs_pointer(file)
     try:
         yield from _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
     except SafetensorError as error:
@@ -45,15 +51,22 @@ def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
 def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     with safe_open(file, framework="pt") as opened:
         names = list(opened.keys())
-    for name in names:
-        # Opened anew each time: pages that were read count as memory until the file is unmapped.
+    while names:
+        # Opened anew now and then: pages that were read count as memory until the file is unmapped.
+        read = 0
         with safe_open(file, framework="pt") as opened:
-            yield name, opened.get_tensor(name)
+            while names and read < MAPPED:
+                name = names.pop(0)
+                tensor = opened.get_tensor(name)
+                read += tensor.nbytes
+                yield name, tensor
+                del tensor
 
 
 def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        # What torch wrote before version 1.6 is no archive, which alone can be mapped.
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file} holds more than tensors and is not read, for that would run its code; ask for a safetensors file "

@@ -20,7 +20,8 @@ def checkpoints() -> None:
         width, height = card.image_size_wh
         print(f"{card.name}  ({card.source}, {card.licence}, {width}×{height} pixels, {len(card.tasks)} tasks)")
         print(f"  {card.summary}")
+        width = max(map(len, card.metrics), default=0)
         for name, value in card.metrics.items():
-            print(f"  {name:24}  {value:.4g}")
+            print(f"  {name:{width}}  {value:.4g}")
         if card.protocol:
             print(f"  measured: {card.protocol}")

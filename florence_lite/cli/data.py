@@ -11,7 +11,7 @@ import typer
 from florence_lite.cli.common import AsJson, Columns, Format, check_picture, read_data
 
 if TYPE_CHECKING:
-    from florence_lite.data.check import Network
+    from florence_lite.train.check import Network
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at annotated images.")
 
@@ -34,8 +34,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Count what a data set holds, tell its problems, and measure its answers against a checkpoint's limits."""
-    from florence_lite.data.check import check, contact_sheet, report_lines
     from florence_lite.progress import progress_bar
+    from florence_lite.train.check import check, contact_sheet, report_lines
 
     if sheet is not None:
         check_picture("--sheet", sheet)
@@ -57,8 +57,8 @@ def check(
 
 def _network(checkpoint: str) -> Network:
     from florence_lite.checkpoint import find_checkpoint, read_config
-    from florence_lite.data.check import Network
     from florence_lite.tokens import Tokenizer
+    from florence_lite.train.check import Network
 
     folder = find_checkpoint(checkpoint).folder
     return Network.of(read_config(folder), Tokenizer.from_file(folder))

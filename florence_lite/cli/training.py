@@ -15,8 +15,6 @@ import typer
 from florence_lite.cli.common import AsJson, Checkpoint, Columns, Device, Format, load, needing, read_data, say
 
 if TYPE_CHECKING:
-    import torch
-
     from florence_lite.data.samples import Dataset
     from florence_lite.evaluate.report import Report
     from florence_lite.florence import Florence
@@ -29,31 +27,28 @@ def train(
 
     An interrupted run goes on where it was.
     """
-    from florence_lite.train.config import FineTuneConfig, TrainConfig, read_toml
+    from florence_lite.train.config import FineTuneConfig, read_toml
 
     if "checkpoint" in read_toml(config):
         own = FineTuneConfig.from_toml(config)
         with needing("train,eval" if own.validation else "train"):
+            from florence_lite.scenes import Scenes
             from florence_lite.train.finetune import finetune
 
             with redirect_stdout(sys.stderr):  # trackers talk
-                folder = finetune(own)
+                folder = finetune(own, {"scenes": Scenes})
             print(folder)
         return
-    settings = TrainConfig.from_toml(config)
-    with needing("train"):
-        from florence_lite.data.scenes import TRAINING_STYLES
-        from florence_lite.evaluate.scenes import evaluate_scenes
-        from florence_lite.florence import Florence
-        from florence_lite.train import scratch
 
-        def evaluate(folder: Path, device: torch.device) -> dict[str, float]:
-            florence = Florence.from_pretrained(folder, device=device)
-            styles = settings.styles or TRAINING_STYLES
-            return evaluate_scenes(florence, "validation", settings.evaluate_scenes, styles)
+    from florence_lite.scenes.config import TrainConfig
+
+    settings = TrainConfig.from_toml(config)
+    with needing("train,eval"):
+        from florence_lite.scenes.measure import scene_validation
+        from florence_lite.scenes.training import train as train_on_scenes
 
         with redirect_stdout(sys.stderr):
-            folder = scratch.train(settings, evaluate)
+            folder = train_on_scenes(settings, scene_validation(settings).figures)
         print(folder)
 
 
@@ -91,21 +86,16 @@ def evaluate(
         report = _measured(
             asked, lambda: read_data(data, format, split, column), lambda: load(checkpoint, device), count
         )
-        print(json.dumps(report.to_dict()) if as_json else report)
-        return
-    if tasks or more_tasks or column or format != "auto":
+    elif tasks or more_tasks or column or format != "auto":
         raise ValueError("--tasks, --format and --column belong to annotated images; give their folder as --data")
-    with needing("eval"):
-        from florence_lite.data.scenes import TRAINING_STYLES
-        from florence_lite.evaluate.scenes import evaluate_scenes
+    else:
+        with needing("eval"):
+            from florence_lite.scenes import TRAINING_STYLES
+            from florence_lite.scenes.measure import evaluate_scenes
 
-        styles = tuple(style or TRAINING_STYLES)
-        figures = evaluate_scenes(load(checkpoint, device), split or "test", 200 if count is None else count, styles)
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:24}  {value:.4g}")
+            styles = tuple(style or TRAINING_STYLES)
+            report = evaluate_scenes(load(checkpoint, device), split or "test", 200 if count is None else count, styles)
+    print(json.dumps(report.to_dict()) if as_json else report)
 
 
 def _measured(tasks: list[str], read: Callable[[], Dataset], load: Callable[[], Florence], count: int | None) -> Report:

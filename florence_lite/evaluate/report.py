@@ -50,6 +50,10 @@ class Report:
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
+    def named_figures(self) -> dict[str, float | None]:
+        """All figures by one name each, such as "<OD>/ap50"."""
+        return {f"{task}/{name}": value for task, each in self.figures.items() for name, value in each.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the names of the fields."""
         return asdict(self)

@@ -90,6 +90,8 @@ class FlorenceConfig:
     prompt_side: "encoder" appends the prompt to the image tokens (Florence-2); "decoder" puts it in front of the
         answer, so that one encoded image serves any number of prompts.
     max_grid: rows of the learned column and row position tables; max_frames: length of the temporal cosine table.
+    tie_word_embeddings: the output layer is the table of token embeddings; else it has weights of its own.
+    tie_decoder_embeddings: the decoder reads its tokens from that table too; else from a table of its own.
     """
 
     vision: VisionConfig
@@ -99,8 +101,13 @@ class FlorenceConfig:
     prompt_side: str = "encoder"
     max_grid: int = 50
     max_frames: int = 100
+    tie_word_embeddings: bool = True
+    tie_decoder_embeddings: bool = True
 
     def __post_init__(self):
+        for name in ("tie_word_embeddings", "tie_decoder_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be true or false")
         if self.prompt_side not in ("encoder", "decoder"):
             raise ValueError(f"prompt_side = {self.prompt_side!r} must be 'encoder' or 'decoder'")
         if not 2 <= self.bins <= 1000:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from florence_lite.model.transformer import Decoder, Encoder
 def frame_positions(frames: int, dim: int) -> Tensor:
     """Cosine table [frames, dim] of frame times; sines at even and cosines at odd channels. An image is frame 0."""
     half = dim // 2
-    rates = torch.exp(torch.arange(half) * (-math.log(10000) / half))
-    angles = torch.arange(frames)[:, None] * rates
+    rates = torch.exp(torch.arange(half, device="cpu") * (-math.log(10000) / half))
+    angles = torch.arange(frames, device="cpu")[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
@@ -30,14 +31,10 @@ class Projector(nn.Module):
         dim = config.vision.dims[-1]
         self.column_embeddings = nn.Embedding(config.max_grid, dim // 2)
         self.row_embeddings = nn.Embedding(config.max_grid, dim // 2)
-        self.max_frames = config.max_frames
+        # Computed also where the parameters get no memory (on the meta device): it is no part of checkpoints.
         self.register_buffer("frame_positions", frame_positions(config.max_frames, dim), persistent=False)
         self.projection = nn.Linear(dim, config.text.d_model, bias=False)
         self.norm = nn.LayerNorm(config.text.d_model)
-
-    def reset_frame_positions(self, dtype: torch.dtype, device: str | torch.device) -> None:
-        """Compute the constant table anew, for a model that was made without memory (on the meta device)."""
-        self.frame_positions = frame_positions(self.max_frames, self.projection.in_features).to(device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         B, h, w, C = x.shape
@@ -50,7 +47,11 @@ class Projector(nn.Module):
 
 
 class FlorenceModel(nn.Module):
-    """Prompt-driven vision network. The output layer shares its weight with the token embeddings."""
+    """Prompt-driven vision network.
+
+    One table `embed_tokens` serves prompts, answers and output layer, unless `config` says that the output layer
+    (`lm_head`) or the decoder (`decoder.embed_tokens`) has weights of its own.
+    """
 
     def __init__(self, config: FlorenceConfig):
         super().__init__()
@@ -59,8 +60,35 @@ class FlorenceModel(nn.Module):
         self.projector = Projector(config)
         self.embed_tokens = nn.Embedding(config.text.vocab_size, config.text.d_model)
         self.encoder = Encoder(config.text)
-        self.decoder = Decoder(config.text)
+        self.decoder = Decoder(config.text, has_table=not config.tie_decoder_embeddings)
+        self.lm_head = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.text.d_model, config.text.vocab_size, bias=False)
         self.apply(_init_weights)
+
+    def untie_output(self) -> None:
+        """Give the output layer weights of its own, at first a copy of the token embeddings."""
+        if self.lm_head is None:
+            self.config = replace(self.config, tie_word_embeddings=False)
+            self.lm_head = nn.Linear(self.config.text.d_model, self.config.text.vocab_size, bias=False, device="meta")
+            weight = self.embed_tokens.weight
+            self.lm_head.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+
+    def untie_decoder(self) -> None:
+        """Give the decoder a table of its own, at first a copy of the token embeddings."""
+        if self.decoder.embed_tokens is None:
+            self.config = replace(self.config, tie_decoder_embeddings=False)
+            weight = self.embed_tokens.weight
+            table = nn.Embedding.from_pretrained(weight.detach().clone(), freeze=not weight.requires_grad)
+            self.decoder.embed_tokens = table
+
+    def tie_equal_tables(self) -> None:
+        """Make one again of tables that are equal: the inverse of the two methods above."""
+        weight = self.embed_tokens.weight
+        if self.lm_head is not None and torch.equal(self.lm_head.weight, weight):
+            self.lm_head, self.config = None, replace(self.config, tie_word_embeddings=True)
+        if self.decoder.embed_tokens is not None and torch.equal(self.decoder.embed_tokens.weight, weight):
+            self.decoder.embed_tokens, self.config = None, replace(self.config, tie_decoder_embeddings=True)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """pixel_values float [B, 3, H, W], normalised, to image_features [B, N, D], N = `config.image_tokens`."""
@@ -120,11 +148,12 @@ class FlorenceModel(nn.Module):
 
         Returns hidden states [R, T, D]; `logits` turns them into scores.
         """
-        return self.decoder(self.embed_tokens(input_ids), cross, encoder_mask, self_cache, positions, input_mask)
+        table = self.embed_tokens if self.decoder.embed_tokens is None else self.decoder.embed_tokens
+        return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] to unnormalised scores [..., vocab_size]."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        return F.linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
 
 def _init_weights(module: nn.Module) -> None:

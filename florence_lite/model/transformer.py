@@ -121,10 +121,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedded tokens [R, T, D] and cached image keys/values to hidden states [R, T, D]."""
+    """Embedded tokens [R, T, D] and cached image keys/values to hidden states [R, T, D].
 
-    def __init__(self, config: TextConfig):
+    `embed_tokens` is its own table of tokens where it has one (`has_table`), else None.
+    """
+
+    def __init__(self, config: TextConfig, has_table: bool = False):
         super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model) if has_table else None
         self.positions = nn.Embedding(config.positions + POSITION_OFFSET, config.d_model)
         self.norm = nn.LayerNorm(config.d_model)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))

@@ -5,9 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the stand-in for a large file begins
+
+
+def refuse_lfs_pointer(file: Path) -> None:
+    """ValueError where a file holds git-lfs's note of where the real one is."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(
+                f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull` there, or copy the real file"
+            )
+
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file; ValueError, naming it, where it is none."""
+    """The text of a UTF-8 file; ValueError, naming it, where it is none or a git-lfs pointer."""
+    refuse_lfs_pointer(file)
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

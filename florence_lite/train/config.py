@@ -9,9 +9,7 @@ from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from florence_lite.data.scenes import STYLES
 from florence_lite.data.targets import TARGETS
-from florence_lite.model.config import PRESETS
 from florence_lite.values import is_number, is_whole
 
 PRECISIONS = ("bf16", "fp32")
@@ -105,45 +103,11 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig(RunConfig):
-    """Training from scratch on generated scenes; the fields of `RunConfig`, and these.
-
-    tasks: rows per image of each task.
-    preset: sizes of the network, a name of `FlorenceConfig.preset`.
-    styles: artwork of the scenes; () for all training styles.
-    dense_weight: weight of the auxiliary loss on image tokens.
-    vocabulary: ids of the byte-pair tokenizer that is trained on the scenes' sentences, added tokens included.
-    evaluate_scenes: validation scenes of an evaluation.
-
-    Raises ValueError naming the field, its value and the rule.
-    """
-
-    tasks: Mapping[str, float]
-    _: KW_ONLY
-    preset: str = "nano"
-    styles: tuple[str, ...] = ()
-    dense_weight: float = 1.0
-    vocabulary: int = 2304
-    evaluate_scenes: int = 64
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset = {self.preset!r} must be one of {sorted(PRESETS)}")
-        self._check_whole(1, "evaluate_scenes", "vocabulary")
-        self._check_not_negative("dense_weight")
-        if isinstance(self.styles, list):
-            object.__setattr__(self, "styles", tuple(self.styles))
-        if isinstance(self.styles, str) or not set(self.styles) <= set(STYLES):
-            raise ValueError(f"styles = {self.styles!r} must be a list; choose from {', '.join(STYLES)}")
-        check_tasks(self.tasks)
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """A data set and what is asked about its images.
 
-    path: folder or file for `florence_lite.data.samples.read_dataset`, or "scenes" for generated scenes.
+    path: folder or file for `florence_lite.data.samples.read_dataset`, or the name of one of the `generators` of
+        `finetune`; the command knows "scenes", generated scenes.
     tasks: rows per image of each task.
     format, split, columns: as in `read_dataset`.
     weight: how often a batch is drawn from this data set, compared with the others.
@@ -210,7 +174,7 @@ class FineTuneConfig(RunConfig):
     features: what a tower that does not learn sees in each image: "computed" whenever it is drawn, or once, before
         training, and kept in "memory" or on "disk" (in `output`); mirrored images count as images of their own.
     lora_rank: train low-rank adapters of the text side and nothing else; 0 trains the weights themselves.
-    lora_targets: names of the layers that get them, in every encoder and decoder layer.
+    lora_targets: names of the layers that get them, in every encoder and decoder layer; "lm_head": the output layer.
     flips: share of the images that are mirrored; images with text lines, and words with "left" or "right", never are.
     upright: false for images without a top, as microscopes and satellites take: they are turned in all eight ways.
     crops: share of the images of which a random part is taken, where nothing but objects is told about them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -15,34 +16,37 @@ from florence_lite.checkpoint import (
     save_checkpoint,
     write_companions,
 )
-from florence_lite.data.collate import TaskCollator
 from florence_lite.model import FlorenceModel
 from florence_lite.preprocess import Preprocessor
 from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
+from florence_lite.train.collate import TaskCollator
 from florence_lite.train.config import FineTuneConfig
 from florence_lite.train.features import image_features
 from florence_lite.train.loop import fit, shares, start
 from florence_lite.train.lora import add_lora, save_adapter
-from florence_lite.train.sources import MixedBatches, Source, read_source
+from florence_lite.train.sources import Generator, MixedBatches, Source, read_source
 from florence_lite.train.trainer import AnswerTrainer
 from florence_lite.train.validation import Validation
 
 
-def finetune(config: FineTuneConfig) -> Path:
+def finetune(config: FineTuneConfig, generators: Mapping[str, Generator] | None = None) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
     With `lora_rank` that folder holds an adapter, which `Florence.from_pretrained` merges into its base.
 
+    generators: what draws samples instead of reading them, by the name that stands as the path of a data set; the
+        command passes `{"scenes": florence_lite.scenes.Scenes}`.
+
     Raises what reading the checkpoint and the data raises, and ValueError for an answer that is too long for the
     network, before training begins; OSError where the disk is full.
     """
-    validation = Validation(config.validation) if config.validation else None
+    validation = Validation.on(config.validation) if config.validation else None
     folder, _ = find_checkpoint(config.checkpoint)
     model, tokenizer = load_checkpoint(folder), Tokenizer.from_file(folder)
     network, decoding = model.config, read_decoding(folder)
     preprocessor = read_preprocessor(folder, network.image_size_wh)
-    sources = read_sources(config, model, tokenizer, preprocessor)
+    sources = read_sources(config, model, tokenizer, preprocessor, generators)
     accelerator = start(config)
     parts = shares(config, accelerator)
     for data, source in zip(config.data, sources, strict=True):
@@ -76,7 +80,11 @@ def finetune(config: FineTuneConfig) -> Path:
 
 
 def read_sources(
-    config: FineTuneConfig, model: FlorenceModel, tokenizer: Tokenizer, preprocessor: Preprocessor
+    config: FineTuneConfig,
+    model: FlorenceModel,
+    tokenizer: Tokenizer,
+    preprocessor: Preprocessor,
+    generators: Mapping[str, Generator] | None = None,
 ) -> list[Source]:
     """The data sets of a run with their collators."""
     network = model.config
@@ -86,14 +94,13 @@ def read_sources(
             Codec(tokenizer),
             preprocessor,
             data.tasks,
-            (),
             network.grid_wh,
             network.bins,
             network.text.positions,
             network.prompt_side,
             data.shorten,
         )
-        sources.append(Source(read_source(data, network.image_size_wh), collate, data.weight))
+        sources.append(Source(read_source(data, network.image_size_wh, generators or {}), collate, data.weight))
     return sources
 
 
@@ -104,11 +111,11 @@ def keep_features(
     preprocessor: Preprocessor,
     accelerator: Accelerator,
 ) -> None:
-    """Have the features of all data sets computed, if the run keeps them; those of generated scenes never end."""
+    """Have the features of all data sets computed, if the run keeps them; those of generated samples never end."""
     if config.features == "computed":
         return
     for number, (data, source) in enumerate(zip(config.data, sources, strict=True)):
-        if not source.generated:
+        if not source.endless:
             origin = f"{config.checkpoint}: {data.path}"
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
             mirrored = config.flips > 0

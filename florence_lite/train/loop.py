@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
-from florence_lite.data.collate import Batch
 from florence_lite.model.davit import DualBlock
 from florence_lite.model.transformer import DecoderLayer, EncoderLayer
+from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.figures import Log, RunningMeans

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils import data as torch_data
 
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, can_turn, turned
-from florence_lite.data.collate import Batch, TaskCollator
-from florence_lite.data.samples import Sample, read_dataset
-from florence_lite.data.scenes import Scenes
+from florence_lite.data.samples import Dataset, Sample, read_dataset
+from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
 
-SCENES = "scenes"  # as the path of a data set: generated scenes
+Generator = Callable[..., Sequence[Sample]]
+"""Called with a split ("train") and `size_wh=` (the network's image size in pixels), it gives samples without end."""
 
 
-def read_source(data: DataConfig, size_wh: tuple[int, int]) -> Sequence[Sample]:
+def read_source(data: DataConfig, size_wh: tuple[int, int], generators: Mapping[str, Generator]) -> Sequence[Sample]:
     """The samples of a data set; ValueError for one without images."""
-    if data.path == SCENES:
-        return GeneratedSamples(Scenes(data.split or "train", size_wh=size_wh))
+    if data.path in generators:
+        return generators[data.path](data.split or "train", size_wh=size_wh)
     dataset = read_dataset(data.path, data.format, data.split, data.columns)
     if not len(dataset):
         raise ValueError(f"data set {data.path!r} has no images{f' in split {data.split!r}' if data.split else ''}")
     return dataset
-
-
-class GeneratedSamples(Sequence):
-    """Generated scenes as samples."""
-
-    def __init__(self, scenes: Scenes):
-        self.scenes = scenes
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int) -> Sample:
-        scene = self.scenes[index]
-        return Sample(scene["image"], scene["annotation"], f"scene {scene['seed']}")
 
 
 class Source:
@@ -57,9 +43,9 @@ class Source:
         self.features: Tensor | None = None
 
     @property
-    def generated(self) -> bool:
-        """Whether the samples are endless and differ by chance already; their answers are known to be short."""
-        return isinstance(self.samples, GeneratedSamples)
+    def endless(self) -> bool:
+        """Whether the samples are generated without end, no two alike; their answers are known to be short enough."""
+        return not isinstance(self.samples, Dataset)
 
     def shortened(self) -> dict[str, int]:
         """Task → how many images' answers lose objects because they are too long for the network.
@@ -67,7 +53,7 @@ class Source:
         Raises ValueError for the first that is too long and must not be shortened.
         """
         counts: dict[str, int] = {}
-        if self.generated:
+        if self.endless:
             return counts
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
@@ -83,7 +69,7 @@ class Source:
     ) -> tuple[Image.Image | Tensor, Annotation]:
         """Sample `number` of an endless order in which every epoch has each sample once, changed by chance."""
         epoch, place = divmod(number, len(self.samples))
-        if not self.generated:
+        if not self.endless:
             place = int(epoch_order(len(self.samples), seed, epoch)[place])
         if self.features is None:
             sample = self.samples[place]
@@ -101,7 +87,7 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
-class MixedBatches(Dataset):
+class MixedBatches(torch_data.Dataset):
     """Item i is the part of batch number `first + i` that falls to this process, as one or several smaller batches.
 
     Batch number n of a run always has the same samples and rows, however many processes share it. It comes from one

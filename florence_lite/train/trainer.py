@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from florence_lite.data.collate import IGNORED, Batch, RowGroup
 from florence_lite.model import CrossCache, FlorenceModel
-from florence_lite.train.location_basis import add_location_basis
-from florence_lite.train.losses import DenseHead, neighbour_weights, token_losses
+from florence_lite.train.collate import IGNORED, Batch, RowGroup
+from florence_lite.train.losses import neighbour_weights, token_losses
 
 
 class AnswerTrainer(nn.Module):
@@ -84,35 +80,3 @@ class AnswerTrainer(nn.Module):
         for index, task in enumerate(group.tasks):
             by_task.setdefault(task, []).append(losses[row == index])
         return {task: torch.cat(parts) for task, parts in by_task.items()}
-
-
-class ScratchTrainer(AnswerTrainer):
-    """Trains a decoder-side-prompt model from random weights.
-
-    Total loss: the mean over all answer tokens, plus `dense_weight` times the auxiliary losses of `DenseHead`.
-    """
-
-    def __init__(self, model: FlorenceModel, classes: int, first_location_id: int, dense_weight: float):
-        super().__init__(model, first_location_id)
-        self.dense_weight = dense_weight
-        self.dense = DenseHead(model.config.text.d_model, classes)
-        add_location_basis(model, first_location_id)
-
-    def forward(self, batch: Batch, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the losses per task ("dense/class", "dense/box" for the auxiliary ones)."""
-        model, bins = self.model, self.model.config.bins
-        weights = neighbour_weights(bins, sigma, batch.pixel_values.device)
-        with parametrize.cached():
-            states, _ = model.encode(model.encode_image(batch.pixel_values))
-            cross = model.cross_cache(states)
-            answers, figures = self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups])
-            locations = model.embed_tokens.weight[self.first_location_id : self.first_location_id + bins]
-            dense = self.dense(states[:, 1:], batch.cell_classes, batch.cell_boxes, locations, weights)
-        figures |= {"dense/class": dense[0].detach()[None], "dense/box": dense[1].detach()[None]}
-        return answers + self.dense_weight * (dense[0] + dense[1]), figures
-
-    def folded_model(self) -> FlorenceModel:
-        """An ordinary copy of the network, the location basis folded into its tables; in evaluation mode."""
-        model = FlorenceModel(self.model.config)
-        model.load_state_dict({name: attrgetter(name)(self.model).detach() for name in model.state_dict()})
-        return model.to(self.dense.sides.weight.device).eval()

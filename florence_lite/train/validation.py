@@ -1,34 +1,47 @@
-"""Measuring the checkpoints of a fine-tuning run.
+"""Measuring the checkpoints of a run.
 
 This is the one place where training looks up to what is built on top of checkpoints; it does so when it is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from florence_lite.cards import task as task_card
-from florence_lite.data.samples import read_dataset
+from florence_lite.data.samples import Sample, read_dataset
 from florence_lite.train.config import ValidationConfig
 
 
 class Validation:
-    """Measures checkpoints of a run on images of their own. Raises what `read_dataset` raises, and ValueError for a
-    task or a figure that cannot be measured."""
+    """Measures checkpoints of a run on images of their own.
 
-    def __init__(self, config: ValidationConfig):
+    samples, tasks, count: as in `florence_lite.evaluate.report.evaluate`.
+    figure: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if None.
+
+    Raises ValueError for a task or a figure that cannot be measured, ModuleNotFoundError, with the remedy, where a
+    metric's package is missing.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None, figure: str | None = None
+    ):
         from florence_lite.evaluate.metrics import metrics_of
 
-        self.config = config
-        self.dataset = read_dataset(config.path, config.format, config.split, config.columns)
-        metrics = [(task, each) for task in config.tasks for each in metrics_of(task_card(task)).values()]
+        self.samples, self.tasks, self.count = samples, tasks, count
+        metrics = [(task, each) for task in tasks for each in metrics_of(task_card(task)).values()]
         names = [f"{task}/{name}" for task, each in metrics for name in each.measure(()).figures]
-        self.decisive = config.figure or names[0]
+        self.decisive = figure or names[0]
         if self.decisive not in names:
-            raise ValueError(f"validation: figure = {config.figure!r} is not measured; choose from {names}")
+            raise ValueError(f"validation: figure = {figure!r} is not measured; choose from {names}")
+
+    @classmethod
+    def on(cls, config: ValidationConfig) -> Validation:
+        """On the data set of a configuration. Raises also what `read_dataset` raises."""
+        dataset = read_dataset(config.path, config.format, config.split, config.columns)
+        return cls(dataset, config.tasks, config.count, config.figure)
 
     def figures(self, folder: Path, device: torch.device) -> dict[str, float | None]:
         """Figures of the checkpoint in `folder`, as "<OD>/ap50"; `device` is where it answers."""
@@ -36,8 +49,7 @@ class Validation:
         from florence_lite.florence import Florence
 
         florence = Florence.from_pretrained(folder, device=device)
-        report = evaluate(florence, self.dataset, self.config.tasks, self.config.count)
-        return {f"{task}/{name}": value for task, each in report.figures.items() for name, value in each.items()}
+        return evaluate(florence, self.samples, self.tasks, self.count).named_figures()
 
     def merit(self, figures: Mapping[str, float | None]) -> float | None:
         """The figure that decides which checkpoint is the best, greater for a better one."""

@@ -118,8 +118,7 @@ def test_native_adapters(pair, base, tmp_path, fields):
     before = logits(base)
     expected = native_logits(trained(pair[1], tmp_path, **fields))
     assert distance(expected, before) > 1e-2
-    for merge in (True, False):
-        assert distance(logits(load_adapter(base, tmp_path, merge)), expected) <= 1e-5
+    assert distance(logits(load_adapter(base, tmp_path)), expected) <= 1e-5
     assert torch.equal(logits(base), before)
 
 
@@ -147,8 +146,7 @@ def to_original(name: str) -> str:
     return "base_model.model." + name
 
 
-@pytest.mark.parametrize("merge", [True, False])
-def test_original_names(pair, base, tmp_path, merge):
+def test_original_names(pair, base, tmp_path):
     adapted = trained(
         pair[1],
         tmp_path,
@@ -163,7 +161,7 @@ def test_original_names(pair, base, tmp_path, merge):
     assert all(
         part in names for part in ("convs.0.proj.", ".fn.dw.", "_attn.fn.qkv.", ".ffn.fn.net.fc1.", ".ffn.norm.")
     )
-    assert distance(logits(load_adapter(base, tmp_path, merge)), native_logits(adapted)) <= 1e-5
+    assert distance(logits(load_adapter(base, tmp_path)), native_logits(adapted)) <= 1e-5
 
 
 def test_matrices_that_lie_the_other_way_round(pair, base, tmp_path):
@@ -205,30 +203,23 @@ def test_weights_in_a_bin_file(pair, base, tmp_path):
     assert distance(logits(load_adapter(base, tmp_path)), native_logits(adapted)) <= 1e-5
 
 
-def test_tables_are_merged_only(pair, base, tmp_path):
+def test_tables_of_positions(pair, base, tmp_path):
     adapted = trained(pair[1], tmp_path, r=2, target_modules=["row_embeddings"])
     assert distance(native_logits(adapted), logits(base)) > 1e-3
     assert distance(logits(load_adapter(base, tmp_path)), native_logits(adapted)) <= 1e-5
-    with pytest.raises(ValueError, match=r"not to be kept apart: .*row_embeddings is a table .* take merge=True"):
-        load_adapter(base, tmp_path, merge=False)
 
 
 @pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer")
-def test_depthwise_convolutions_are_kept_apart_only(pair, base, tmp_path):
-    adapted = trained(
-        pair[1], tmp_path, r=64, lora_alpha=640, target_modules=["conv1"]
-    )  # peft wants a multiple of the channels
-    assert distance(native_logits(adapted), logits(base)) > 1e-2
-    assert distance(logits(load_adapter(base, tmp_path, merge=False)), native_logits(adapted)) <= 1e-5
-    with pytest.raises(ValueError, match=r"not to be merged: .*conv1 is a depthwise .* take merge=False"):
+def test_depthwise_convolutions_are_refused(pair, base, tmp_path):
+    trained(pair[1], tmp_path, r=64, target_modules=["conv1"])  # peft wants a multiple of the channels
+    with pytest.raises(ValueError, match=r"not to be merged: .*conv1 is a depthwise .* without this layer"):
         load_adapter(base, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
-def test_a_bias_where_the_base_has_none_is_kept_apart_only(pair, base, tmp_path):
-    adapted = trained(pair[1], tmp_path, r=2, lora_bias=True, target_modules=["image_projection"])
-    assert distance(logits(load_adapter(base, tmp_path, merge=False)), native_logits(adapted)) <= 1e-5
-    with pytest.raises(ValueError, match=r"not to be merged: .*image_projection has no bias .* take merge=False"):
+def test_a_bias_where_the_base_has_none_is_refused(pair, base, tmp_path):
+    trained(pair[1], tmp_path, r=2, lora_bias=True, target_modules=["image_projection"])
+    with pytest.raises(ValueError, match=r"not to be merged: .*image_projection has no bias .* without this layer"):
         load_adapter(base, tmp_path)
 
 
@@ -239,31 +230,15 @@ def test_a_bias_where_the_base_has_none_is_kept_apart_only(pair, base, tmp_path)
     "fields",
     [
         {"target_modules": ["q_proj", "qkv", "projection", "embed.conv"], "modules_to_save": ["norm2"]},
-        {"target_modules": ["fc1"], "use_dora": True, "modules_to_save": ["embed_tokens", "positions"]},
+        {"target_modules": ["fc1"], "use_dora": True, "modules_to_save": ["positions"]},
+        {"target_modules": ["embed_tokens", "fc1"]},  # the table as prompts and answers read it, not as output layer
     ],
 )
-@pytest.mark.parametrize("merge", [True, False])
-def test_adapters_of_our_network(base, tmp_path, fields, merge):
+def test_adapters_of_our_network(base, tmp_path, fields):
     adapted = trained(base, tmp_path, r=2, **fields)
     expected = logits(adapted.base_model.model)
     assert distance(expected, logits(base)) > 1e-2
-    assert distance(logits(load_adapter(base, tmp_path, merge)), expected) <= 1e-5
-
-
-def test_kept_apart_trained_further_and_saved(base, folder, tmp_path):
-    kept = load_adapter(base, folder, merge=False)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in kept.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape)
-    again = tmp_path / "again"
-    again.mkdir()
-    save_file(peft.get_peft_model_state_dict(kept), again / WEIGHTS)
-    kept.peft_config["default"].save_pretrained(again)
-    assert distance(logits(kept), logits(load_adapter(base, folder))) > 1e-2
-    for merge in (True, False):
-        assert distance(logits(load_adapter(base, again, merge)), logits(kept)) <= 1e-5
+    assert distance(logits(load_adapter(base, tmp_path)), expected) <= 1e-5
 
 
 # ---- what is returned
@@ -285,40 +260,72 @@ def test_merged_is_a_plain_network(base, folder):
     assert distance(logits(load_adapter(merged, folder).eval()), logits(merged.eval())) > 1e-2  # may be added twice
 
 
-def test_kept_apart_only_the_adapter_is_trainable(base, folder):
-    kept = load_adapter(base, folder, merge=False)
-    trainable = {name for name, parameter in kept.named_parameters() if parameter.requires_grad}
-    assert f"{OUR_Q_PROJ}.lora_A.default.weight" in trainable
-    assert all(".lora_" in name or name.startswith("projector.norm.modules_to_save") for name in trainable)
-    assert all(parameter.requires_grad for parameter in base.parameters())
-    assert not any(module.training for module in kept.modules())
+def test_an_adapter_that_is_not_merged_yet(base, tmp_path, folder):
+    kept = trained(base, tmp_path, r=2, target_modules=["q_proj"]).base_model.model
     with pytest.raises(ValueError, match="already carries an adapter; load the base again"):
         load_adapter(kept, folder)
+    assert not any(hasattr(part, "lora_A") for part in base.modules())
 
 
-@pytest.mark.parametrize("merge", [True, False])
-def test_no_dropout_in_evaluation(pair, base, tmp_path, merge):
-    trained(pair[1], tmp_path, r=2, lora_dropout=0.9, target_modules=["q_proj"])
-    model = load_adapter(base, tmp_path, merge)
-    assert torch.equal(logits(model), logits(model))
-
-
-@pytest.mark.parametrize("merge", [True, False])
-def test_half_precision(base, folder, merge):
+def test_half_precision(base, folder):
     expected = load_adapter(base, folder).state_dict()
     half = base.to(torch.bfloat16)
-    model = load_adapter(half, folder, merge)
+    model = load_adapter(half, folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert logits(model).isfinite().all()
-    if merge:  # the base was rounded, and the sum, but not what is added
-        half, merged, name = half.state_dict(), model.state_dict(), f"{OUR_Q_PROJ}.weight"
-        tensors = load_file(folder / WEIGHTS)
-        a, b = (tensors[f"base_model.model.{Q_PROJ}.lora_{half_}.weight"] for half_ in "AB")
-        assert torch.equal(merged[name], (half[name].float() + 8 / 2 * b @ a).bfloat16())
-        assert all(distance(merged[n].float(), t.float()) <= 0.02 * (1 + t.abs().max()) for n, t in expected.items())
+    # The base was rounded, and the sum, but not what is added.
+    half, merged, name = half.state_dict(), model.state_dict(), f"{OUR_Q_PROJ}.weight"
+    tensors = load_file(folder / WEIGHTS)
+    a, b = (tensors[f"base_model.model.{Q_PROJ}.lora_{half_}.weight"] for half_ in "AB")
+    assert torch.equal(merged[name], (half[name].float() + 8 / 2 * b @ a).bfloat16())
+    assert all(distance(merged[n].float(), t.float()) <= 0.02 * (1 + t.abs().max()) for n, t in expected.items())
 
 
 # ---- the table of token embeddings
+
+LANGUAGE = "model.language_model"
+TABLE_USES = {"prompts": f"{LANGUAGE}.shared", "answers": f"{LANGUAGE}.decoder.embed_tokens", "output": "lm_head"}
+UNREAD = f"{LANGUAGE}.encoder.embed_tokens"  # a fourth name of it, of a table that neither class reads
+
+
+def tables(model: FlorenceModel) -> dict[str, torch.Tensor]:
+    """The table of each use."""
+    answers, output = model.decoder.embed_tokens or model.embed_tokens, model.lm_head or model.embed_tokens
+    return {"prompts": model.embed_tokens.weight, "answers": answers.weight, "output": output.weight}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["prompts"], ["answers"], ["output"], ["prompts", "answers"], ["answers", "output"], ["prompts", "output"]],
+    ids="+".join,
+)
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_lora_on_some_uses_of_the_table(pair, base, tmp_path, names):
+    adapted = trained(pair[1], tmp_path, r=2, target_modules=[*(TABLE_USES[name] for name in names), "q_proj"])
+    model = load_adapter(base, tmp_path)
+    assert distance(native_logits(adapted), logits(base)) > 1e-2
+    assert distance(logits(model), native_logits(adapted)) <= 1e-5
+    for use, table in tables(model).items():
+        assert torch.equal(table, base.embed_tokens.weight) is (use not in names)
+    assert model.config.tie_word_embeddings is (names == ["answers"])
+    assert model.config.tie_decoder_embeddings is (names == ["output"])
+    assert base.config == TINY and base.lm_head is base.decoder.embed_tokens is None
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_the_popular_list_of_targets(pair, base, tmp_path):
+    targets = ["q_proj", "o_proj", "k_proj", "v_proj", "linear", "Conv2d", "lm_head", "fc2"]
+    adapted = trained(pair[1], tmp_path, r=8, lora_alpha=8, use_rslora=True, target_modules=targets)
+    edit_tensors(tmp_path, lambda tensors: {to_original(name): tensor for name, tensor in tensors.items()})
+    edit_config(tmp_path, base_model_name_or_path="microsoft/Florence-2-base-ft")
+    assert distance(logits(load_adapter(base, tmp_path)), native_logits(adapted)) <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_ranks_of_two_tables(pair, base, tmp_path):
+    targets = [TABLE_USES["prompts"], TABLE_USES["answers"]]
+    adapted = trained(pair[1], tmp_path, r=4, target_modules=targets, rank_pattern={"shared": 2})
+    assert distance(logits(load_adapter(base, tmp_path)), native_logits(adapted)) <= 1e-5
 
 
 def with_tables(tensors, pair, names, change=0.0):
@@ -326,44 +333,33 @@ def with_tables(tensors, pair, names, change=0.0):
     return tensors | {f"base_model.model.{name}.weight": table.clone() for name in names}
 
 
-LANGUAGE = "model.language_model"
-TABLE_USES = (f"{LANGUAGE}.shared", f"{LANGUAGE}.decoder.embed_tokens", "lm_head")
-
-
-@pytest.mark.parametrize("merge", [True, False])
-@pytest.mark.parametrize("more", [(), (f"{LANGUAGE}.encoder.embed_tokens",)])
-def test_a_table_replaced_in_all_its_uses(pair, base, folder, merge, more):
+@pytest.mark.parametrize("more", [[], [UNREAD]])
+def test_a_table_replaced_in_all_its_uses(pair, base, folder, more):
     expected = copy.deepcopy(load_adapter(base, folder))
     with torch.no_grad():
         expected.embed_tokens.weight += torch.linspace(0, 1, 32)
-    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, TABLE_USES + more, torch.linspace(0, 1, 32)))
-    model = load_adapter(base, folder, merge)
+    edit_tensors(folder, lambda t: with_tables(t, pair, [*TABLE_USES.values(), *more], torch.linspace(0, 1, 32)))
+    model = load_adapter(base, folder)
     assert torch.equal(model.embed_tokens.weight, expected.embed_tokens.weight)
+    assert model.config == base.config and model.lm_head is model.decoder.embed_tokens is None
     assert distance(logits(model), logits(expected)) <= 1e-5
     assert distance(logits(model), logits(base)) > 1e-2
 
 
-def test_an_unchanged_table_may_stand_anywhere(pair, base, folder):
+def test_an_unchanged_table_stays_tied(pair, base, folder):
     expected = logits(load_adapter(base, folder))
     edit_tensors(folder, lambda tensors: with_tables(tensors, pair, ["lm_head"]))
-    assert distance(logits(load_adapter(base, folder)), expected) == 0
+    model = load_adapter(base, folder)
+    assert distance(logits(model), expected) == 0
+    assert model.config == base.config and model.lm_head is None
 
 
-@pytest.mark.parametrize("names", [TABLE_USES[:1], TABLE_USES[2:], TABLE_USES[1:]])
+@pytest.mark.parametrize("names", [["prompts"], ["output"], ["answers", "output"]], ids="+".join)
 def test_a_table_replaced_in_some_of_its_uses(pair, base, folder, names):
-    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, names, 0.25))
-    given = ", ".join(sorted(f"{name}.weight" for name in names))
-    missing = ", ".join(sorted(f"{name}.weight" for name in set(TABLE_USES) - set(names)))
-    with pytest.raises(ValueError, match=f"not tied: {given} replaced but not {missing}"):
-        load_adapter(base, folder)
-
-
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
-@pytest.mark.parametrize("target", ["shared", "lm_head", "decoder.embed_tokens"])
-def test_lora_on_one_use_of_the_table(pair, base, tmp_path, target):
-    trained(pair[1], tmp_path, r=2, target_modules=[target])
-    with pytest.raises(ValueError, match=rf"not tied: .*{target}\.lora_.*one table for prompts, answers and output"):
-        load_adapter(base, tmp_path)
+    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, [TABLE_USES[name] for name in names], 0.25))
+    changed = {use: table - base.embed_tokens.weight for use, table in tables(load_adapter(base, folder)).items()}
+    for use, change in changed.items():
+        assert torch.allclose(change, torch.full_like(change, 0.25 if use in names else 0.0))
 
 
 # ---- broken adapters
@@ -401,6 +397,7 @@ BROKEN = {
     "another rank in the config": (reconfigure(r=4), r"shape of .*\[2, 32\], .* say \[4, 32\]"),
     "not finite": (rewrite(lambda t: t[B].fill_(float("nan"))), f"not finite: values of {B}"),
     "no tensors": (rewrite(lambda t: {"a.b": torch.ones(1)}), r"\(1 problems\):\n  unknown: a.b"),
+    "quantised": (rewrite(lambda t: t.update({A: t[A].to(torch.int8)})), f"type of {A}: int8, a quantised weight"),
     "no LoRA": (
         rewrite(lambda t: {name: tensor for name, tensor in t.items() if "lora_" not in name}),
         "empty: the file holds no LoRA tensors",
@@ -459,10 +456,9 @@ BROKEN = {
 def test_broken_adapters(base, folder, damage, message):
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     damage(folder)
-    for merge in (True, False):
-        with pytest.raises(ValueError, match=message) as caught:
-            load_adapter(base, folder, merge)
-        assert str(folder) in str(caught.value)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_adapter(base, folder)
+    assert str(folder) in str(caught.value)
     after = base.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not hasattr(base, "peft_config") and all(parameter.requires_grad for parameter in base.parameters())
@@ -490,8 +486,6 @@ def test_a_base_of_another_size(folder):
 def test_values_too_large_for_the_base(base, folder):
     edit_tensors(folder, lambda tensors: tensors[B].fill_(1e6))
     half = base.half()
-    with pytest.raises(ValueError, match=f"too large for float16: values of {B}"):
-        load_adapter(half, folder, merge=False)
     with pytest.raises(ValueError, match=f"too large once merged: {OUR_Q_PROJ}.weight"):
         load_adapter(half, folder)
 

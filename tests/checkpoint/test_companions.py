@@ -16,7 +16,8 @@ from florence_lite.checkpoint.companions import (
     write_companions,
 )
 from florence_lite.engine import GenerationOptions
-from florence_lite.model import FlorenceConfig
+from florence_lite.florence import Florence
+from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 from florence_lite.tokens import Tokenizer, added_tokens
 from tests.tiny import noise_image, tiny_config
@@ -98,7 +99,7 @@ def test_a_damaged_image_processor_is_named(tmp_path, name, text, message):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("florence-2-large", FLORENCE_2 | {"early_stopping": False}),
+        ("florence-2-large", FLORENCE_2),
         ("florence-2-base-ft-tuned", FLORENCE_2 | {"length_penalty": 1.0, "do_sample": False}),
     ],
 )
@@ -117,6 +118,17 @@ def test_decoding_of_the_published_folders(shared_data, name, expected):
         ({"config": {"num_beams": 2, "text_config": {"num_beams": 3}}}, {"num_beams": 3}),
         ({"config": {"num_beams": 2}}, {"num_beams": 2}),
         ({"config": {"vision_config": {"num_beams": 2}}}, {}),
+        (  # the original layout, of which Microsoft's code reads one section
+            {
+                "generation_config": {"early_stopping": False, "num_beams": 5, "length_penalty": 2.0},
+                "config": {
+                    "vision_config": {"dim_embed": [8]},
+                    "text_config": {"early_stopping": True, "num_beams": 3},
+                    "no_repeat_ngram_size": 2,
+                },
+            },
+            {"early_stopping": True, "num_beams": 3},
+        ),
         ({"generation_config": {"max_length": 20}}, {}),
         ({"generation_config": {"max_length": 1025}}, {"max_new_tokens": 1024}),
         ({"generation_config": {"max_length": 1025, "max_new_tokens": 99}}, {"max_new_tokens": 99}),
@@ -384,3 +396,17 @@ def test_image_tokens_of_the_base_size(toy_tokenizer, tmp_path):
         write_companions(tmp_path, toy_tokenizer, Preprocessor((768, 768)), config, FLORENCE_2, layout)
         settings = json.loads((tmp_path / "preprocessor_config.json").read_text(encoding="utf-8"))
         assert settings["image_seq_length"] == 577
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, None])
+def test_a_round_trip_keeps_what_microsofts_code_reads(toy_tokenizer, tmp_path, early_stopping):
+    """`early_stopping` of `text_config`, whatever the file says that its `generate` never reads."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    told = {} if early_stopping is None else {"early_stopping": early_stopping}
+    Florence(FlorenceModel(tiny_config()), toy_tokenizer, decoding=told).save_pretrained(first, "original")
+    write_json(first, generation_config={"early_stopping": not early_stopping, "num_beams": 7})
+    Florence.from_pretrained(first).save_pretrained(second, "original")
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (first, second)]
+    assert configs[0] == configs[1]
+    assert configs[1]["text_config"].get("early_stopping") is early_stopping
+    assert "num_beams" not in configs[1]["text_config"]

@@ -18,13 +18,14 @@ from florence_lite.checkpoint import (
     read_config,
     save_checkpoint,
 )
-from florence_lite.checkpoint.layouts import EMBEDDING
+from florence_lite.checkpoint.layouts import EMBEDDING, OUTPUT, TABLES
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from tests.model.native import TINY, native_inputs, native_pair
 from tests.tiny import tiny_config
 
 CONFIG = tiny_config("decoder", vocab_size=90, bins=50)
 WEIGHTS = "model.safetensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1084\n"
 NORM = "encoder.norm.weight"  # by our names
 NATIVE_NORM = "model.language_model.encoder.layernorm_embedding.weight"
 
@@ -85,12 +86,6 @@ def test_a_loaded_model_can_be_trained(folder):
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     states, _ = loaded.encode(loaded.encode_image(torch.zeros(1, 3, 48, 64)))
     states.sum().backward()
-
-
-def test_nothing_is_shared_with_the_file(model, folder):
-    loaded = load_checkpoint(folder)
-    (folder / WEIGHTS).write_bytes(bytes((folder / WEIGHTS).stat().st_size))
-    assert equal(loaded, model)
 
 
 def test_precision_of_file_and_model(model, folder, layout):
@@ -193,6 +188,7 @@ ORIGINAL_TO_NATIVE = [
     (r"^visual_temporal_embed", "model.multi_modal_projector.visual_temporal_embed"),
     (r"^image_pos_embed", "model.multi_modal_projector.image_position_embed"),
     (r"^language_model\.model\.", "model.language_model."),
+    (r"^language_model\.lm_head", "lm_head"),
 ]
 
 
@@ -204,6 +200,8 @@ def test_original_names_are_the_published_ones(model, tmp_path):
     original["image_projection"] = original["image_projection"].T
     for pattern, replacement in ORIGINAL_TO_NATIVE:
         original = {re.sub(pattern, replacement, name): tensor for name, tensor in original.items()}
+    output_layer = original.pop("lm_head.weight")  # of which the native file has no copy
+    assert torch.equal(output_layer, original["model.language_model.shared.weight"])
     assert original.keys() == native.keys()
     assert all(torch.equal(original[name], native[name]) for name in native)
 
@@ -215,11 +213,43 @@ def test_names_are_distinct():
 
 
 @pytest.mark.parametrize("kept", [[0], [1], [2], [3], [0, 1, 2, 3], [1, 2, 3]])
-def test_any_of_the_tied_tensors_will_do(model, layout, folder, kept):
+@pytest.mark.parametrize("file", [WEIGHTS, "pytorch_model.bin"])
+def test_any_of_the_tied_tensors_will_do(model, layout, folder, kept, file):
     tensors = load_file(folder / WEIGHTS)
-    names = (layout.name_of(EMBEDDING), *layout.tied)
-    embedding = tensors.pop(names[0])
-    save_file(tensors | {names[i]: embedding.clone() for i in kept}, folder / WEIGHTS)
+    names = (*map(layout.name_of, TABLES), layout.encoder_table)
+    embedding = [tensors.pop(name, None) for name in names][0]
+    if file == WEIGHTS:
+        save_file(tensors | {names[i]: embedding.clone() for i in kept}, folder / file)
+    else:  # which can hold one memory under several names
+        torch.save(tensors | {names[i]: embedding for i in kept}, folder / file)
+        (folder / WEIGHTS).unlink()
+    loaded = load_checkpoint(folder)
+    assert equal(loaded, model)
+    assert loaded.config == model.config
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_changes_stay_in_memory_and_files_may_be_replaced(model, folder, dtype):
+    """Weights of the right type are the mapped file's own pages."""
+    before = (folder / WEIGHTS).read_bytes()
+    loaded = load_checkpoint(folder, dtype)
+    expected = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    save_checkpoint(FlorenceModel(CONFIG), folder, layout="native")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+    (folder / WEIGHTS).write_bytes(before)
+    loaded = load_checkpoint(folder, dtype)
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.add_(1)
+    assert (folder / WEIGHTS).read_bytes() == before
+    assert not any(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_bin_file_of_the_old_kind(model, folder):
+    """As torch wrote it before version 1.6: no archive."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     assert equal(load_checkpoint(folder), model)
 
 
@@ -321,12 +351,12 @@ def test_what_is_saved_here_loads_in_transformers(tmp_path):
 
 
 def rewrite(change):
-    """A fault in the weights: `change` edits the dictionary of tensors."""
+    """A fault in the weights: `change` edits the dictionary of tensors, or returns a new one."""
 
     def apply(folder):
         tensors = load_file(folder / WEIGHTS)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS)
+        changed = change(tensors)
+        save_file(changed if isinstance(changed, dict) else tensors, folder / WEIGHTS)
 
     return apply
 
@@ -373,6 +403,29 @@ def faults(layout) -> dict:
         ),
         "cut short": (truncate(WEIGHTS), ValueError, "model.safetensors is damaged or cut short .*; copy it again"),
         "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), ValueError, "damaged or cut short"),
+        "git-lfs pointer": (
+            lambda f: (f / WEIGHTS).write_bytes(POINTER),
+            ValueError,
+            "model.safetensors is a git-lfs pointer, not the file itself: run `git lfs pull`",
+        ),
+        "git-lfs pointer of a bin file": (
+            after(pickle_weights, lambda f: (f / "pytorch_model.bin").write_bytes(POINTER)),
+            ValueError,
+            "pytorch_model.bin is a git-lfs pointer",
+        ),
+        "git-lfs pointer of the config": (
+            lambda f: (f / "config.json").write_bytes(POINTER),
+            ValueError,
+            "config.json is a git-lfs pointer",
+        ),
+        **{
+            f"quantised to {dtype}": (
+                rewrite(lambda t, dtype=dtype: t.update({norm: t[norm].to(dtype)})),
+                ValueError,
+                rf"\(1 problems\):\n  type of {norm}: {str(dtype).removeprefix('torch.')}, a quantised weight without",
+            )
+            for dtype in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
+        },
         "bin cut short": (
             after(pickle_weights, truncate("pytorch_model.bin")),
             ValueError,
@@ -409,7 +462,11 @@ def faults(layout) -> dict:
             r"does not fit its config \(\d+ problems\):\n  missing: ",
         ),
         "tensor missing": (rewrite(lambda t: t.pop(norm)), ValueError, rf"\(1 problems\):\n  missing: {norm}"),
-        "no embedding": (rewrite(lambda t: t.pop(embedding)), ValueError, f"missing: {embedding}"),
+        "no embedding": (
+            rewrite(lambda t: {n: v for n, v in t.items() if n not in (embedding, layout.name_of(OUTPUT))}),
+            ValueError,
+            f"missing: {embedding}",
+        ),
         "tensor unknown": (
             rewrite(lambda t: t.update({"head.weight": torch.zeros(3)})),
             ValueError,
@@ -426,9 +483,9 @@ def faults(layout) -> dict:
             rf"shape of {norm}: \[31\], config says \[32\]",
         ),
         "not tied": (
-            rewrite(lambda t: t.update({layout.tied[0]: t[embedding] + 1})),
+            rewrite(lambda t: t.update({layout.encoder_table: t[embedding] + 1})),
             ValueError,
-            "not tied: .* differs from .*; token embeddings and output layer must be one",
+            "not tied: .*encoder.embed_tokens.weight differs from .*; the encoder reads one table",
         ),
         "not finite": (
             rewrite(lambda t: t[norm].fill_(float("nan"))),

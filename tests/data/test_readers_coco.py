@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from florence_lite.data.annotation import Referral
-from florence_lite.data.readers.coco import union
+from florence_lite.data.readers.coco import CAPTION_LENGTHS, union
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import read_dataset
-from florence_lite.data.scenes.export import CAPTION_LENGTHS
 from florence_lite.geometry import mask_iou, mask_to_rle, rasterize
 from tests.data.files import coco, kinds, picture, write
 

@@ -84,6 +84,29 @@ def test_mask_iou(cases, miou, ciou):
     assert figures("miou", *cases) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}
 
 
+@pytest.mark.parametrize(
+    "truth, answer, expected",
+    [
+        ([], [], (None, None, None)),
+        ([], [found("dog", A)], (0, None, 0)),
+        ([found("dog", A)], [], (None, 0, 0)),
+        ([found("dog", A)], [Instance("dog")], (None, 0, 0)),  # has no place
+        ([found("Dog ", A), found("dog", B)], [found("dog", B, 0.9), found("dog", A, 0.8)], (1, 1, 1)),
+        ([found("dog", A)], [found("cat", A)], (0, 0, 0)),
+        ([found("dog", A)], [found("dog", (0, 0, 10, 5))], (1, 1, 1)),  # IoU 0.5
+        ([found("dog", A)], [found("dog", (0, 0, 10, 4.9))], (0, 0, 0)),
+        ([found("dog", A), found("dog", B)], [found("dog", A, 0.5), found("dog", (1, 1, 10, 10), 0.9)], (0.5,) * 3),
+        ([found("dog", A), found("cat", A)], [found("cat", A), found("dog", A), found("dog", A)], (2 / 3, 1, 0.8)),
+    ],
+)
+def test_boxes(truth, answer, expected):
+    measured = figures("box_f1", places(truth, answer))
+    assert measured == {
+        f"box_{part}": value if value is None else pytest.approx(value)
+        for part, value in zip(("precision", "recall", "f1"), expected, strict=True)
+    }
+
+
 def line(text, *corners):
     return Instance(text, quad=corners)
 

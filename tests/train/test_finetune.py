@@ -56,6 +56,14 @@ def test_adapters(base, data, tmp_path):
     assert changed and all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in changed)
 
 
+def test_adapters_on_the_output_layer(base, data, tmp_path):
+    pytest.importorskip("peft")
+    folder = finetune(settings(base, data, tmp_path, lora_rank=2, lora_targets=("v_proj", "lm_head")))
+    before, after = load_checkpoint(base), Florence.from_pretrained(folder).model
+    assert not torch.equal(after.lm_head.weight, before.embed_tokens.weight)
+    assert torch.equal(after.embed_tokens.weight, before.embed_tokens.weight)
+
+
 def test_adapters_on_layers_that_are_not_there(base, data, tmp_path):
     pytest.importorskip("peft")
     with pytest.raises(
@@ -85,6 +93,20 @@ def assert_same_weights(one: Path, other: Path):
     ours, theirs = load_checkpoint(one).state_dict(), load_checkpoint(other).state_dict()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_data_set_that_is_generated(base, data, tmp_path):
+    asked = []
+
+    def draw(split, size_wh):
+        asked.append((split, size_wh))
+        return list(read_dataset(data))
+
+    run = dataclasses.replace(settings(base, data, tmp_path, steps=2), data=(DataConfig("dreams", TASKS),))
+    assert load_checkpoint(finetune(run, {"dreams": draw}))
+    assert asked == [("train", (64, 48))] and len(losses(tmp_path)) == 1
+    with pytest.raises(FileNotFoundError, match="dreams"):
+        finetune(run)
 
 
 # ---- too long answers

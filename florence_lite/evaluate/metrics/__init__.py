@@ -36,6 +36,7 @@ METRICS: dict[str, Metric] = {
     "ap_one_class": Metric(detection.box_ap_one_class, (detection.PACKAGE,)),
     "ar": Metric(detection.box_ar, (detection.PACKAGE,)),
     "mask_ap": Metric(detection.mask_ap, (detection.PACKAGE,)),
+    "box_f1": Metric(places.box_figures),
     "acc@0.5": Metric(places.accuracy_at_half),
     "recall@1": Metric(places.recall_at_one),
     "absent_rejected": Metric(places.absent_rejected),

@@ -66,6 +66,21 @@ def mask_iou_figures(cases: Sequence[Case]) -> Measurement:
     return Measurement({"miou": share(sum(each), len(each)), "ciou": share(sum(shared), sum(united))})
 
 
+def box_figures(cases: Sequence[Case]) -> Measurement:
+    """box_precision, box_recall, box_f1: boxes that overlap a true one of their label by IoU ≥ 0.5, each true box found
+    once, pairs of the largest overlap first. Scores take no part. Labels are equal save for capitals and space.
+    """
+    right = given = true = 0
+    for case in cases:
+        answered = [item for item in case.result.instances if item.bounds is not None]
+        wanted = case.truth.instances
+        given, true = given + len(answered), true + len(wanted)
+        overlaps = box_iou([item.bounds for item in answered], [item.bounds for item in wanted])
+        alike = [same_label(one.label) == same_label(other.label) for one in answered for other in wanted]
+        right += len(_pairs(overlaps * np.reshape(alike, overlaps.shape)))
+    return Measurement(f1_figures("box", right, given, true))
+
+
 def quad_figures(cases: Sequence[Case]) -> Measurement:
     """quad_precision, quad_recall, quad_f1: lines of text whose quad overlaps a true one by IoU ≥ 0.5, each true line
     found once, pairs of the largest overlap first; spotting_…: the same pairs if the words are equal too, save for

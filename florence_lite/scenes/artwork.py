@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from florence_lite.data.scenes.catalogue import CLASSES, CODE_POINTS, STYLES
+from florence_lite.scenes.catalogue import CLASSES, CODE_POINTS, STYLES
 
 ARTWORK_VARIABLE = "FLORENCE_LITE_ARTWORK"
 SIDE = 128  # longest side of the artwork in memory; larger originals are reduced to it
@@ -64,18 +64,6 @@ def find_style(style: str) -> Path:
         if candidate.exists():
             return candidate
     raise FileNotFoundError(f"artwork style {style!r} is not installed: {_HOW_TO_INSTALL[style]}")
-
-
-def available_styles() -> tuple[str, ...]:
-    """The styles that are installed here, in the order of `STYLES`."""
-    found = []
-    for style in STYLES:
-        try:
-            find_style(style)
-        except FileNotFoundError:
-            continue
-        found.append(style)
-    return tuple(found)
 
 
 @cache

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from florence_lite.data.annotation import TextLine
-from florence_lite.data.scenes.artwork import package_folder
-from florence_lite.data.scenes.catalogue import WORDS
+from florence_lite.scenes.artwork import package_folder
+from florence_lite.scenes.catalogue import WORDS
 
 _FONT_FILES = (
     ("font_source_sans_pro", "SourceSansPro-Bold.ttf"),

@@ -1,35 +1,15 @@
 """Scenes: what is drawn, and that boxes, outlines and quads tell where."""
 
-import json
-
 import numpy as np
 import pytest
 
-from florence_lite.data import scenes
-from florence_lite.data.scenes import artwork, compose, lettering
-from florence_lite.data.scenes.scene import annotate
+from florence_lite import scenes
 from florence_lite.geometry import mask_iou, rasterize
+from florence_lite.scenes import artwork, compose, lettering
+from tests.scenes.drawn import draw, installed, shared
 
 SIZES = [(224, 224), (320, 200), (64, 96)]
 SEEDS = range(40)
-
-
-def installed(styles):
-    """Test parameters that skip the styles that are not installed, with the reason."""
-    missing = set(styles) - set(scenes.available_styles())
-    return [
-        pytest.param(
-            style, marks=pytest.mark.skipif(style in missing, reason=f"artwork style {style} is not installed")
-        )
-        for style in styles
-    ]
-
-
-def composed(seed, style="openmoji", size_wh=(224, 224)):
-    """A composition and its annotation."""
-    rng = np.random.default_rng(seed)
-    composition = compose.compose(rng, (style,), size_wh)
-    return composition, annotate(composition, rng)
 
 
 def full_masks(composition):
@@ -41,7 +21,7 @@ def full_masks(composition):
     return masks
 
 
-@pytest.mark.parametrize("style", installed(scenes.STYLES))
+@pytest.mark.parametrize("style", installed(*scenes.STYLES))
 def test_style_has_every_class(style):
     pictures = artwork.load_style(style)
     assert tuple(pictures) == scenes.CLASSES and len(scenes.CLASSES) == 48
@@ -113,9 +93,9 @@ def test_splits_never_overlap():
 
 def test_scenes_is_a_sequence():
     sequence = scenes.Scenes("test", ("openmoji",), (96, 96), length=3)
-    assert [item["seed"] for item in sequence] == list(scenes.TEST[:3]) and len(sequence) == 3
+    assert [item.name for item in sequence] == [f"scene {seed}" for seed in scenes.TEST[:3]] and len(sequence) == 3
     image, annotation = scenes.render_scene(scenes.TEST[2], ("openmoji",), (96, 96))
-    assert sequence[-1]["annotation"] == annotation and sequence[2]["image"].tobytes() == image.tobytes()
+    assert sequence[-1].annotation == annotation and sequence[2].load().tobytes() == image.tobytes()
     assert len(scenes.Scenes("validation", ("openmoji",))) == len(scenes.VALIDATION)
     with pytest.raises(IndexError):
         sequence[3]
@@ -127,7 +107,7 @@ def test_scenes_is_a_sequence():
 def test_boxes_and_rings_are_the_visible_masks(size_wh):
     ious = []
     for seed in SEEDS:
-        composition, annotation = composed(seed, size_wh=size_wh)
+        composition, annotation = shared(seed, size_wh=size_wh)
         masks = full_masks(composition)
         assert 1 <= len(masks) <= 6 and (masks.sum(axis=0) <= 1).all()
         assert min(composition.visible) >= compose.MIN_VISIBLE
@@ -142,7 +122,7 @@ def test_boxes_and_rings_are_the_visible_masks(size_wh):
         assert np.mean(ious) > 0.95 and min(ious) > 0.75
 
 
-@pytest.mark.parametrize("style", installed(scenes.STYLES))
+@pytest.mark.parametrize("style", installed(*scenes.STYLES))
 def test_masks_are_where_the_picture_changes(style, monkeypatch):
     flat = (255, 0, 255)
     monkeypatch.setattr(
@@ -153,7 +133,7 @@ def test_masks_are_where_the_picture_changes(style, monkeypatch):
     monkeypatch.setattr(compose, "_LINE_ODDS", np.array([1.0]))
     ious = []
     for seed in SEEDS:
-        composition, _ = composed(seed, style)
+        composition, _ = draw(seed, style)
         changed = (np.abs(np.asarray(composition.picture).astype(int) - flat) > 70).any(axis=2)
         ious.append(mask_iou(changed, full_masks(composition).any(axis=0)))
     assert np.mean(ious) > 0.9 and min(ious) > 0.75
@@ -176,7 +156,7 @@ def test_objects_hide_at_most_part_of_another_class():
 
 def test_objects_keep_off_the_words():
     for seed in SEEDS:
-        composition, annotation = composed(seed)
+        composition, annotation = shared(seed)
         if annotation.lines:
             words = np.any([quad_mask(line.quad, (224, 224)) for line in annotation.lines], axis=0)
             assert not (full_masks(composition).any(axis=0) & words).any()
@@ -189,7 +169,7 @@ def quad_mask(quad, size_wh):
 def test_quads_are_clockwise_and_inside():
     found = 0
     for seed in SEEDS:
-        _, annotation = composed(seed, size_wh=(320, 200))
+        _, annotation = shared(seed, size_wh=(320, 200))
         for line in annotation.lines:
             corners = np.reshape(line.quad, (4, 2))
             assert (corners >= 0).all() and (corners <= (320, 200)).all()
@@ -231,9 +211,9 @@ def test_quads_enclose_the_ink():
 
 def test_words_stand_out():
     for seed in SEEDS:
-        image, annotation = scenes.render_scene(seed, ("openmoji",))
+        composition, annotation = shared(seed)
         for line in annotation.lines:
-            grey = np.asarray(image.convert("L")).astype(int)[quad_mask(line.quad, (224, 224))]
+            grey = np.asarray(composition.picture.convert("L")).astype(int)[quad_mask(line.quad, (224, 224))]
             assert np.percentile(grey, 95) - np.percentile(grey, 5) > 60, f"seed {seed}: {line.text!r}"
 
 
@@ -248,47 +228,3 @@ def test_without_font_packages_there_is_still_lettering(monkeypatch):
         assert line.text
     finally:
         lettering.font_files.cache_clear()
-
-
-def run_length_mask(segmentation):
-    height, width = segmentation["size"]
-    values = np.arange(len(segmentation["counts"])) % 2 == 1
-    return np.repeat(values, segmentation["counts"]).reshape(width, height).T
-
-
-def test_export_coco(tmp_path):
-    size_wh = (200, 160)
-    folder = scenes.export_coco(tmp_path / "out", "test", 12, ("openmoji",), size_wh)
-    instances, captions, extra = (
-        json.loads((folder / f"{name}_test.json").read_text()) for name in ("instances", "captions", "scenes")
-    )
-    assert [image["id"] for image in instances["images"]] == list(scenes.TEST[:12])
-    assert {category["id"]: category["name"] for category in instances["categories"]}[48] == scenes.CLASSES[-1]
-    assert "CC BY-SA" in instances["licenses"][0]["name"]
-    kinds = set()
-    for image, rest in zip(instances["images"], extra, strict=True):
-        picture, annotation = scenes.render_scene(image["id"], ("openmoji",), size_wh)
-        with compose.Image.open(folder / "images" / image["file_name"]) as saved:
-            assert saved.size == (image["width"], image["height"]) and saved.tobytes() == picture.tobytes()
-        here = [instance for instance in instances["annotations"] if instance["image_id"] == image["id"]]
-        for instance, thing in zip(here, annotation.objects, strict=True):
-            x, y, width, height = instance["bbox"]
-            assert (x, y, x + width, y + height) == thing.box
-            assert scenes.CLASSES[instance["category_id"] - 1] == thing.label
-            truth = rasterize(thing.rings, size_wh)
-            outline = instance["segmentation"]
-            kinds.add(type(outline))
-            mask = run_length_mask(outline) if isinstance(outline, dict) else quad_like_mask(outline, size_wh)
-            assert (mask == truth).all() and instance["area"] == truth.sum()
-        told = [caption["caption"] for caption in captions["annotations"] if caption["image_id"] == image["id"]]
-        assert tuple(told) == annotation.captions
-        ids = [instance["id"] for instance in here]
-        for saved, referral in zip(rest["referrals"], annotation.referrals, strict=True):
-            assert saved == {"phrase": referral.phrase, "annotation_ids": [ids[i] for i in referral.objects]}
-        assert [line["text"] for line in rest["lines"]] == [line.text for line in annotation.lines]
-        assert len(rest["questions"]) == len(annotation.questions) and len(rest["phrases"]) == len(here)
-    assert kinds == {list, dict}, "the scenes show both kinds of outline"
-
-
-def quad_like_mask(outlines, size_wh):
-    return rasterize([np.reshape(outline, (-1, 2)) for outline in outlines], size_wh)

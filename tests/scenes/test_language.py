@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from florence_lite.data import scenes
-from florence_lite.data.scenes.catalogue import GROUPS
-from florence_lite.data.scenes.language import View, captions, plural, questions, referrals
+from florence_lite import scenes
+from florence_lite.scenes.catalogue import GROUPS
+from florence_lite.scenes.language import View, captions, plural, questions, referrals
 
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 PLACE = "|".join(

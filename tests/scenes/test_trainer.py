@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.collate import IGNORED, TEXT_CLASS, TaskCollator
 from florence_lite.model import FlorenceModel
 from florence_lite.preprocess import Preprocessor
+from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
+from florence_lite.scenes.trainer import ScratchTrainer
 from florence_lite.tokens import Codec
+from florence_lite.train.collate import IGNORED, TaskCollator
 from florence_lite.train.losses import neighbour_weights, token_losses
-from florence_lite.train.trainer import ScratchTrainer
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_config
 
@@ -31,9 +32,9 @@ def trainer(toy_tokenizer, config):
 
 
 def make_batch(tokenizer, config, annotations=(ANNOTATED, ANNOTATED), rates=RATES):
-    collate = TaskCollator(Codec(tokenizer), Preprocessor(config.image_size_wh), rates, CLASSES, config.grid_wh)
+    tasks = TaskCollator(Codec(tokenizer), Preprocessor(config.image_size_wh), rates, config.grid_wh)
     pairs = [(noise_image(seed, SIZE), annotation) for seed, annotation in enumerate(annotations)]
-    return collate(pairs, np.random.default_rng(0))
+    return SceneCollator(tasks, CLASSES)(pairs, np.random.default_rng(0))
 
 
 def test_loss(trainer, toy_tokenizer, config):

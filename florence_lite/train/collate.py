@@ -15,12 +15,10 @@ from torch import Tensor
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.targets import target
-from florence_lite.geometry import quantize, rasterize
 from florence_lite.preprocess import Preprocessor
 from florence_lite.tokens.codec import Codec
 
 IGNORED = -100  # label of positions that carry no loss: prompt, padding
-TEXT_CLASS = "<text>"  # pseudo-class of image cells that show a text line
 
 
 @dataclass(frozen=True)
@@ -49,15 +47,10 @@ class Batch:
     """Images and the token rows about them.
 
     pixel_values: float32 [B, 3, H, W], or None where `image_features`, float [B, N, D], say what a tower saw in them.
-    cell_classes: int64 [B, N], class of the object under every image token of the grid, 0 for background; None where
-        nobody asked for them.
-    cell_boxes: int64 [B, N, 4], bins of that object's box (0 where there is none), or None.
     """
 
     pixel_values: Tensor | None
     groups: tuple[RowGroup, ...]
-    cell_classes: Tensor | None = None
-    cell_boxes: Tensor | None = None
     image_features: Tensor | None = None
 
     @property
@@ -70,8 +63,7 @@ class Batch:
             return None if tensor is None else tensor.to(device)
 
         groups = tuple(group.to(device) for group in self.groups)
-        others = (self.cell_classes, self.cell_boxes, self.image_features)
-        return Batch(moved(self.pixel_values), groups, *map(moved, others))
+        return Batch(moved(self.pixel_values), groups, moved(self.image_features))
 
 
 class Row(NamedTuple):
@@ -101,7 +93,6 @@ class TaskCollator:
 
     rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
         of a batch get the same tasks, so that rows line up.
-    classes: names of the image cells' classes, counted from 1; () for no cells.
     max_length: tokens that the network has positions for. shorten: leave out the last objects of answers that are
         longer.
     """
@@ -109,7 +100,6 @@ class TaskCollator:
     codec: Codec
     preprocessor: Preprocessor
     rates: Mapping[str, float]
-    classes: Sequence[str]
     grid_wh: tuple[int, int]
     bins: int = 1000
     max_length: int = 512
@@ -132,12 +122,9 @@ class TaskCollator:
             for slot, name in enumerate(slots)
         }
         groups = tuple(self._group(slots, rows, members) for members in _by_length(rows))
-        cells: tuple = (None, None)
-        if self.classes:
-            cells = tuple(torch.from_numpy(np.stack(part)) for part in zip(*map(self._cells, annotations), strict=True))
         if isinstance(images[0], Tensor):
-            return Batch(None, groups, *cells, torch.stack(images))
-        return Batch(self.preprocessor(images), groups, *cells)
+            return Batch(None, groups, torch.stack(images))
+        return Batch(self.preprocessor(images), groups)
 
     def draw_tasks(self, rng: np.random.Generator) -> list[str]:
         """The tasks of a batch at their rates, repeated for several rows."""
@@ -197,24 +184,6 @@ class TaskCollator:
                 prompt_ids[image, column, : len(row.prompt)] = torch.tensor(row.prompt)
         tasks = tuple(slots[member] for member in members)
         return RowGroup(tasks, input_ids, labels, prompt_ids if self.prompt_side == "encoder" else None)
-
-    def _cells(self, annotation: Annotation) -> tuple[np.ndarray, np.ndarray]:
-        """Class [N] and box bins [N, 4] of the grid cells whose centre lies in an object or text line."""
-        width, height = self.grid_wh
-        scale = np.array([width / annotation.size_wh[0], height / annotation.size_wh[1]])
-        classes = np.zeros((height, width), np.int64)
-        boxes = np.zeros((height, width, 4), np.int64)
-        shapes = [(item.label, item.rings, item.box) for item in annotation.objects]
-        for line in annotation.lines:
-            corners = np.reshape(line.quad, (4, 2))
-            shapes.append((TEXT_CLASS, (corners,), (*corners.min(axis=0), *corners.max(axis=0))))
-        for label, rings, box in shapes:
-            if label not in self.classes:
-                raise ValueError(f"class {label!r} is none of the {len(self.classes)} classes of the image cells")
-            inside = rasterize([np.asarray(ring) * scale for ring in rings], self.grid_wh)
-            classes[inside] = 1 + self.classes.index(label)
-            boxes[inside] = quantize(np.reshape(box, (2, 2)), annotation.size_wh, self.bins).reshape(4)
-        return classes.reshape(-1), boxes.reshape(-1, 4)
 
 
 def _by_length(rows: dict) -> list[list[int]]:

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from florence_lite.cards import tasks
+from florence_lite.cards import tasks as task_cards
 from florence_lite.checkpoint import save_checkpoint
-from florence_lite.data.collate import TEXT_CLASS, Batch, TaskCollator
-from florence_lite.data.scenes import CLASSES, TRAIN, TRAINING_STYLES, render_scene
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.preprocess import Preprocessor
+from florence_lite.scenes.catalogue import CLASSES
+from florence_lite.scenes.cells import TEXT_CLASS, SceneBatch, SceneCollator
+from florence_lite.scenes.config import TrainConfig
+from florence_lite.scenes.scene import TRAIN, render_scene
+from florence_lite.scenes.trainer import ScratchTrainer
 from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
-from florence_lite.train.config import TrainConfig
+from florence_lite.train.collate import TaskCollator
 from florence_lite.train.loop import Evaluate, fit, shares, start
-from florence_lite.train.trainer import ScratchTrainer
 
 TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
 
@@ -34,7 +36,7 @@ class SceneBatches(Dataset):
     def __init__(
         self,
         config: TrainConfig,
-        collate: TaskCollator,
+        collate: SceneCollator,
         size_wh: tuple[int, int],
         first: int,
         parts: Sequence[range],
@@ -44,14 +46,13 @@ class SceneBatches(Dataset):
     def __len__(self) -> int:
         return self.config.steps - self.first
 
-    def __getitem__(self, index: int) -> list[Batch]:
+    def __getitem__(self, index: int) -> list[SceneBatch]:
         step = self.first + index
         start = (self.config.seed * self.config.steps + step) * self.config.batch
-        styles = self.config.styles or TRAINING_STYLES
         batches = []
         for part in self.parts:
             numbers = range(start + part.start, start + part.stop)
-            pairs = [render_scene(TRAIN[n % len(TRAIN)], styles=styles, size_wh=self.size_wh) for n in numbers]
+            pairs = [render_scene(TRAIN[n % len(TRAIN)], self.config.styles, self.size_wh) for n in numbers]
             batches.append(self.collate(pairs, np.random.default_rng([self.config.seed, step]), part.start))
         return batches
 
@@ -72,15 +73,11 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
 
     classes = (*CLASSES, TEXT_CLASS)
     trainer = ScratchTrainer(FlorenceModel(network), len(classes), tokenizer.vocabulary.loc_first, config.dense_weight)
-    collate = TaskCollator(
-        Codec(tokenizer),
-        Preprocessor(network.image_size_wh),
-        config.tasks,
-        classes,
-        network.grid_wh,
-        network.bins,
-        network.text.positions,
+    preprocessor = Preprocessor(network.image_size_wh)
+    tasks = TaskCollator(
+        Codec(tokenizer), preprocessor, config.tasks, network.grid_wh, network.bins, network.text.positions
     )
+    collate = SceneCollator(tasks, classes)
 
     def batches(first: int) -> Dataset:
         return SceneBatches(config, collate, network.image_size_wh, first, parts)
@@ -102,10 +99,10 @@ def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
 
 def scene_sentences(config: TrainConfig) -> Iterator[str]:
     """Everything a model may have to read or write about training scenes: prompts, captions, labels, words."""
-    for card in tasks():
+    for card in task_cards():
         yield card.template.replace("{input}", "")
     for number in range(TOKENIZER_SCENES):
-        _, truth = render_scene(TRAIN[-1 - number], styles=config.styles or TRAINING_STYLES)
+        _, truth = render_scene(TRAIN[-1 - number], config.styles)
         yield from truth.captions
         yield from (words for item in truth.objects for words in (item.label, item.phrase))
         yield from (line.text for line in truth.lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageChops
 
-from florence_lite.data.scenes.catalogue import COLORS, GROUNDS, SKIES
+from florence_lite.scenes.catalogue import COLORS, GROUNDS, SKIES
 
 KINDS = ("plain", "gradient", "noise", "stripes", "checks", "spots", "landscape")
 _ODDS = np.cumsum([0.16, 0.16, 0.14, 0.12, 0.10, 0.12, 0.20])

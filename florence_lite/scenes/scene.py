@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
-from florence_lite.data.scenes import language
-from florence_lite.data.scenes.artwork import find_style
-from florence_lite.data.scenes.catalogue import STYLES, TRAINING_STYLES
-from florence_lite.data.scenes.compose import Composition, compose
+from florence_lite.data.samples import Sample
 from florence_lite.geometry import mask_to_rings
+from florence_lite.scenes import language
+from florence_lite.scenes.artwork import find_style
+from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
+from florence_lite.scenes.compose import Composition, compose
 
 TRAIN = range(0, 10**9)
 VALIDATION = range(10**9, 10**9 + 10**6)
@@ -76,14 +77,16 @@ def annotate(scene: Composition, rng: np.random.Generator) -> Annotation:
     )
 
 
-class Scenes(Sequence):
-    """The scenes of one split as a sequence of dicts, drawn when asked for.
+class Scenes(Sequence[Sample]):
+    """The scenes of one split as annotated samples, drawn when they are asked for.
 
-    `scenes[i]` is {"seed": int, "image": PIL.Image RGB, "annotation": Annotation}. Serves torch's and other loaders as
-    a map-style data set; it holds no state, so any number of worker processes may share it.
+    It holds no state, so any number of worker processes may share it.
 
     split: "train", "validation" or "test".
-    length: how many of the split's seeds, from its first; all of them by default.
+    styles, size_wh: as in `render_scene`.
+    length: how many of the split's seeds, from its first; None takes all of them.
+
+    Raises ValueError for bad arguments, FileNotFoundError for a style that is not installed.
     """
 
     def __init__(
@@ -106,12 +109,12 @@ class Scenes(Sequence):
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Sample:
         seed = self.seeds[index]
         image, annotation = render_scene(seed, self.styles, self.size_wh)
-        return {"seed": seed, "image": image, "annotation": annotation}
+        return Sample(image, annotation, f"scene {seed}")
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
 

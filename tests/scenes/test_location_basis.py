@@ -5,8 +5,8 @@ import torch
 
 from florence_lite.model import FlorenceModel
 from florence_lite.model.transformer import POSITION_OFFSET
-from florence_lite.train.location_basis import add_location_basis, fourier_features
-from florence_lite.train.trainer import ScratchTrainer
+from florence_lite.scenes.location_basis import add_location_basis, fourier_features
+from florence_lite.scenes.trainer import ScratchTrainer
 from tests.tiny import tiny_config
 
 FIRST, BINS = 40, 30

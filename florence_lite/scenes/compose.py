@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from florence_lite.data.annotation import TextLine
-from florence_lite.data.scenes.artwork import load_style
-from florence_lite.data.scenes.backgrounds import draw_background
-from florence_lite.data.scenes.catalogue import CLASSES
-from florence_lite.data.scenes.lettering import draw_line
+from florence_lite.scenes.artwork import load_style
+from florence_lite.scenes.backgrounds import draw_background
+from florence_lite.scenes.catalogue import CLASSES
+from florence_lite.scenes.lettering import draw_line
 
 MIN_VISIBLE = 0.45
 MAX_OBJECTS = 6

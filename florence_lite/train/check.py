@@ -18,13 +18,13 @@ from PIL import Image, ImageDraw
 
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.collate import Row, TaskCollator
 from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.data.targets import TARGETS, target
 from florence_lite.display import draw
 from florence_lite.preprocess import Preprocessor
 from florence_lite.results import Instance, Result
 from florence_lite.tokens import Codec, Tokenizer
+from florence_lite.train.collate import Row, TaskCollator
 
 if TYPE_CHECKING:
     from florence_lite.model import FlorenceConfig
@@ -58,7 +58,6 @@ class Network:
             Codec(self.tokenizer),
             Preprocessor((1, 1)),  # pictures take no part
             {task: 1.0},
-            (),
             (1, 1),
             self.bins,
             _UNLIMITED,

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from florence_lite.data.annotation import Question, Referral, TextLine
-from florence_lite.data.scenes.catalogue import CLASSES, GROUPS, PLURALS
 from florence_lite.results import Box
+from florence_lite.scenes.catalogue import CLASSES, GROUPS, PLURALS
 
 PLACES = (
     ("at the top left", "at the top", "at the top right"),

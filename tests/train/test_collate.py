@@ -1,20 +1,18 @@
-"""Annotated images as rows of tokens and cells."""
+"""Annotated images as rows of tokens."""
 
 import numpy as np
 import pytest
 import torch
 
 from florence_lite.cards import task, tasks
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
-from florence_lite.data.collate import IGNORED, TEXT_CLASS, TaskCollator
+from florence_lite.data.annotation import Annotation
 from florence_lite.data.targets import target
-from florence_lite.geometry import quantize
 from florence_lite.preprocess import Preprocessor
 from florence_lite.tokens import Codec
-from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, rectangle
+from florence_lite.train.collate import IGNORED, TaskCollator
+from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image
 
-CLASSES = ("cat", "dog", "door", TEXT_CLASS)
 GRID = (10, 8)
 ALL_TASKS = {card.name: 1.0 for card in tasks()}
 BARE = Annotation(SIZE)  # tells nothing but that there is nothing
@@ -22,7 +20,7 @@ PAIRS = [(noise_image(0, SIZE), ANNOTATED), (noise_image(1, SIZE), BARE), (noise
 
 
 def collator(tokenizer, rates=ALL_TASKS, **options) -> TaskCollator:
-    return TaskCollator(Codec(tokenizer), Preprocessor((64, 48)), rates, CLASSES, GRID, **options)
+    return TaskCollator(Codec(tokenizer), Preprocessor((64, 48)), rates, GRID, **options)
 
 
 @pytest.fixture
@@ -41,13 +39,12 @@ def rows(batch):
 def test_shapes(collate):
     batch = collate(PAIRS, np.random.default_rng(0))
     assert batch.pixel_values.shape == (3, 3, 48, 64)
-    assert batch.cell_classes.shape == (3, 80) and batch.cell_boxes.shape == (3, 80, 4)
     assert sorted(name for group in batch.groups for name in group.tasks) == sorted(ALL_TASKS)
     for group in batch.groups:
         assert group.input_ids.shape == group.labels.shape == (3, len(group.tasks), group.labels.shape[-1])
         assert group.input_ids.dtype == group.labels.dtype == torch.int64
     moved = batch.to(torch.device("cpu"))
-    assert torch.equal(moved.cell_boxes, batch.cell_boxes) and len(moved.groups) == len(batch.groups)
+    assert torch.equal(moved.pixel_values, batch.pixel_values) and len(moved.groups) == len(batch.groups)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -129,50 +126,9 @@ def test_pixels_are_those_of_the_preprocessor(collate):
     assert torch.equal(batch.pixel_values, collate.preprocessor([image for image, _ in PAIRS]))
 
 
-# ---- cells
-
-
-def test_cells(collate, toy_tokenizer):
-    """Cells of 10 × 10 pixels: class and box of what covers their centre."""
-    batch = collate(PAIRS, np.random.default_rng(0))
-    classes = batch.cell_classes[0].reshape(8, 10)
-    expected = np.zeros((8, 10), int)
-    expected[1:4, 1:3] = 2  # centres 15 and 25 lie between 5 and 35, centre 5 does not lie inside of x = 5
-    expected[1:4, 0] = 2
-    expected[1:4, 6:9] = 2
-    expected[5:8, 2:5] = 3
-    expected[6, 3] = 0  # the hole
-    expected[5:7, 6:10] = 4
-    expected[7, 0:4] = 4  # text lies above the door
-    covered = classes.numpy()
-    covered[1:4, 0] = 2  # on the edge: either will do
-    assert covered.tolist() == expected.tolist()
-    cell_boxes = batch.cell_boxes[0].reshape(8, 10, 4)
-    for (row, column), box in {(2, 2): LEFT_DOG.box, (2, 7): RIGHT_DOG.box, (5, 2): DOOR.box}.items():
-        bins = quantize(np.reshape(box, (2, 2)), SIZE, toy_tokenizer.vocabulary.bins).ravel()
-        assert cell_boxes[row, column].tolist() == bins.tolist()
-    assert cell_boxes[5, 7].tolist() == quantize([[62, 50], [99, 68]], SIZE, 1000).ravel().tolist()
-    assert (cell_boxes[batch.cell_classes[0].reshape(8, 10) == 0] == 0).all()
-    assert not batch.cell_classes[1].any() and not batch.cell_boxes[1].any()
-
-
-def test_a_later_object_covers_an_earlier_one(toy_tokenizer):
-    above = ObjectAnnotation("cat", (10.0, 10.0, 30.0, 30.0), (rectangle(10, 10, 30, 30),))
-    annotation = Annotation(SIZE, (LEFT_DOG, above))
-    batch = collator(toy_tokenizer, {"<OD>": 1.0})([(PAIRS[0][0], annotation)], np.random.default_rng(0))
-    classes = batch.cell_classes[0].reshape(8, 10)
-    assert classes[1, 1] == classes[2, 2] == 1 and classes[3, 1] == 2
-
-
 # ---- mistakes
 
 
 def test_too_long_a_row(toy_tokenizer):
     with pytest.raises(ValueError, match="a row of task <OD> has [0-9]+ tokens; the network takes 30: leave such"):
         collator(toy_tokenizer, {"<OD>": 1.0}, max_length=30)(PAIRS, np.random.default_rng(0))
-
-
-def test_an_object_of_an_unknown_class(toy_tokenizer):
-    annotation = Annotation(SIZE, (ObjectAnnotation("cow", (0, 0, 9, 9), (rectangle(0, 0, 9, 9),)),))
-    with pytest.raises(ValueError, match="class 'cow' is none of the 4 classes of the image cells"):
-        collator(toy_tokenizer)([(PAIRS[0][0], annotation)], np.random.default_rng(0))

@@ -1,0 +1,28 @@
+"""Generated scenes: images drawn from a seed, with exact truth for every task; training from scratch on them.
+
+* The world: `catalogue` (what there is), `artwork`, `backgrounds`, `lettering`, `compose` (the picture), `language`
+  (the words), `scene` (a scene from its seed, and the `Scenes` of a split as annotated samples).
+* The training: `config`, `cells`, `location_basis`, `trainer`, `training`.
+* The measurement: `measure`.
+
+The artwork is installed beside this package, is no part of it and keeps its own licence: Fluent Emoji (`fluent`, MIT),
+OpenMoji (`openmoji`, CC BY-SA 4.0), Noto Color Emoji (`noto`, SIL OFL 1.1). Images with OpenMoji that are passed on
+must credit "All emojis designed by OpenMoji" and stay under CC BY-SA 4.0.
+"""
+
+from florence_lite.scenes.catalogue import CLASSES, HELD_OUT_STYLES, LICENCES, STYLES, TRAINING_STYLES
+from florence_lite.scenes.scene import TEST, TRAIN, VALIDATION, Scenes, render_scene, scene_seeds
+
+__all__ = [
+    "CLASSES",
+    "HELD_OUT_STYLES",
+    "LICENCES",
+    "STYLES",
+    "TEST",
+    "TRAIN",
+    "TRAINING_STYLES",
+    "VALIDATION",
+    "Scenes",
+    "render_scene",
+    "scene_seeds",
+]

@@ -1,0 +1,45 @@
+"""The configuration of a training run from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+
+from florence_lite.model.config import PRESETS
+from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
+from florence_lite.train.config import RunConfig, check_tasks
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Training from scratch on generated scenes; the fields of `RunConfig`, and these.
+
+    tasks: rows per image of each task.
+    preset: sizes of the network, a name of `FlorenceConfig.preset`.
+    styles: artwork of the scenes.
+    dense_weight: weight of the auxiliary loss on image tokens.
+    vocabulary: ids of the byte-pair tokenizer that is trained on the scenes' sentences, added tokens included.
+    evaluate_scenes: validation scenes of an evaluation.
+
+    Raises ValueError naming the field, its value and the rule.
+    """
+
+    tasks: Mapping[str, float]
+    _: KW_ONLY
+    preset: str = "nano"
+    styles: tuple[str, ...] = TRAINING_STYLES
+    dense_weight: float = 1.0
+    vocabulary: int = 2304
+    evaluate_scenes: int = 64
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset = {self.preset!r} must be one of {sorted(PRESETS)}")
+        self._check_whole(1, "evaluate_scenes", "vocabulary")
+        self._check_not_negative("dense_weight")
+        if isinstance(self.styles, list):
+            object.__setattr__(self, "styles", tuple(self.styles))
+        if isinstance(self.styles, str) or not self.styles or not set(self.styles) <= set(STYLES):
+            raise ValueError(f"styles = {self.styles!r} must be a list; choose from {', '.join(STYLES)}")
+        check_tasks(self.tasks)

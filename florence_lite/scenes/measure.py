@@ -1,0 +1,32 @@
+"""How well a checkpoint sees generated scenes: the public metrics of some tasks, with scenes as the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from florence_lite.evaluate.report import Report, evaluate
+from florence_lite.florence import Florence
+from florence_lite.model import FlorenceConfig
+from florence_lite.scenes.catalogue import TRAINING_STYLES
+from florence_lite.scenes.config import TrainConfig
+from florence_lite.scenes.scene import Scenes
+from florence_lite.train.validation import Validation
+
+TASKS = ("<OD>", "<CAPTION>", "<OPEN_VOCABULARY_DETECTION>", "<OCR>")
+"""What is asked about the scenes."""
+
+
+def evaluate_scenes(
+    florence: Florence, split: str = "test", count: int = 200, styles: Sequence[str] = TRAINING_STYLES
+) -> Report:
+    """The report on the first `count` scenes of a split, drawn at the checkpoint's own image size.
+
+    Raises what `Scenes` and `florence_lite.evaluate.report.evaluate` raise.
+    """
+    return evaluate(florence, Scenes(split, tuple(styles), florence.model.config.image_size_wh), TASKS, count)
+
+
+def scene_validation(config: TrainConfig) -> Validation:
+    """What measures the checkpoints of a run, on validation scenes. Raises what `Scenes` and `Validation` raise."""
+    size_wh = FlorenceConfig.preset(config.preset).image_size_wh
+    return Validation(Scenes("validation", config.styles, size_wh), TASKS, config.evaluate_scenes)
