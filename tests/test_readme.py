@@ -1,5 +1,6 @@
 """The README says what is true: its files, commands, tables and Python are compared with the project or run."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import typer
 
 import florence_lite
 from florence_lite import Florence, Result, TaskCard, cards, cli
+from florence_lite.cards import task_card
 from florence_lite.scenes import CLASSES, LICENCES, STYLES
 from florence_lite.tokens.grammars import GRAMMARS
 from tests.train.squares import write_squares
@@ -149,8 +151,27 @@ def test_names_of_the_api_exist():
     assert methods and [name for name in methods if not hasattr(Result, name)] == []
 
 
+def forget_tasks_afterwards(monkeypatch) -> None:
+    """Those that are registered in a test."""
+    monkeypatch.setattr(task_card.TASKS, "_by_name", dict(task_card.TASKS.by_name))
+    monkeypatch.setattr(task_card, "_OWN_RULES", dict(task_card._OWN_RULES))
+
+
+def test_what_stays_is_there():
+    table = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[1]) for cells in rows("## What stays")[1:]}
+    assert list(table) == [
+        "florence_lite",
+        *(f"florence_lite.{room}" for room in ("data", "rules", "evaluate", "train", "scenes")),
+    ]
+    assert sorted(table["florence_lite"]) == florence_lite.__all__
+    for module, names in table.items():
+        found = importlib.import_module(module)
+        assert set(names) <= set(found.__all__), module
+        assert all(getattr(found, name) is not None for name in names)
+
+
 def test_own_task_is_a_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))
+    forget_tasks_afterwards(monkeypatch)
     [text] = blocks("toml")
     (tmp_path / "count.toml").write_text(text, encoding="utf-8")
     card = florence_lite.register_task(tmp_path / "count.toml")
@@ -172,29 +193,50 @@ def workplace(tmp_path, monkeypatch) -> Path:
     """A folder with the examples in it, as in a clone; tasks registered there are forgotten afterwards."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))
+    forget_tasks_afterwards(monkeypatch)
     return tmp_path
 
 
 @needs_embedded
 def test_python_runs(workplace):
     names: dict = {}
-    for text in blocks("python"):
-        exec(compile(text, "README", "exec"), names)
+    for text in blocks("python"):  # the own task, which trains, has a test of its own
+        if "register_task" not in text:
+            exec(compile(text, "README", "exec"), names)
     assert names["result"].labels
     assert (workplace / "out.png").is_file()
 
 
-@needs_embedded
-def test_fine_tuning_commands_run(workplace, capsys):
-    """On a small data set; of the configuration only the number of steps is another."""
-    pytest.importorskip("faster_coco_eval")
+@pytest.fixture
+def photos(workplace) -> Path:
+    """A small data set in the place of the README's."""
     photos = workplace / "my-photos"
     for split in ("train", "val", "test"):
-        source = write_squares(workplace / split, images=2, prefix=f"{split}-")
+        source = write_squares(workplace / split, per_image=2, images=2, prefix=f"{split}-")
         (photos / "annotations").mkdir(parents=True, exist_ok=True)
         shutil.move(source / "instances.json", photos / "annotations" / f"instances_{split}.json")
         shutil.move(source, photos / "images" / split)
+    return photos
+
+
+@needs_embedded
+def test_a_task_of_ones_own_answers_learns_and_is_measured(photos):
+    """As the README has it; only the number of steps is another."""
+    names: dict = {}
+    exec(compile(blocks("python")[0], "README", "exec"), names)
+    [text] = [text for text in blocks("python") + blocks("py") if "register_task" in text]
+    shorter, changed = re.subn(r"\bsteps=\d+", "steps=1", text)
+    assert changed == 1
+    exec(compile(shorter, "README", "exec"), names)
+    report = names["report"]
+    assert report.answers == {"<COUNT>": 2} and report.figures["<COUNT>"]["accuracy"] is not None
+    assert (photos.parent / "runs" / "count" / "checkpoint" / "model.safetensors").is_file()
+
+
+@needs_embedded
+def test_fine_tuning_commands_run(workplace, photos, capsys):
+    """On a small data set; of the configuration only the number of steps is another."""
+    pytest.importorskip("faster_coco_eval")
     config = workplace / "examples" / "finetune.toml"
     config.write_text(re.sub(r"(?m)^(steps|evaluate_every) = \d+", r"\1 = 2", config.read_text()))
     lines = [line for line in OWN_COMMANDS if "my-photos" in line or "finetune.toml" in line]

@@ -22,8 +22,8 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
     name: name or Hub id of a checkpoint card, a local folder, or a Hub id "org/name".
     revision: branch, tag or commit of a Hub repository. subfolder: of a local folder or a repository.
 
-    Raises FileNotFoundError where there is no such checkpoint, ValueError for a revision of something that has none,
-    and what `download` raises.
+    Raises FileNotFoundError where there is no such checkpoint, ValueError for a revision of something that has none
+    and for a damaged file of an embedded checkpoint, and what `download` raises.
     """
     by_name = {card.name: card for card in checkpoints()}
     by_name |= {card.source: card for card in checkpoints() if card.source != "embedded"}
@@ -32,7 +32,7 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
     if revision is not None and (is_embedded or Path(name).is_dir()):
         raise ValueError(f"revision is {revision!r}, but checkpoint {str(name)!r} is not on the Hub: leave it out")
     if is_embedded or Path(name).is_dir():
-        folder = (card.folder if is_embedded else Path(name)) / (subfolder or "")
+        folder = (card.find_files() if is_embedded else Path(name)) / (subfolder or "")
         if not folder.is_dir():
             raise FileNotFoundError(f"checkpoint {str(name)!r} has no folder {subfolder!r}")
         return Source(folder, card)

@@ -1,6 +1,6 @@
 """What ids mean: vocabulary ranges, the tokenizer, the answer grammars, and the codec between answers and ids."""
 
-from florence_lite.tokens.codec import AnswerStream, Codec
+from florence_lite.tokens.codec import AnswerStream, Codec, region_markup
 from florence_lite.tokens.grammars import GRAMMARS, Grammar, grammar
 from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.tokens.vocabulary import IdClass, Vocabulary, added_tokens
@@ -15,4 +15,5 @@ __all__ = [
     "Vocabulary",
     "added_tokens",
     "grammar",
+    "region_markup",
 ]

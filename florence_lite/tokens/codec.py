@@ -1,5 +1,7 @@
 """Answers ↔ ids: `serialize` makes training targets, `parse` and `stream` read what a model says.
 
+Regions of prompts are written here too, so that coordinates become bins in one place.
+
 Reading works on ids and never on text, so a label may hold anything: `<`, newlines, any script, even "<loc_5>" typed
 out. Labels and captions are kept byte for byte, spaces included: Florence-2 writes its answers without a space round
 the locations (`car<loc_53>…`), and stripping would make a label that begins with a space come back as another one.
@@ -11,10 +13,20 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from florence_lite.answers import Answer, Instance
+from florence_lite.answers import Answer, Box, Instance
 from florence_lite.geometry import dequantize, quantize
 from florence_lite.tokens.grammars import Action, Grammar, grammar
 from florence_lite.tokens.tokenizer import Tokenizer
+
+
+def region_markup(box: Box, size_wh: tuple[int, int], bins: int) -> str:
+    """A box, x0 y0 x1 y1 in pixels, as prompts say it: `<loc_…>` four times, with the bins that answers have."""
+    return "".join(f"<loc_{bin}>" for bin in _bins(box, size_wh, bins))
+
+
+def _bins(points_px: Iterable, size_wh: tuple[int, int], bins: int) -> list[int]:
+    """The bins of points, x y x y …; coordinates outside the image go to its border."""
+    return quantize(np.asarray(points_px, dtype=np.float64).reshape(-1, 2), size_wh, bins).ravel().tolist()
 
 
 class Codec:
@@ -74,9 +86,8 @@ class Codec:
         return [self.vocabulary.poly_open, *ids, self.vocabulary.poly_close] if form.brackets else ids
 
     def _loc_ids(self, points_px: Iterable, size_wh: tuple[int, int]) -> list[int]:
-        points = np.asarray(points_px, dtype=np.float64).reshape(-1, 2)
-        bins = quantize(points, size_wh, self.vocabulary.bins)
-        return (bins.ravel() + self.vocabulary.loc_first).tolist()
+        bins = _bins(points_px, size_wh, self.vocabulary.bins)
+        return [self.vocabulary.loc_first + bin for bin in bins]
 
 
 class AnswerStream:

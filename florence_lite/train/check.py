@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ from florence_lite.answers import Instance
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Problem, Sample
-from florence_lite.data.targets import TARGETS, target
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.results import Result
+from florence_lite.rules import pairs, tasks_with_rule
 from florence_lite.tokens import Codec, Tokenizer
 from florence_lite.train.collate import Row, TaskCollator
 
@@ -52,8 +53,8 @@ class Network:
         """Of a checkpoint's configuration and tokenizer."""
         return cls(tokenizer, config.text.positions, config.image_tokens, config.prompt_side, config.bins)
 
-    def rows(self, task: str) -> Callable[[Annotation, np.random.Generator], Row | None]:
-        """From annotations to the ids of one training row of a task, however long."""
+    def rows(self, task: str) -> Callable[[Annotation], Iterator[Row]]:
+        """From an annotation to the ids of all rows that a task may be trained on, however long."""
         collate = TaskCollator(
             Codec(self.tokenizer),
             Preprocessor((1, 1)),  # pictures take no part
@@ -63,7 +64,7 @@ class Network:
             _UNLIMITED,
             self.prompt_side,
         )
-        return lambda annotation, rng: collate.row(task, annotation, rng)
+        return partial(collate.all_rows, task)
 
     def fits(self, row: Row) -> bool:
         """Whether the network has the positions for a row."""
@@ -75,7 +76,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the answers that a task would be trained on, one drawn for each image; ends are counted.
+    """Tokens of all answers that a task may be trained on; ends are counted.
 
     shortest, typical (median), longest: tokens of the answers. prompt: of the longest prompt.
     limit: most tokens that any answer of the data may have: what the network's positions and the task's
@@ -125,15 +126,16 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
     """
     problems = list(dataset.problems)
     tasks: Counter[str] = Counter()
-    lengths = {name: _Measured(name, network) for name in TARGETS} if network else {}
+    names = tasks_with_rule()
+    lengths = {name: _Measured(name, network) for name in names} if network else {}
     for sample in dataset:
         try:
             sample.load()
         except (ValueError, OSError) as error:
             problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
-        for name in TARGETS:
+        for name in names:
             try:
-                if target(name, sample.annotation, np.random.default_rng(0)) is not None:
+                if any(pair.targets for pair in pairs(name, sample.annotation)):
                     tasks[name] += 1
                     if network:
                         lengths[name].add(sample)
@@ -146,7 +148,7 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
         dataset.files,
         found.summary(),
         _classes(dataset),
-        {name: tasks[name] for name in TARGETS if tasks[name]},
+        {name: tasks[name] for name in names if tasks[name]},
         {name: measured.lengths() for name, measured in lengths.items() if measured.answers},
         _sizes(dataset),
         found.problems,
@@ -158,20 +160,21 @@ class _Measured:
 
     def __init__(self, task: str, network: Network):
         self.network, self.most = network, task_card(task).max_new_tokens
-        self.row = network.rows(task)
+        self.rows = network.rows(task)
         self.answers: list[int] = []
         self.names: list[str] = []
         self.prompt = self.too_long = 0
         self.limit = _UNLIMITED
 
     def add(self, sample: Sample) -> None:
-        row = self.row(sample.annotation, np.random.default_rng(0))
-        room = min(self.network.positions - len(row.start), self.most - 1)  # the card counts the opening <s> as well
-        self.limit = min(self.limit, room)
-        self.too_long += len(row.answer) > room or not self.network.fits(row)
-        self.prompt = max(self.prompt, len(row.prompt))
-        self.answers.append(len(row.answer))
-        self.names.append(sample.name)
+        for row in self.rows(sample.annotation):
+            # The card counts the opening <s> as well.
+            room = min(self.network.positions - len(row.start), self.most - 1)
+            self.limit = min(self.limit, room)
+            self.too_long += len(row.answer) > room or not self.network.fits(row)
+            self.prompt = max(self.prompt, len(row.prompt))
+            self.answers.append(len(row.answer))
+            self.names.append(sample.name)
 
     def lengths(self) -> Lengths:
         longest = max(self.answers)

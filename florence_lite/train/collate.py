@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from florence_lite.answers import Answer
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.targets import target
 from florence_lite.inference.preprocessing import Preprocessor
+from florence_lite.rules import Pair, draw, pairs, thinned
 from florence_lite.tokens.codec import Codec
 
 IGNORED = -100  # label of positions that carry no loss: prompt, padding
@@ -132,22 +133,30 @@ class TaskCollator:
         return [name for name, rate in rates for _ in range(int(rate) + int(rng.random() < rate - int(rate)))]
 
     def row(self, task: str, annotation: Annotation, rng: np.random.Generator) -> Row | None:
-        """One question and its answer; None where the annotation does not tell.
+        """One question and its answer, drawn of all that the annotation tells; None where it tells nothing.
 
         Raises ValueError for one that is too long for the network and cannot be shortened.
         """
-        drawn = target(task, annotation, rng)
-        if drawn is None:
-            return None
-        card = task_card(task)
-        prompt = card.prompt(**drawn.inputs(), size_wh=annotation.size_wh, bins=self.bins)
+        drawn = draw(pairs(task, annotation), rng)
+        return None if drawn is None else self._written(task, *drawn, annotation.size_wh)
+
+    def all_rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
+        """Every row that `row` may draw. Raises as `row` does, when it comes to that row."""
+        for pair in pairs(task, annotation):
+            for target in pair.targets:
+                yield self._written(task, pair, target, annotation.size_wh)
+
+    def _written(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
+        """The ids of a prompt and of an answer to it."""
+        card, target = task_card(task), thinned(target, size_wh)
+        prompt = card.prompt(**pair.inputs, size_wh=size_wh, bins=self.bins)
         prompt_ids = self.codec.tokenizer.encode_prompt(prompt)
         vocabulary = self.codec.tokenizer.vocabulary
         start = [*(prompt_ids if self.prompt_side == "decoder" else [vocabulary.eos]), vocabulary.bos]
 
         def written(count: int | None) -> list[int]:
-            answer = replace(drawn.answer, instances=drawn.answer.instances[:count])
-            return self.codec.serialize(answer, card.grammar, annotation.size_wh)
+            answer = replace(target, instances=target.instances[:count])
+            return self.codec.serialize(answer, card.grammar, size_wh)
 
         answer_ids, room = written(None), self.max_length - len(start) - 1
         image_tokens = 1 + self.grid_wh[0] * self.grid_wh[1]
@@ -158,7 +167,7 @@ class TaskCollator:
             )
         if len(answer_ids) <= room:
             return Row(prompt_ids, start, [*answer_ids, vocabulary.eos])
-        kept = bisect_right(range(len(drawn.answer.instances)), room, key=lambda n: len(written(n + 1)))
+        kept = bisect_right(range(len(target.instances)), room, key=lambda n: len(written(n + 1)))
         if not self.shorten or not kept:
             raise ValueError(
                 f"a row of task {task} has {len(start) + len(answer_ids) + 1} tokens; the network takes "

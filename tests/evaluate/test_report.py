@@ -12,12 +12,15 @@ from florence_lite.cards import TaskCard, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
 from florence_lite.data.samples import Sample
 from florence_lite.evaluate import metrics
-from florence_lite.evaluate.cases import QUESTIONS, questions
 from florence_lite.evaluate.metrics import METRICS, metrics_of
 from florence_lite.evaluate.report import Report, evaluate
+from florence_lite.inference import Prompt
 from florence_lite.results import Result
+from florence_lite.rules import pairs, tasks_with_rule
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_florence
+
+QUESTIONS = tasks_with_rule()
 
 NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "sacrebleu", "jiwer")
 MODEST = ["<VQA>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]  # tasks with a metric that needs no extra
@@ -56,7 +59,8 @@ class Oracle:
         if self.refuses and self.refuses in (prompt.text, "everything"):
             raise ValueError(f"the prompt of task {prompt.task} has 999 tokens")
         annotation = self.truths[scene]
-        truth = dict((repr(p), t) for p, t in questions(prompt.task, annotation))[repr(prompt)]
+        asked = {repr(Prompt(prompt.task, **pair.inputs)): pair for pair in pairs(prompt.task, annotation)}
+        truth = asked[repr(prompt)]
         answer = {} if self.silent else {"text": "".join(truth.texts[:1]), "instances": truth.instances}
         return Result(prompt.task, annotation.size_wh, **answer, **self.faults)
 
@@ -232,7 +236,7 @@ def test_a_real_network_is_measured_on_every_task(toy_tokenizer, side):
     data = [Sample(noise_image(n, SIZE), ANNOTATED, f"image {n}") for n in range(2)]
     report = evaluate(tiny_florence(toy_tokenizer, side), data, list(QUESTIONS))
     assert report.images == 2
-    asked = {name: 2 * len(questions(name, ANNOTATED)) for name in QUESTIONS}
+    asked = {name: 2 * len(pairs(name, ANNOTATED)) for name in QUESTIONS}
     left_out = sum(problem.kind.startswith("prompt") for problem in report.problems)
     assert sum(report.answers.values()) + left_out == sum(asked.values())
     assert all(report.answers.values())

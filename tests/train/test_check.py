@@ -51,7 +51,7 @@ def test_counts(network):
 
 def test_tasks_that_the_data_cannot_train_are_absent(network):
     found = check(data(crowd(1)), network)
-    assert list(found.tasks) == ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>"]
+    assert list(found.tasks) == ["<DENSE_REGION_CAPTION>", "<OD>", "<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>"]
     assert check(data(crowd(1))).lengths == {}
 
 
@@ -198,3 +198,12 @@ def test_shared_bccd(capsys, shared_data):
     code, out, _ = run(capsys, shared_data / "bccd", "--split", "test")
     assert code == 0
     assert "72 images, 945 objects" in out and "no problems" in out
+
+
+def test_all_captions_of_an_image_are_measured(network):
+    """One of five is too long."""
+    annotation = Annotation(SIZE, captions=("a dog",), more_captions=("a dog " * 400, "a cat", "two dogs", "dogs"))
+    found = check(data(annotation), network)
+    assert found.tasks == {"<CAPTION>": 1} | {name: 1 for name in found.tasks if name != "<CAPTION>"}
+    assert (found.lengths["<CAPTION>"].too_long, found.lengths["<CAPTION>"].longest_in) == (1, "image 0")
+    assert found.lengths["<CAPTION>"].longest > network.positions

@@ -6,8 +6,8 @@ import torch
 
 from florence_lite.cards import task, tasks
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.targets import target
 from florence_lite.inference.preprocessing import Preprocessor
+from florence_lite.rules import draw, pairs, thinned
 from florence_lite.tokens import Codec
 from florence_lite.train.collate import IGNORED, TaskCollator
 from tests.data.annotated import ANNOTATED, SIZE
@@ -73,9 +73,9 @@ def possible_rows(collate, name: str, annotation: Annotation):
     """(prompt ids, answer ids) of every target that may be drawn."""
     card, possible = task(name), []
     for seed in range(24):
-        drawn = target(name, annotation, np.random.default_rng(seed))
-        prompt = card.prompt(**drawn.inputs(), size_wh=annotation.size_wh)
-        answer = collate.codec.serialize(drawn.answer, card.grammar, annotation.size_wh)
+        pair, target = draw(pairs(name, annotation), np.random.default_rng(seed))
+        prompt = card.prompt(**pair.inputs, size_wh=annotation.size_wh)
+        answer = collate.codec.serialize(thinned(target, annotation.size_wh), card.grammar, annotation.size_wh)
         possible.append((collate.codec.tokenizer.encode_prompt(prompt), answer))
     return possible
 

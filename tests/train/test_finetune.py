@@ -1,6 +1,7 @@
 """Fine-tuning on data of one's own: what is drawn, what is learned, what is saved."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from florence_lite.data import read_dataset
 from florence_lite.data.augment import Augmentation
 from florence_lite.florence import Florence
 from florence_lite.train.config import DataConfig
-from florence_lite.train.finetune import finetune, read_sources
+from florence_lite.train.finetuning import finetune, read_sources
 from florence_lite.train.folders import saved_step
 from florence_lite.train.sources import MixedBatches, Source
 from tests.train.squares import TASKS, settings, write_base, write_squares
@@ -82,7 +83,7 @@ def test_resumed_the_weights_are_the_same(base, data, tmp_path, monkeypatch):
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("florence_lite.train.finetune.save_checkpoint", stop)
+        patch.setattr("florence_lite.train.finetuning.save_checkpoint", stop)
         with pytest.raises(Stopped):
             finetune(dataclasses.replace(part, evaluate_every=3))
     assert saved_step(tmp_path / "part" / "state") == 2
@@ -196,3 +197,17 @@ def test_flips(data):
     x0, y0, x1, y1 = plain[1].objects[0].box
     assert mirrored[1].objects[0].box == (90 - x1, y0, 90 - x0, y1)
     assert np.array_equal(np.asarray(mirrored[0]), np.asarray(plain[0])[:, ::-1])
+
+
+def test_every_caption_that_may_be_drawn_is_measured(base, tmp_path):
+    """One of five is too long: the run says so before it begins, whichever it would have drawn first."""
+    write_squares(tmp_path / "data", images=1)
+    (tmp_path / "data" / "instances.json").unlink()
+    captions = [{"id": n, "image_id": 0, "caption": "a dog " * (200 if n == 3 else 2)} for n in range(5)]
+    image = {"id": 0, "file_name": "0.png", "width": 90, "height": 70}
+    (tmp_path / "data" / "captions.json").write_text(json.dumps({"images": [image], "annotations": captions}))
+    run = settings(base, tmp_path / "data", tmp_path / "run", steps=1)
+    run = dataclasses.replace(run, data=(DataConfig(str(tmp_path / "data"), {"<CAPTION>": 1}),))
+    with pytest.raises(ValueError, match=r"image 0.png: a row of task <CAPTION> has \d+ tokens; the network takes 160"):
+        finetune(run)
+    assert not (tmp_path / "run" / "checkpoint").exists()

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from florence_lite.cards import TaskCard
-from florence_lite.evaluate.cases import Case
 from florence_lite.evaluate.metrics import detection, places, words
-from florence_lite.evaluate.metrics.measurement import Measurement, needed
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
 
-__all__ = ["LOWER_IS_BETTER", "METRICS", "Measurement", "Metric", "metric", "metrics_of"]
+__all__ = ["LOWER_IS_BETTER", "METRICS", "Case", "Measurement", "Metric", "metric", "metrics_of"]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,33 @@
 """Every task asks everything that an annotation can check, with its truth."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
 from florence_lite.answers import Instance
 from florence_lite.cards import tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
-from florence_lite.evaluate.cases import QUESTIONS, Truth, questions
 from florence_lite.inference import Prompt
+from florence_lite.rules import pairs, tasks_with_rule
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
 
+QUESTIONS = tasks_with_rule()
 NOTHING = Annotation(SIZE, listed=frozenset())
+
+
+class Truth(NamedTuple):
+    instances: tuple[Instance, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+def questions(task, annotation):
+    """What evaluation asks, with its truth."""
+    return [
+        (Prompt(task, **pair.inputs), Truth(pair.instances, pair.texts))
+        for pair in pairs(task, annotation)
+        if pair.asked
+    ]
 
 
 def boxed(*objects, label=lambda item: item.label):
@@ -131,8 +147,8 @@ def test_incomplete_lists_are_no_truth(task):
 
 
 def test_every_task_has_a_rule():
-    assert {card.name for card in tasks()} >= QUESTIONS.keys()
-    with pytest.raises(ValueError, match="nothing is known about the truth of task '<TAGS>'; choose from"):
+    assert {card.name for card in tasks()} >= set(QUESTIONS)
+    with pytest.raises(ValueError, match="unknown task '<TAGS>'; .*tasks: "):
         questions("<TAGS>", ANNOTATED)
 
 

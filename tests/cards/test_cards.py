@@ -1,11 +1,16 @@
 """Task cards and checkpoint cards: the exact prompts, what a call may fill in, and how mistakes are answered."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
+import florence_lite.cards.checkpoint_card as checkpoint_card_module
+import florence_lite.cards.task_card as task_card_module
 from florence_lite import cards
 from florence_lite.cards import CheckpointCard, TaskCard, register_task, task, tasks
+from florence_lite.cards.registry import Registry
+from florence_lite.checkpoint import find_checkpoint
 
 # task: (sentence, input, grammar); the sentences are those the public checkpoints were trained with.
 FLORENCE_2 = {
@@ -36,7 +41,8 @@ BOX_GOAL = 'name = "<GOAL>"\nsummary = "the goal"\ntemplate = "Locate the goal."
 @pytest.fixture
 def scratch_registry(monkeypatch):
     """A registry of its own, so that what a test registers does not outlive it."""
-    monkeypatch.setattr(cards, "_TASKS", cards._Registry("task", TaskCard))
+    monkeypatch.setattr(task_card_module, "TASKS", Registry("task", TaskCard))
+    monkeypatch.setattr(task_card_module, "_OWN_RULES", {})
 
 
 @pytest.mark.parametrize("name", FLORENCE_2)
@@ -75,12 +81,12 @@ def test_list_answers_are_scored_per_instance(name):
         ("<VQA>", {"text": "Is 1 < 2?"}, "Is 1 < 2?"),
         (
             "<REGION_TO_OCR>",
-            {"region_px": (0, 120, 640, 480), "size_wh": (640, 480)},
+            {"region": (0, 120, 640, 480), "size_wh": (640, 480)},
             "What text is in the region <loc_0><loc_250><loc_999><loc_999>?",
         ),
         (
             "<REGION_TO_SEGMENTATION>",
-            {"region_px": [16.5, 0, 32, 8], "size_wh": (64, 16), "bins": 64},
+            {"region": [16.5, 0, 32, 8], "size_wh": (64, 16), "bins": 64},
             "What is the polygon mask of region <loc_16><loc_0><loc_32><loc_32>",
         ),
     ],
@@ -94,7 +100,7 @@ def test_prompt(name, given, sentence):
     [
         ("<OD>", {"text": "car"}, "<OD> takes no input, but text was given; tasks that take text: .*<VQA>"),
         ("<OD>", {"phrases": ["car"]}, "tasks that take phrases: .*<OPEN_VOCABULARY_DETECTION>"),
-        ("<CAPTION>", {"region_px": (0, 0, 1, 1), "size_wh": (2, 2)}, "tasks that take region: .*<REGION_TO_OCR>"),
+        ("<CAPTION>", {"region": (0, 0, 1, 1), "size_wh": (2, 2)}, "tasks that take region: .*<REGION_TO_OCR>"),
         ("<REGION_TO_OCR>", {"text": "<loc_1><loc_2><loc_3><loc_4>"}, r"takes region=\(x0, y0, x1, y1\) in pixels"),
         ("<REGION_TO_OCR>", {}, r"<REGION_TO_OCR> needs region=\(x0, y0, x1, y1\) in pixels, but nothing was given"),
         ("<VQA>", {}, '<VQA> needs text="…", but nothing was given'),
@@ -131,18 +137,18 @@ def test_prompt_refuses(name, given, message):
 )
 def test_region_must_lie_in_the_image(region):
     with pytest.raises(ValueError, match="<REGION_TO_OCR>: region .* must lie in the image of 100×50 pixels"):
-        task("<REGION_TO_OCR>").prompt(region_px=region, size_wh=(100, 50))
+        task("<REGION_TO_OCR>").prompt(region=region, size_wh=(100, 50))
 
 
 @pytest.mark.parametrize("region", [(0, 0, 10), (0, 0, 10, 10, 10), "0 0 10 10", 5, (0, 0, "wide", 10)])
 def test_region_must_be_four_numbers(region):
     with pytest.raises(ValueError, match=r"region is .* must be \(x0, y0, x1, y1\)"):
-        task("<REGION_TO_OCR>").prompt(region_px=region, size_wh=(100, 50))
+        task("<REGION_TO_OCR>").prompt(region=region, size_wh=(100, 50))
 
 
 def test_region_needs_the_size_of_its_image():
     with pytest.raises(ValueError, match="needs size_wh"):
-        task("<REGION_TO_OCR>").prompt(region_px=(0, 0, 1, 1))
+        task("<REGION_TO_OCR>").prompt(region=(0, 0, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +172,10 @@ def test_unknown_task(name, message):
         task(name)
 
 
-@pytest.mark.parametrize("sentence", ["How many cars?", "<DocVQA>What is the total?", "is 1 < 2 or 3 > 2", "  x"])
+@pytest.mark.parametrize(
+    "sentence",
+    ["How many cars?", "<DocVQA>What is the total?", "is 1 < 2 or 3 > 2", "  x", "what is {input}?", "{input} {input}"],
+)
 def test_free_prompt_passes_through(sentence):
     card = task(sentence)
     assert (card.name, card.prompt(), card.grammar) == (sentence, sentence, "text")
@@ -198,6 +207,12 @@ def test_registering_refuses(tmp_path, scratch_registry):
         register_task(task("How many?"))
     with pytest.raises(FileNotFoundError, match="absent.toml"):
         register_task(tmp_path / "absent.toml")
+    ruled = TaskCard("<GOAL>", "the goal", "Goal?", "text", rule="captions.short")
+    with pytest.raises(ValueError, match="<GOAL>: its card names the rule 'captions.short'; give no function beside"):
+        register_task(ruled, rule=lambda annotation: [])
+    with pytest.raises(ValueError, match="<GOAL>: rule is 'captions.short'; give a function, or name a rule in the"):
+        register_task(replace(ruled, rule=""), rule="captions.short")
+    assert "<GOAL>" not in {card.name for card in tasks()}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +266,6 @@ CHECKPOINT = CheckpointCard(
     licence="MIT",
     image_size_wh=[32, 32],
     tasks=["<OD>"],
-    files=["config.json"],
     sha256={"config.json": "0" * 64},
 )
 
@@ -260,17 +274,15 @@ CHECKPOINT = CheckpointCard(
     ("change", "message"),
     [
         ({"source": "somewhere"}, "CheckpointCard.source is 'somewhere'; it must be 'embedded' or a Hub id"),
-        ({"prompt_side": "left"}, "CheckpointCard.prompt_side is 'left'; it must be one of: encoder, decoder"),
         ({"image_size_wh": (32,)}, r"CheckpointCard.image_size_wh is \(32,\); it must be 2 numbers"),
         ({"image_size_wh": (0, 32)}, r"image_size_wh \(0, 32\) .* must be positive"),
         ({"mean": (0.5, 0.5)}, "CheckpointCard.mean is"),
         ({"std": (0.5, 0.5, 0.0)}, "std .* must be positive"),
-        ({"files": ()}, "CheckpointCard.files is empty"),
+        ({"sha256": {}}, "CheckpointCard.sha256 is empty; an embedded checkpoint must name its files"),
         ({"sha256": {"config.json": "abc"}}, "CheckpointCard.sha256 has 'config.json' = 'abc'"),
-        ({"sha256": {"other.json": "0" * 64}}, "CheckpointCard.sha256 has 'other.json'"),
         ({"decoding": {"beams": 3}}, "CheckpointCard.decoding has 'beams'; it may hold .*num_beams"),
         ({"metrics": {"ap": "good"}}, "CheckpointCard.metrics has 'ap' = 'good'; it must be a number"),
-        ({"calibration": {"temperature": float("nan")}}, "CheckpointCard.calibration has 'temperature'"),
+        ({"metrics": {"ap": float("nan")}}, "CheckpointCard.metrics has 'ap'"),
         ({"licence": " "}, "CheckpointCard.licence is ' '"),
     ],
 )
@@ -280,15 +292,29 @@ def test_checkpoint_card_names_the_faulty_field(change, message):
 
 
 def test_lists_of_a_card_become_tuples():
-    assert (CHECKPOINT.image_size_wh, CHECKPOINT.tasks, CHECKPOINT.files) == ((32, 32), ("<OD>",), ("config.json",))
+    assert (CHECKPOINT.image_size_wh, CHECKPOINT.tasks) == ((32, 32), ("<OD>",))
     assert hash(CHECKPOINT) == hash(replace(CHECKPOINT))
 
 
 def test_folder_of_a_checkpoint():
     with pytest.raises(FileNotFoundError, match="checkpoint tiny: .*config.json is missing"):
-        _ = CHECKPOINT.folder
+        CHECKPOINT.find_files()
     with pytest.raises(ValueError, match="tiny is not embedded; its files come from org/tiny"):
-        _ = replace(CHECKPOINT, source="org/tiny").folder
+        replace(CHECKPOINT, source="org/tiny").find_files()
+
+
+def test_a_damaged_file_of_an_embedded_checkpoint(tmp_path, monkeypatch):
+    """The digests of the card are compared whenever it is loaded."""
+    card = cards.checkpoint("scenes-nano")
+    shutil.copytree(card.find_files(), tmp_path / card.name)
+    monkeypatch.setattr(checkpoint_card_module, "card_folder", lambda kind: tmp_path)
+    assert card.find_files() == tmp_path / card.name
+    file = tmp_path / card.name / "tokenizer.json"
+    file.write_bytes(file.read_bytes().replace(b"a", b"b", 1))
+    with pytest.raises(ValueError, match="scenes-nano: .*tokenizer.json is damaged, its sha256 is .*; reinstall"):
+        card.find_files()
+    with pytest.raises(ValueError, match="tokenizer.json is damaged"):
+        find_checkpoint("scenes-nano")
 
 
 def test_unknown_checkpoint():
@@ -302,4 +328,4 @@ def test_shipped_checkpoints():
         assert cards.checkpoint(card.name) is card
         assert set(card.tasks) <= known
         if card.source == "embedded":
-            assert {file.name for file in card.folder.iterdir()} == set(card.files)
+            assert {file.name for file in card.find_files().iterdir()} == set(card.sha256)

@@ -1,16 +1,17 @@
-"""The training target of every task, on an image annotated by hand."""
+"""What training has the network write for every task, on an image annotated by hand."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from florence_lite.answers import Answer, Instance
-from florence_lite.cards import task, tasks
+from florence_lite.cards import TaskCard, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, Region, TextLine
 from florence_lite.data.augment import Turn, turned
-from florence_lite.data.targets import TARGETS, Target, target
 from florence_lite.geometry import dequantize, quantize
+from florence_lite.rules import Pair, draw, pairs, rule_of, tasks_with_rule, thinned
 from florence_lite.tokens import Codec
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP, rectangle
 
@@ -20,12 +21,30 @@ STOP_BOX = (62.0, 50.0, 99.0, 68.0)
 MILES_BOX = (0.0, 70.0, 40.0, 80.0)  # the line leaves the image on two sides
 
 
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A drawn answer with the inputs of its prompt."""
+
+    answer: Answer
+    text: str | None = None
+    phrases: tuple[str, ...] | None = None
+    region: tuple[float, ...] | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "answer" and value is not None}
+
+
+def target(name: str, annotation: Annotation, rng: np.random.Generator) -> Target | None:
+    drawn = draw(pairs(name, annotation), rng)
+    return None if drawn is None else Target(thinned(drawn[1], annotation.size_wh), **drawn[0].inputs)
+
+
 def boxes(*labels_and_objects) -> Answer:
     return Answer(instances=tuple(Instance(label, box=item.box) for label, item in labels_and_objects))
 
 
 def region(label: str, box) -> Target:
-    return Target(Answer(instances=(Instance(label, box=box),)), region_px=box)
+    return Target(Answer(instances=(Instance(label, box=box),)), region=box)
 
 
 def outline(*objects: ObjectAnnotation) -> Answer:
@@ -53,7 +72,7 @@ EXPECTED = {  # every target that may be drawn
         Target(outline(LEFT_DOG, RIGHT_DOG), text="all dogs"),
         Target(Answer(), text="the cat"),
     ],
-    "<REGION_TO_SEGMENTATION>": [Target(outline(item), region_px=item.box) for item in OBJECTS],
+    "<REGION_TO_SEGMENTATION>": [Target(outline(item), region=item.box) for item in OBJECTS],
     "<REGION_TO_CATEGORY>": [region(item.label, item.box) for item in OBJECTS],
     "<REGION_TO_DESCRIPTION>": [region(item.phrase, item.box) for item in OBJECTS],
     "<REGION_TO_OCR>": [region("STOP", STOP_BOX), region("5 miles", MILES_BOX)],
@@ -70,7 +89,7 @@ def drawn(name: str, annotation: Annotation = ANNOTATED) -> list[Target]:
 
 
 def test_every_task_has_a_rule():
-    assert {card.name for card in tasks()} == set(TARGETS) == set(EXPECTED)
+    assert {card.name for card in tasks()} == set(tasks_with_rule()) == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -167,7 +186,7 @@ def test_mirrored_images_are_told_the_other_way():
 
 
 def test_other_answers_keep_the_order_that_is_given():
-    assert {task(name).order for name in TARGETS} == {"given", "left to right"}
+    assert {task(name).order for name in EXPECTED} == {"given", "left to right"}
     assert labels(drawn("<CAPTION_TO_PHRASE_GROUNDING>", IN_A_ROW)[0]) == ["low", "last", "first", "high"]
     assert labels(drawn("<OCR_WITH_REGION>", IN_A_ROW)[0]) == ["STOP", "far left"]
     assert drawn("<OCR>", IN_A_ROW)[0].answer.text == "STOP far left"
@@ -175,13 +194,13 @@ def test_other_answers_keep_the_order_that_is_given():
 
 def test_the_card_decides_on_the_order(monkeypatch):
     given = dataclasses.replace(task("<OD>"), order="given")
-    monkeypatch.setattr("florence_lite.data.targets.task_card", lambda name: given)
+    monkeypatch.setattr("florence_lite.rules.task_card", lambda name: given)
     assert labels(drawn("<OD>", IN_A_ROW)[0]) == ["low", "last", "first", "high"]
 
 
 def test_an_image_without_annotations():
     """Lists are empty; what cannot be asked without a caption, an object, a line or a question is left out."""
-    told = {name for name in TARGETS if target(name, Annotation(SIZE), np.random.default_rng(0)) is not None}
+    told = {name for name in EXPECTED if target(name, Annotation(SIZE), np.random.default_rng(0)) is not None}
     assert told == {"<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<OCR>", "<OCR_WITH_REGION>"}
     for name in told:
         assert target(name, Annotation(SIZE), np.random.default_rng(0)) == Target(Answer())
@@ -240,7 +259,7 @@ def test_quads_stay_as_they_are():
 
 
 def test_unknown_task():
-    with pytest.raises(ValueError, match="no training targets are known for task '<COUNT>'; choose from .*<OD>"):
+    with pytest.raises(ValueError, match="unknown task '<COUNT>'; .*tasks: .*<OD>"):
         target("<COUNT>", ANNOTATED, np.random.default_rng(0))
 
 
@@ -254,7 +273,7 @@ def test_unknown_task():
 def test_what_asks_for_all_needs_a_complete_list(listed, unknown):
     """A data set of boxes does not teach that its photos hold no words."""
     partial = dataclasses.replace(ANNOTATED, listed=frozenset(listed))
-    assert {name for name in TARGETS if drawn(name, partial)[0] is None} == unknown
+    assert {name for name in EXPECTED if drawn(name, partial)[0] is None} == unknown
 
 
 def test_captions_that_are_unknown():
@@ -274,3 +293,53 @@ def test_regions_are_described():
     annotation = Annotation(SIZE, (LEFT_DOG,), regions=(Region("a lawn", (0.0, 40.0, 100.0, 80.0)),))
     found = drawn("<REGION_TO_DESCRIPTION>", annotation)
     assert {item.answer.instances[0].label for item in found} == {LEFT_DOG.phrase, "a lawn"}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_all_targets_are_listed(name):
+    """The pairs hold what can be drawn, each once."""
+    listed = [
+        Target(thinned(answer, SIZE), **pair.inputs) for pair in pairs(name, ANNOTATED) for answer in pair.targets
+    ]
+    assert len(listed) == len(EXPECTED[name]) and all(item in EXPECTED[name] for item in listed)
+
+
+def test_a_third_of_the_drawn_phrases_mean_nothing():
+    present = [Referral(f"dog {number}", (0,)) for number in range(9)]
+    annotation = Annotation(SIZE, (LEFT_DOG,), referrals=(*present, Referral("the cat")))
+    rng = np.random.default_rng(0)
+    absent = sum(draw(pairs("<OPEN_VOCABULARY_DETECTION>", annotation), rng)[0].absent for _ in range(600))
+    assert 0.28 < absent / 600 < 0.39
+
+
+CARD = TaskCard("<TAGS>", "tags", "List the tags.", grammar="text", scoring="text")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, r"task <TAGS> has no rule, so it can neither be trained nor measured: name one .* register_task"),
+        ({"rule": "captions.shrt"}, "task <TAGS>: unknown rule 'captions.shrt'; did you mean 'captions.short'"),
+    ],
+)
+def test_tasks_whose_truth_is_unknown(changes, message):
+    with pytest.raises(ValueError, match=message):
+        rule_of(dataclasses.replace(CARD, **changes))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"inputs": {"sentence": "x"}}, r"Pair.inputs has \['sentence'\]; it may hold text, phrases, region"),
+        ({"texts": "two"}, r"Pair.texts is 'two'; it must be a list of strings, such as \['two'\]"),
+    ],
+)
+def test_pairs_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        Pair(**values)
+
+
+def test_a_rule_that_gives_something_else(monkeypatch):
+    monkeypatch.setattr("florence_lite.rules.rule_of", lambda card: lambda annotation: [("a", "b")])
+    with pytest.raises(ValueError, match=r"the rule of task <OD> gave \('a', 'b'\); it must give .*Pair objects"):
+        pairs("<OD>", ANNOTATED)

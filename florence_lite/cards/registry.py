@@ -1,0 +1,78 @@
+"""Cards of one kind by name: those of a packaged folder, and those added at run time."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import MISSING, fields
+from importlib import resources
+from pathlib import Path
+from typing import Generic, TypeVar
+
+Card = TypeVar("Card")
+
+
+class Registry(Generic[Card]):
+    """The cards of one packaged folder by name, read when first asked for.
+
+    kind: "task" or "checkpoint"; the folder is called by its plural. card_type: the dataclass of the cards.
+    """
+
+    def __init__(self, kind: str, card_type: type[Card]):
+        self.kind = kind
+        self.card_type = card_type
+        self._by_name: dict[str, Card] | None = None
+
+    @property
+    def by_name(self) -> dict[str, Card]:
+        """All cards by their names; those of the folder first."""
+        if self._by_name is None:
+            found: dict[str, Card] = {}
+            for file in sorted(card_folder(self.kind).iterdir(), key=lambda file: file.name):
+                if file.name.endswith(".toml"):
+                    self._insert(found, read_card(self.card_type, file))
+            self._by_name = found
+        return self._by_name
+
+    def add(self, card: Card) -> None:
+        """Add a card; ValueError where its name is taken."""
+        self._insert(self.by_name, card)
+
+    def _insert(self, cards: dict[str, Card], card: Card) -> None:
+        if card.name in cards:
+            raise ValueError(f"{self.kind} {card.name} is registered already; give the new card another name")
+        cards[card.name] = card
+
+    def choices(self) -> str:
+        """The names, for a message."""
+        return f"{self.kind}s: {', '.join(self.by_name) or 'none'}"
+
+    def unknown(self, name: str) -> ValueError:
+        """The error for a name that no card has."""
+        by_folded = {known.casefold(): known for known in self.by_name}
+        close = difflib.get_close_matches(str(name).strip().casefold(), by_folded, n=1, cutoff=0.5)
+        hint = f"did you mean {by_folded[close[0]]!r}? " if close else ""
+        return ValueError(f"unknown {self.kind} {name!r}; {hint}{self.choices()}")
+
+
+def card_folder(kind: str) -> Path:
+    """The packaged folder of the cards of a kind."""
+    return Path(str(resources.files(f"florence_lite._cards.{kind}s")))
+
+
+def read_card(card_type: type[Card], file: Path) -> Card:
+    """The card in a TOML file; each ValueError begins with the file's name."""
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(card_type)}
+        for key in table:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise ValueError(f"unknown key {key!r}; {hint}keys: {', '.join(known)}")
+        missing = [key for key, required in known.items() if required and key not in table]
+        if missing:
+            raise ValueError(f"missing {', '.join(missing)}")
+        return card_type(**table)
+    except ValueError as error:  # includes TOML syntax and bytes that are not UTF-8
+        raise ValueError(f"{file.name}: {error}") from error

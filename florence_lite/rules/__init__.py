@@ -1,0 +1,75 @@
+"""The truth of every task: from what is known about an image to all prompts that it can check, each with its answer.
+
+There is one rule for each task. Training draws from its pairs, evaluation asks them all, and the checks of lengths
+count them all. A task card names its rule; a task of your own may bring a function instead.
+
+    pairs("<VQA>", annotation)[0].inputs     {"text": "how many dogs?"}
+    pairs("<VQA>", annotation)[0].texts      ("2", "two")
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from florence_lite.cards import TaskCard, own_rule, tasks
+from florence_lite.cards import task as task_card
+from florence_lite.data.annotation import Annotation
+from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
+from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
+
+__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rule", "thinned"]
+
+RULES: dict[str, Rule] = {
+    "captions.short": captions.short,
+    "captions.detailed": captions.detailed,
+    "captions.paragraph": captions.paragraph,
+    "detection.labels": detection.labels,
+    "detection.descriptions": detection.descriptions,
+    "detection.proposals": detection.proposals,
+    "grounding.caption": grounding.caption,
+    "grounding.phrases": grounding.phrases,
+    "segmentation.phrases": segmentation.phrases,
+    "segmentation.regions": segmentation.regions,
+    "regions.labels": regions.labels,
+    "regions.descriptions": regions.descriptions,
+    "words.text": words.text,
+    "words.lines": words.lines,
+    "words.regions": words.regions,
+    "questions.answers": questions.answers,
+}
+"""What may stand as `rule` in a task card: family and function."""
+
+
+def pairs(task: str, annotation: Annotation) -> list[Pair]:
+    """Every prompt of `task` (its marker) that the annotation can check; [] where it tells nothing.
+
+    Each has its targets. Raises ValueError for an unknown task and what `rule_of` raises.
+    """
+    card = task_card(task)
+    found = list(rule_of(card)(annotation))
+    if strange := [item for item in found if not isinstance(item, Pair)]:
+        raise ValueError(f"the rule of task {task} gave {strange[0]!r}; it must give florence_lite.rules.Pair objects")
+    return [completed(pair, card) for pair in found]
+
+
+def tasks_with_rule() -> list[str]:
+    """The markers of all tasks that can be trained and measured, those registered at run time included."""
+    return [card.name for card in tasks() if card.rule or own_rule(card.name)]
+
+
+def rule_of(card: TaskCard) -> Rule:
+    """The rule that tells the truth of a task. Raises ValueError with the remedy where there is none of that name, or
+    none at all."""
+    if own := own_rule(card.name):
+        return own
+    if not card.rule:
+        raise ValueError(
+            f"task {card.name} has no rule, so it can neither be trained nor measured: name one in its card, such as "
+            f'rule = "captions.short", or give a function, register_task(card, rule=function); rules: '
+            f"{', '.join(RULES)}"
+        )
+    if card.rule not in RULES:
+        close = difflib.get_close_matches(card.rule, RULES, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"task {card.name}: unknown rule {card.rule!r}; {hint}rules: {', '.join(RULES)}")
+    return RULES[card.rule]

@@ -1,0 +1,36 @@
+"""Boxes of what words mean."""
+
+import re
+from collections.abc import Iterator
+
+from florence_lite.answers import Answer, Instance
+from florence_lite.data.annotation import Annotation
+from florence_lite.rules.pair import Pair
+
+
+def caption(annotation: Annotation) -> Iterator[Pair]:
+    """The short caption, with the categories that it mentions, in its order, and their boxes.
+
+    A caption that mentions none teaches to find nothing; whether an answer to it is right, nobody knows.
+    """
+    sentence = annotation.captions[0] if annotation.captions else ""
+    if not sentence or "objects" not in annotation.listed:
+        return
+    places = [(_mentioned_at(sentence, item.label), item) for item in annotation.objects]
+    mentioned = sorted(((place, item) for place, item in places if place is not None), key=lambda found: found[0])
+    instances = tuple(Instance(item.label, box=item.box) for _, item in mentioned)
+    yield Pair({"text": sentence}, instances, asked=bool(instances))
+
+
+def _mentioned_at(sentence: str, label: str) -> int | None:
+    """Where a sentence has a label as words of their own, in the singular or with a regular plural's ending."""
+    found = re.search(rf"(?<!\w){re.escape(label)}(?:e?s)?(?!\w)", sentence, re.IGNORECASE) if label else None
+    return found.start() if found else None
+
+
+def phrases(annotation: Annotation) -> Iterator[Pair]:
+    """Each phrase with the boxes that it means; they are written without a label, for the phrase is known."""
+    for referral in annotation.referrals:
+        boxes = [annotation.objects[i].box for i in referral.objects]
+        named, unnamed = (tuple(Instance(label, box=box) for box in boxes) for label in (referral.phrase, ""))
+        yield Pair({"phrases": (referral.phrase,)}, named, targets=(Answer(instances=unnamed),))

@@ -1,0 +1,32 @@
+"""Outlines of what a phrase or a region means."""
+
+from collections.abc import Iterator
+
+from florence_lite.answers import Answer, Instance
+from florence_lite.data.annotation import Annotation
+from florence_lite.rules.pair import Pair
+from florence_lite.rules.regions import inside
+
+MOST_OUTLINED = 2  # objects that training has one answer outline: every point costs two tokens
+
+
+def phrases(annotation: Annotation) -> Iterator[Pair]:
+    """The phrases whose objects all have outlines, and those that mean nothing; one answer outlines all objects."""
+    for referral in annotation.referrals:
+        outlines = [annotation.objects[i].rings for i in referral.objects]
+        if not all(outlines):
+            continue
+        together = tuple(ring for rings in outlines for ring in rings)
+        target = Answer(instances=(Instance(rings=together),) if together else ())
+        yield Pair(
+            {"text": referral.phrase},
+            tuple(Instance(rings=rings) for rings in outlines),
+            targets=(target,) if len(outlines) <= MOST_OUTLINED else (),
+        )
+
+
+def regions(annotation: Annotation) -> Iterator[Pair]:
+    """The box of each object that has an outline."""
+    for item in annotation.objects:
+        if item.rings:
+            yield Pair({"region": inside(item.box, annotation.size_wh)}, (Instance(rings=item.rings),))
