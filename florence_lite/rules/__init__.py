@@ -46,7 +46,7 @@ def pairs(task: str, annotation: Annotation) -> list[Pair]:
     Each has its targets. Raises ValueError for an unknown task and what `rule_of` raises.
     """
     card = task_card(task)
-    found = list(rule_of(card)(annotation))
+    found = list(rule_of(card)(annotation) or ())
     if strange := [item for item in found if not isinstance(item, Pair)]:
         raise ValueError(f"the rule of task {task} gave {strange[0]!r}; it must give florence_lite.rules.Pair objects")
     return [completed(pair, card) for pair in found]
