@@ -18,7 +18,7 @@ import torch
 from accelerate.utils import set_seed
 
 from florence_lite import Florence
-from florence_lite.data.samples import read_dataset
+from florence_lite.data import read_dataset
 from florence_lite.evaluate.report import evaluate
 from florence_lite.model import FlorenceModel
 from florence_lite.train.config import FineTuneConfig

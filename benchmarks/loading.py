@@ -97,11 +97,12 @@ def measure(size: str, rounds: int) -> list[dict]:
             sides = SIDES if name.startswith("native") else SIDES[:1]
             folder = name if name == "scenes-nano" else str(Path(scratch, name))
             taken: dict[str, list[dict]] = {side: [] for side in sides}
-            for number in range(rounds + 1):
+            for file in Path(scratch).rglob("*"):
+                if file.is_file():
+                    file.read_bytes()  # into the system's cache
+            for _ in range(rounds):
                 for side in sides:
-                    figures = in_new_process(side, folder)
-                    if number:  # the first round brings the files into the system's cache
-                        taken[side].append(figures)
+                    taken[side].append(in_new_process(side, folder))
             row = {"files": name}
             for side, each in taken.items():
                 row[side] = {key: statistics.median(figures[key] for figures in each) for key in each[0]}

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import Trainer, TrainingArguments
 
 from florence_lite import Florence
-from florence_lite.data.samples import read_dataset
+from florence_lite.data import read_dataset
 from florence_lite.tokens import Codec
 from florence_lite.train.collate import TaskCollator
 from florence_lite.train.trainer import AnswerTrainer

@@ -7,38 +7,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from florence_lite.answering import Prompt
-    from florence_lite.cards import CheckpointCard, TaskCard, checkpoints, register_task, tasks
-    from florence_lite.display import draw
+    from florence_lite.answers import Answer, Instance
+    from florence_lite.cards import TaskCard, checkpoints, register_task, tasks
     from florence_lite.florence import Florence
     from florence_lite.images import load_image
-    from florence_lite.results import Instance, Result
+    from florence_lite.inference.prompts import Prompt
+    from florence_lite.results import Result
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
-    "CheckpointCard": "cards",
+    "Answer": "answers",
     "Florence": "florence",
-    "Instance": "results",
-    "Prompt": "answering",
+    "Instance": "answers",
+    "Prompt": "inference.prompts",
     "Result": "results",
     "TaskCard": "cards",
     "checkpoints": "cards",
-    "draw": "display",
     "load_image": "images",
     "register_task": "cards",
     "tasks": "cards",
 }
 
 __all__ = [
-    "CheckpointCard",
+    "Answer",
     "Florence",
     "Instance",
     "Prompt",
     "Result",
     "TaskCard",
     "checkpoints",
-    "draw",
     "load_image",
     "register_task",
     "tasks",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from florence_lite.answering import Answering, Prompt, Request, Scene, joined
-from florence_lite.cards import CheckpointCard, TaskCard
-from florence_lite.cards import task as task_card
+from florence_lite.cards import CheckpointCard
 from florence_lite.checkpoint import (
     adapter_base,
     find_checkpoint,
@@ -23,15 +21,18 @@ from florence_lite.checkpoint import (
     save_checkpoint,
     write_companions,
 )
-from florence_lite.images import load_image
+from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
+from florence_lite.inference.answering import Answering, Asked, joined
+from florence_lite.inference.parts import check_parts
+from florence_lite.inference.preprocessing import Preprocessor
+from florence_lite.inference.prompts import as_prompts
+from florence_lite.inference.streaming import is_image, stream
 from florence_lite.model import FlorenceModel
-from florence_lite.preprocess import Preprocessor
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
 from florence_lite.tokens import Tokenizer
 
 DEFAULT_CHECKPOINT = "scenes-nano"
-IMAGES_AT_ONCE = 8  # images that go through the network together
 CAPTIONS = {"short": "<CAPTION>", "detailed": "<DETAILED_CAPTION>", "paragraph": "<MORE_DETAILED_CAPTION>"}
 DESCRIPTIONS = {"category": "<REGION_TO_CATEGORY>", "description": "<REGION_TO_DESCRIPTION>", "text": "<REGION_TO_OCR>"}
 
@@ -51,35 +52,25 @@ class Florence:
         card: CheckpointCard | None = None,
         preprocessor: Preprocessor | None = None,
         decoding: Mapping[str, Any] | None = None,
+        name: str | None = None,
     ):
         """card: of the checkpoint, if it has one.
 
         preprocessor: makes images ready; without one, with the statistics of the card, or else Florence-2's.
         decoding: the checkpoint's own defaults, fields of `GenerationOptions`; they replace those of the task cards,
         save that lengths are the tasks' and that the n-gram rule holds for prose only. Those of the card come last.
+        name: of the checkpoint, for messages; without it, the card's.
         Raises ValueError where the parts do not belong together.
         """
-        if tokenizer.vocabulary.bins != model.config.bins:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocabulary.bins} location tokens, the network {model.config.bins} bins: "
-                "take both from the same checkpoint"
-            )
-        if tokenizer.vocabulary.size > model.config.text.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocabulary.size} ids, the network only {model.config.text.vocab_size}: "
-                "take both from the same checkpoint"
-            )
-        if preprocessor and preprocessor.size_wh != model.config.image_size_wh:
-            raise ValueError(
-                f"the preprocessor makes images of {preprocessor.size_wh}, the network takes "
-                f"{model.config.image_size_wh}: take both from the same checkpoint"
-            )
+        check_parts(model.config, tokenizer, preprocessor)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.card = card
         statistics = {"mean": card.mean, "std": card.std} if card else {}
         self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
         self.decoding = dict(decoding or {})
+        self.name = name or (card.name if card else "without a name")
+        self.encoder = ImageEncoder(self.model, self.preprocessor, self.name)
         self.answering = Answering(self.model, tokenizer, card, self.decoding)
 
     @classmethod
@@ -118,7 +109,7 @@ class Florence:
         with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
         is_embedded = card is not None and card.source == "embedded"  # then the card says how images are prepared
         preprocessor = None if is_embedded else read_preprocessor(folder, model.config.image_size_wh)
-        return cls(model, Tokenizer.from_file(with_tokenizer), card, preprocessor, read_decoding(folder))
+        return cls(model, Tokenizer.from_file(with_tokenizer), card, preprocessor, read_decoding(folder), str(name))
 
     def save_pretrained(
         self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None
@@ -154,31 +145,21 @@ class Florence:
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
 
-    # ---- the two general calls ---------------------------------------------------------------------------------------
+    # ---- the general calls -------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def encode(self, images: Any) -> Scene | list[Scene]:
+    def encode(self, images: Any, keep_image: bool = True) -> EncodedImage | list[EncodedImage]:
         """Run the vision tower once, for any number of prompts later.
 
-        images: a path, PIL image or array (see `load_image`), or a list of them; a Scene stays what it is.
-        Returns a Scene, or a list of them. Raises as `load_image` does.
+        images: a path, PIL image or array (see `load_image`), or a list of them; an EncodedImage stays what it is.
+        keep_image: whether the encoded image keeps its picture, which results need to be drawn.
+
+        Returns an EncodedImage, or a list of them. Raises as `load_image` does, and ValueError for an image that
+        another checkpoint encoded.
         """
         if not isinstance(images, list | tuple):
-            return self.encode([images])[0]
-        pictures = [load_image(image) for image in images if not isinstance(image, Scene)]
-        fresh: list[Scene] = []
-        for first in range(0, len(pictures), IMAGES_AT_ONCE):
-            part = pictures[first : first + IMAGES_AT_ONCE]
-            pixel_values = self.preprocessor(part).to(self.device, self.model.embed_tokens.weight.dtype)
-            features = self.model.encode_image(pixel_values)
-            hidden = [None] * len(part)
-            if self.model.config.prompt_side == "decoder":
-                hidden = self.model.encode(features)[0]
-            fresh += [Scene(*each) for each in zip(part, features, hidden, strict=True)]
-        remaining = iter(fresh)
-        return [image if isinstance(image, Scene) else next(remaining) for image in images]
+            return self.encode([images], keep_image)[0]
+        return self.encoder.encode([self.encoder.open(image) for image in images], keep_image)
 
-    @torch.inference_mode()
     def run(
         self,
         images: Any,
@@ -187,16 +168,18 @@ class Florence:
         text: str | None = None,
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
+        keep_image: bool = True,
         **decoding: Any,
     ) -> Result | list[Result]:
         """Answer prompts about images.
 
-        images: an image, path, array or `Scene`, or a list of them.
+        images: an image, path, array or `EncodedImage`, or a list of them.
         prompts: a task marker ("<OD>"; `florence_lite.tasks()` lists them), a free sentence or a `Prompt`, or a list.
             One image and a list of prompts: every prompt about that image. A list of images and one prompt: that prompt
             about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
             phrases; (x0, y0, x1, y1) in pixels.
+        keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels.
         decoding: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
@@ -206,115 +189,142 @@ class Florence:
 
         Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.
+        One image that cannot be read ends the call; `run_each` goes on.
         """
-        if not isinstance(prompts, str | Prompt | list | tuple):
+        asked = self._asked(prompts, text, phrases, region, decoding=decoding)
+        one_prompt = isinstance(prompts, str | Prompt)
+        if not isinstance(images, list | tuple):
+            [results] = self._results([(images, asked)], decoding, keep_image)
+            return results[0] if one_prompt else results
+        if one_prompt:
+            asked *= len(images)
+        if len(images) != len(asked):
             raise ValueError(
-                f"prompts is {prompts!r}; it must be a task marker, a sentence, a Prompt or a list of them"
-            )
-        one_image, one_prompt = not isinstance(images, list | tuple), isinstance(prompts, str | Prompt)
-        prompt_list = [prompts] if one_prompt else list(prompts)
-        if any(value is not None for value in (text, phrases, region)) and not any(
-            isinstance(prompt, str) for prompt in prompt_list
-        ):
-            raise ValueError("text, phrases and region belong to prompts given as strings; a Prompt carries its own")
-        prompt_list = [p if isinstance(p, Prompt) else Prompt(p, text, phrases, region) for p in prompt_list]
-        if not one_image and one_prompt:
-            prompt_list *= len(images)
-        if not one_image and len(images) != len(prompt_list):
-            raise ValueError(
-                f"{len(images)} images and {len(prompt_list)} prompts do not pair up: give lists of equal length, "
+                f"{len(images)} images and {len(asked)} prompts do not pair up: give lists of equal length, "
                 "or one image or one prompt for all"
             )
-        cards = [self._card(prompt, decoding) for prompt in prompt_list]
-        image_list = [self.encode(images)] * len(prompt_list) if one_image else images
-        results = self._run_pairs(image_list, cards, prompt_list, decoding)
-        return results[0] if one_image and one_prompt else results
+        questions = [(image, [each]) for image, each in zip(images, asked, strict=True)]
+        return [results[0] for results in self._results(questions, decoding, keep_image)]
+
+    def run_each(
+        self,
+        images: Iterable[Any],
+        prompts: str | Prompt | Sequence[str | Prompt],
+        *,
+        text: str | None = None,
+        phrases: Sequence[str] | None = None,
+        region: Sequence[float] | None = None,
+        keep_image: bool = False,
+        **decoding: Any,
+    ) -> Iterator[Result | list[Result] | ImageError]:
+        """Answer prompts about any number of images, one after the other; nothing is kept of those that are done.
+
+        images: any iterable of what `run` takes as an image, a generator too. An image is loaded when it is needed:
+            a few (`IMAGES_AT_ONCE`) go through the network together.
+        prompts: one, or a list of prompts that are all asked about every image.
+        keep_image: whether results keep their pictures.
+        text, phrases, region, decoding: as in `run`.
+
+        Yields, for each image in order, a Result, or a list of them if a list of prompts was given. In the place of an
+        image that cannot be read, or does not hold the region, stands an `ImageError`, an exception that was not
+        raised:
+
+        >>> for path, answer in zip(paths, florence.run_each(paths, "<OD>")):
+        ...     print(path, answer if isinstance(answer, Exception) else answer.labels)
+
+        Raises ValueError as `run` does for prompts, at once, and for `images` that are one image.
+        """
+        if is_image(images) or not isinstance(images, Iterable):
+            raise ValueError(
+                f"images is one {type(images).__name__}; run_each takes a list or another iterable, run takes one"
+            )
+        asked = self._asked(prompts, text, phrases, region, decoding=decoding)
+        answers = stream(self.encoder, self.answering, ((image, asked) for image in images), decoding, keep_image)
+        return map(_only, answers) if isinstance(prompts, str | Prompt) else answers
 
     # ---- one method per kind of question -----------------------------------------------------------------------------
 
-    def detect(self, images: Any, phrases: Sequence[str] | None = None, **decoding: Any) -> Result | list[Result]:
+    def detect(self, images: Any, phrases: Sequence[str] | None = None, **options: Any) -> Result | list[Result]:
         """Boxes of all objects, or of what `phrases` name; each phrase is asked for on its own, and one that is absent
         brings no instance."""
         if phrases is None:
-            return self.run(images, "<OD>", **decoding)
+            return self.run(images, "<OD>", **options)
         if isinstance(phrases, str) or not phrases:
             raise ValueError(f"phrases is {phrases!r}; it must be a list with at least one phrase")
         prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in phrases]
         if not isinstance(images, list | tuple):
-            return joined(self.run(images, prompts, **decoding))
-        results: list[Result] = []
-        for first in range(0, len(images), IMAGES_AT_ONCE):  # few at a time: encoded images are large
-            scenes = self.encode(images[first : first + IMAGES_AT_ONCE])
-            answers = self.run([scene for scene in scenes for _ in phrases], prompts * len(scenes), **decoding)
-            results += [joined(answers[n : n + len(phrases)]) for n in range(0, len(answers), len(phrases))]
-        return results
+            return joined(self.run(images, prompts, **options))
+        keep_image = options.pop("keep_image", True)
+        asked = self._asked(prompts, decoding=options)
+        return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
 
     def segment(
-        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **decoding: Any
+        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **options: Any
     ) -> Result | list[Result]:
         """Outline of what a phrase or a region names."""
         if (phrase is None) == (region is None):
             raise ValueError("segment needs either a phrase or a region, (x0, y0, x1, y1) in pixels")
         if region is not None:
-            return self.run(images, "<REGION_TO_SEGMENTATION>", region=region, **decoding)
-        return self.run(images, "<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase], **decoding)
+            return self.run(images, "<REGION_TO_SEGMENTATION>", region=region, **options)
+        return self.run(images, "<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase], **options)
 
-    def ground(self, images: Any, caption: str, **decoding: Any) -> Result | list[Result]:
+    def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
-        return self.run(images, "<CAPTION_TO_PHRASE_GROUNDING>", text=caption, **decoding)
+        return self.run(images, "<CAPTION_TO_PHRASE_GROUNDING>", text=caption, **options)
 
-    def caption(self, images: Any, detail: str = "short", **decoding: Any) -> Result | list[Result]:
+    def caption(self, images: Any, detail: str = "short", **options: Any) -> Result | list[Result]:
         """A caption; detail: "short", "detailed" or "paragraph"."""
-        return self.run(images, _choice("detail", detail, CAPTIONS), **decoding)
+        return self.run(images, _choice("detail", detail, CAPTIONS), **options)
 
-    def ocr(self, images: Any, regions: bool = True, **decoding: Any) -> Result | list[Result]:
+    def ocr(self, images: Any, regions: bool = True, **options: Any) -> Result | list[Result]:
         """The text in an image: its lines with quads, or with regions=False plain text."""
-        return self.run(images, "<OCR_WITH_REGION>" if regions else "<OCR>", **decoding)
+        return self.run(images, "<OCR_WITH_REGION>" if regions else "<OCR>", **options)
 
     def describe(
-        self, images: Any, region: Sequence[float] | None = None, what: str = "description", **decoding: Any
+        self, images: Any, region: Sequence[float] | None = None, what: str = "description", **options: Any
     ) -> Result | list[Result]:
         """What is in a region; what: "description", "category" or "text". Without a region: all objects, described."""
         task = _choice("what", what, DESCRIPTIONS)
         if region is not None:
-            return self.run(images, task, region=region, **decoding)
+            return self.run(images, task, region=region, **options)
         if what != "description":
             raise ValueError(f"what is {what!r}, which needs a region, (x0, y0, x1, y1) in pixels")
-        return self.run(images, "<DENSE_REGION_CAPTION>", **decoding)
+        return self.run(images, "<DENSE_REGION_CAPTION>", **options)
 
-    def ask(self, images: Any, question: str, **decoding: Any) -> Result | list[Result]:
+    def ask(self, images: Any, question: str, **options: Any) -> Result | list[Result]:
         """A short answer to a question."""
-        return self.run(images, "<VQA>", text=question, **decoding)
+        return self.run(images, "<VQA>", text=question, **options)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _card(self, prompt: Prompt, decoding: dict) -> TaskCard:
-        """The card of a prompt's task. What can be refused before an image is encoded is refused here."""
-        card = task_card(prompt.task)
-        self.answering.options(card, prefix_length=1, decoding=decoding)
-        if card.input != "region" or prompt.region is None:  # whether a region fits depends on its image
-            card.prompt(prompt.text, prompt.phrases, prompt.region)
-        return card
+    def _asked(
+        self,
+        prompts: str | Prompt | Sequence[str | Prompt],
+        text: str | None = None,
+        phrases: Sequence[str] | None = None,
+        region: Sequence[float] | None = None,
+        *,
+        decoding: Mapping[str, Any],
+    ) -> list[Asked]:
+        return [self.answering.ask(prompt, decoding) for prompt in as_prompts(prompts, text, phrases, region)]
 
-    def _run_pairs(
-        self, images: Sequence, cards: list[TaskCard], prompts: list[Prompt], decoding: dict
-    ) -> list[Result]:
-        """One Result per image, card and prompt; a batch at a time."""
-        results: list[Result] = []
-        with progress_bar(len(images) > IMAGES_AT_ONCE) as progress:
-            bar = progress.add_task("answers", total=len(images))
-            for first in range(0, len(images), IMAGES_AT_ONCE):
-                batch = slice(first, first + IMAGES_AT_ONCE)
-                scenes = self.encode(images[batch])
-                requests: list[Request] = []
-                for order, (scene, card, prompt) in enumerate(zip(scenes, cards[batch], prompts[batch], strict=True)):
-                    requests += self.answering.requests(order, scene, card, prompt)
-                answered = self.answering.answer(requests, decoding)
-                for order in range(len(scenes)):
-                    parts = [r for request, r in zip(requests, answered, strict=True) if request.order == order]
-                    results.append(joined(parts))
-                progress.advance(bar, len(scenes))
+    def _results(
+        self, questions: Sequence[tuple[Any, Sequence[Asked]]], decoding: Mapping[str, Any], keep_image: bool
+    ) -> list[list[Result]]:
+        """For each image, the results of what is asked about it. Raises what is wrong with the first bad image."""
+        results: list[list[Result]] = []
+        with progress_bar(len(questions) > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=len(questions))
+            for answer in stream(self.encoder, self.answering, questions, decoding, keep_image):
+                if isinstance(answer, ImageError):
+                    raise answer.reason
+                results.append(answer)
+                progress.advance(bar)
         return results
+
+
+def _only(answer: list[Result] | ImageError) -> Result | ImageError:
+    return answer if isinstance(answer, ImageError) else answer[0]
 
 
 def _choice(name: str, value: str, choices: dict[str, str]) -> str:

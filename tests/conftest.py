@@ -1,7 +1,13 @@
 """What several test modules use: the folder of shared test data, and a tokenizer small enough to train on the spot."""
 
+import lzma
 import os
+import shutil
 from pathlib import Path
+
+# Before torch is imported: several test processes beside each other are fastest with one thread each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
@@ -25,6 +31,20 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("FLORENCE_LITE_SHARED", beside)) / "data"
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set FLORENCE_LITE_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory) -> Path:
+    """What lies in `tests/published`, unpacked: files of real checkpoints, and what they answered."""
+    folder, packed = tmp_path_factory.mktemp("published"), Path(__file__).parent / "published"
+    for file in packed.rglob("*.*"):
+        target = folder / file.relative_to(packed)
+        target.parent.mkdir(exist_ok=True)
+        if file.suffix == ".xz":
+            target.with_suffix("").write_bytes(lzma.decompress(file.read_bytes()))
+        else:
+            shutil.copyfile(file, target)
     return folder
 
 

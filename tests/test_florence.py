@@ -8,17 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-import florence_lite.answering as answering_module
 import florence_lite.checkpoint.hub as hub_module
 import florence_lite.checkpoint.sources as sources_module
-import florence_lite.florence as florence_module
-from florence_lite.answering import Prompt
+import florence_lite.inference.answering as answering_module
+import florence_lite.inference.encoded as encoded_module
+import florence_lite.inference.streaming as streaming_module
 from florence_lite.cards import CheckpointCard, TaskCard, task, tasks
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.engine import Generated
 from florence_lite.florence import Florence
+from florence_lite.inference import Prompt
+from florence_lite.inference.scores import LOWEST
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig
-from florence_lite.scoring import LOWEST
 from florence_lite.tokens import Tokenizer
 from tests.tiny import POSITIONS, SIDES, noise_image, tiny_config, tiny_florence
 from tests.tokens.spelling import CLOSE, OPEN, spell
@@ -98,7 +99,9 @@ def test_answers_differ_enough_to_compare(answered):
 
 def test_batch_equals_single(florence, answered, monkeypatch):
     images, prompts, expected = zip(*answered, strict=True)
-    monkeypatch.setattr(florence_module, "IMAGES_AT_ONCE", 12)  # parts of 12, 12 and 3 pairs
+    monkeypatch.setattr(streaming_module, "IMAGES_AT_ONCE", 12)  # parts of 12, 12 and 3 pairs
+    monkeypatch.setattr(encoded_module, "IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr(answering_module, "PROMPTS_AT_ONCE", 12)
     for got, single in zip(florence.run(list(images), list(prompts)), expected, strict=True):
         same(got, single)
 
@@ -269,14 +272,14 @@ def golden_florence(folder) -> Florence:
 
 
 @pytest.mark.parametrize("folder", ["florence-2-large", "florence-2-base-ft-tuned"])
-def test_golden_prompt_ids(shared_data, monkeypatch, folder):
-    florence = golden_florence(shared_data / folder)
+def test_golden_prompt_ids(published, monkeypatch, folder):
+    florence = golden_florence(published / folder)
     seen = []
     encode = florence.model.encode
     monkeypatch.setattr(
         florence.model, "encode", lambda f, ids, mask: seen.extend(ids.tolist()) or encode(f, ids, mask)
     )
-    golden = json.loads((shared_data / "florence2_golden.json").read_text())["prompt_ids"]
+    golden = json.loads((published / "florence2_golden.json").read_text())["prompt_ids"]
     image = florence.encode(noise_image(0))
     for prompt, expected in golden.items():
         marker, text = prompt.split(">", 1)
@@ -412,7 +415,7 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
         [],
         spell(toy_tokenizer, OPEN, (0, 0, 9, 0, 9, 9), CLOSE, (7, 7)),
     ]
-    monkeypatch.setattr(florence_module, "IMAGES_AT_ONCE", 8)
+    monkeypatch.setattr(answering_module, "PROMPTS_AT_ONCE", 8)
     script(monkeypatch, *answers)
     result = florence.detect(IMAGE, phrases=["dog", " cat ", "door"])
     assert result.labels == ["dog", "hat", "door"]
@@ -611,5 +614,5 @@ def test_a_checkpoint_of_the_hub(florence, tmp_path, monkeypatch):
 
 def test_a_task_registered_at_run_time(florence, monkeypatch):
     card = TaskCard("<COUNT>", "how many", template="How many {input}?", grammar="text", input="text", scoring="text")
-    monkeypatch.setattr(florence_module, "task_card", lambda name: card if name == "<COUNT>" else task(name))
+    monkeypatch.setattr(answering_module, "task_card", lambda name: card if name == "<COUNT>" else task(name))
     assert florence.run(IMAGE, "<COUNT>", text="dogs", max_new_tokens=5).task == "<COUNT>"

@@ -63,7 +63,7 @@ def test_files_that_are_named_exist():
 def test_first_screen_holds_the_two_commands():
     first = "\n".join(README.splitlines()[:40])
     install = 'pip install . && florence-lite run examples/meadow.png "<OD>" --picture out.png'
-    test = 'pip install -e ".[test]" && python -m pytest'
+    test = 'pip install -e ".[test]" && python -m pytest -n auto'
     assert re.findall(r"```console\n(.*)\n```", first) == [install, test]
 
 

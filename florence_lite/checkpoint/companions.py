@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from florence_lite.cards import task
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE
+from florence_lite.inference.preprocessing import FLORENCE_2_SIZE_WH, Preprocessor
 from florence_lite.model import FlorenceConfig
-from florence_lite.preprocess import FLORENCE_2_SIZE_WH, Preprocessor
 from florence_lite.tokens import Tokenizer
 from florence_lite.tokens.files import read_json, replace_text
 from florence_lite.tokens.tokenizer import IMAGE_TOKEN

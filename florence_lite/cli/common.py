@@ -36,7 +36,7 @@ Columns = Annotated[
 
 def read_data(path: str | Path, format: str, split: str | None, column: list[str] | None) -> Dataset:
     """What `read_dataset` reads. Raises ValueError where a column is no MEANING=COLUMN or a package is missing."""
-    from florence_lite.data.samples import read_dataset
+    from florence_lite.data import read_dataset
 
     for each in column or []:
         if "=" not in each:

@@ -14,10 +14,8 @@ import typer
 from florence_lite.cli.common import AsJson, Checkpoint, Device, check_picture, load, say
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from florence_lite.cards import TaskCard
-    from florence_lite.results import Instance, Result
+    from florence_lite.answers import Instance
+    from florence_lite.results import Result
 
 FEW = 3  # images that are answered without a progress bar
 
@@ -70,20 +68,22 @@ def run(
     jobs = list(zip(paths, _picture_files(picture, paths), strict=True))
     florence = load(checkpoint, device)
 
-    from florence_lite.florence import IMAGES_AT_ONCE
+    from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
     answered = 0
+    answers = florence.run_each(
+        paths, prompt, text=text, phrases=phrases, region=region, keep_image=picture is not None
+    )
     with progress_bar(len(paths) > FEW) as progress:
         bar = progress.add_task("images", total=len(paths))
-        for first in range(0, len(paths), IMAGES_AT_ONCE):
-            batch = jobs[first : first + IMAGES_AT_ONCE]
-            readable = [(image, *job) for job in batch if (image := _readable(job[0], card, region)) is not None]
-            results = florence.run([image for image, *_ in readable], prompt, text=text, phrases=phrases, region=region)
-            for (_, path, file), result in zip(readable, results, strict=True):
-                _answer(path, result, file, as_json)
-            answered += len(results)
-            progress.advance(bar, len(batch))
+        for (path, file), answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, ImageError):
+                say(f"error: {answer}")
+            else:
+                _answer(path, answer, file, as_json)
+                answered += 1
+            progress.advance(bar)
     if answered < len(paths):
         raise typer.Exit(1 if answered else 2)
 
@@ -127,20 +127,6 @@ def _picture_files(picture: Path | None, paths: Sequence[str]) -> list[Path | No
         if file.resolve() in originals:
             raise ValueError(f"--picture {picture} would overwrite the image {file}; choose another name")
     return files
-
-
-def _readable(path: str, card: TaskCard, region: tuple[float, float, float, float] | None) -> Image.Image | None:
-    """The image; None, with a message, where it cannot be read or does not hold the region."""
-    from florence_lite.images import load_image
-
-    try:
-        image = load_image(path)
-        if region is not None:
-            card.prompt(region_px=region, size_wh=image.size)
-        return image
-    except (ValueError, OSError) as error:
-        say(f"error: {error}" if path in str(error) else f"error: image {path}: {error}")
-        return None
 
 
 def _answer(path: str, result: Result, picture: Path | None, as_json: bool) -> None:

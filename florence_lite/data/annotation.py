@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from florence_lite.answers import Box, Rings
 from florence_lite.geometry import mask_to_rings
-from florence_lite.results import Box, Rings
 
 LISTS = ("objects", "lines")  # what an image may be known to have no more of
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from florence_lite.answers import Box, Rings
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import box_area, clip_ring, polygon_area
-from florence_lite.results import Box, Rings
 
 Turn = Image.Transpose
 LEAST_VISIBLE = 0.3  # share of an object's box that a crop must hold for the object to stay

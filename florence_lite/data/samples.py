@@ -8,9 +8,8 @@ dataset.summary(), dataset.problems              # what is there, and what was l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -148,25 +147,3 @@ class _Chosen(Sequence):
     def __getitem__(self, index: int | slice) -> Any:
         chosen = self.numbers[index]
         return _Chosen(self.items, chosen) if isinstance(index, slice) else self.items[chosen]
-
-
-def read_dataset(
-    path: str | PathLike, format: str = "auto", split: str | None = None, columns: Mapping[str, str] | None = None
-) -> Dataset:
-    """The data set in a folder or file.
-
-    path: folder, or the file that lists the annotations; for "huggingface" also an id of the Hub.
-    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar" or "huggingface", described in
-        `florence_lite.data.readers`; "auto" recognises it by the files.
-    split: "train", "val", "test" or the data set's own word; None takes all that is there.
-    columns: for "huggingface", which column holds what.
-
-    The headers of all images are read, their pixels are not. What cannot be used is left out and told in
-    `Dataset.problems`.
-
-    Raises FileNotFoundError for a path that is not there; ValueError for a format that is unknown, unclear or not what
-    the folder holds, a split that is not there, a file that cannot be read, and where nothing usable remains.
-    """
-    from florence_lite.data.readers import read
-
-    return read(path, format, split, columns)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from florence_lite.answering import Prompt
+from florence_lite.answers import Box, Instance
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.targets import target
-from florence_lite.results import Box, Instance, Result
+from florence_lite.inference import Prompt
+from florence_lite.results import Result
 
 
 @dataclass(frozen=True)

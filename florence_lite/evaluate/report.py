@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from florence_lite.answering import Prompt, Scene
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Problem, Sample
 from florence_lite.evaluate.cases import Case, questions
 from florence_lite.evaluate.metrics import metrics_of
-from florence_lite.florence import IMAGES_AT_ONCE, Florence
+from florence_lite.florence import Florence
+from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
 
@@ -129,7 +129,7 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
 
 def _encoded(
     florence: Florence, batch: Sequence[Sample], problems: list[Problem]
-) -> tuple[list[Sample], Sequence[Scene]]:
+) -> tuple[list[Sample], Sequence[EncodedImage]]:
     """The samples whose images can be read, with these encoded."""
     readable, pictures = [], []
     for sample in batch:
@@ -142,7 +142,7 @@ def _encoded(
 
 
 def _answered(
-    florence: Florence, task: str, samples: Sequence[Sample], scenes: Sequence[Scene], problems: list[Problem]
+    florence: Florence, task: str, samples: Sequence[Sample], scenes: Sequence[EncodedImage], problems: list[Problem]
 ) -> list[Case]:
     """The cases of one task on a batch of images. A few prompts go at a time, for `run` to show no bar of its own."""
     asked = [
@@ -162,7 +162,7 @@ def _answered(
     return cases
 
 
-def _run(florence: Florence, scenes: list[Scene], prompts: list[Prompt]) -> list[Result | ValueError]:
+def _run(florence: Florence, scenes: list[EncodedImage], prompts: list[Prompt]) -> list[Result | ValueError]:
     """Answers in batches; where a prompt is refused, one by one, to lose no other."""
     try:
         return florence.run(scenes, prompts)

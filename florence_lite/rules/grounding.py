@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from florence_lite.data.annotation import Annotation
-from florence_lite.results import Answer, Instance
+from florence_lite.answers import Answer, Instance
 from florence_lite.rules.pair import Pair
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from florence_lite.answers import Box
 from florence_lite.data.annotation import Question, Referral, TextLine
-from florence_lite.results import Box
 from florence_lite.scenes.catalogue import CLASSES, GROUPS, PLURALS
 
 PLACES = (

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from florence_lite.cards import tasks as task_cards
 from florence_lite.checkpoint import save_checkpoint
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.preprocess import Preprocessor
 from florence_lite.scenes.catalogue import CLASSES
 from florence_lite.scenes.cells import TEXT_CLASS, SceneBatch, SceneCollator
 from florence_lite.scenes.config import TrainConfig

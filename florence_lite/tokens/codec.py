@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from florence_lite.answers import Answer, Box, Instance
 from florence_lite.geometry import dequantize, quantize
-from florence_lite.results import Answer, Box, Instance
 from florence_lite.tokens.grammars import Action, Grammar, grammar
 from florence_lite.tokens.tokenizer import Tokenizer
 

@@ -22,7 +22,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from florence_lite.results import Answer
+from florence_lite.answers import Answer
 from florence_lite.tokens.vocabulary import IdClass
 
 _MIN_RING = 6  # coordinates of a triangle

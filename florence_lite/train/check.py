@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from florence_lite.answers import Instance
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.data.targets import TARGETS, target
-from florence_lite.display import draw
-from florence_lite.preprocess import Preprocessor
-from florence_lite.results import Instance, Result
+from florence_lite.inference.preprocessing import Preprocessor
+from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer
 from florence_lite.train.collate import Row, TaskCollator
 
@@ -284,7 +284,7 @@ def _tile(sample: Sample, image: Image.Image) -> Image.Image:
     words += [f"phrase: {r.phrase}" + ("" if r.objects else " (absent)") for r in annotation.referrals[:2]]
     words += [f"{q.question} – {q.answer}" for q in annotation.questions[:2]]
     result = Result(sample.name, annotation.size_wh, "\n".join(words), tuple(instances))
-    drawn = draw(image, result, max_side=TILE)
+    drawn = result.draw(image, max_side=TILE)
     tile = Image.new("RGB", (drawn.width, drawn.height + 14), "white")
     tile.paste(drawn, (0, 14))
     ImageDraw.Draw(tile).text((0, 0), sample.name, fill="black")

@@ -15,7 +15,7 @@ from torch import Tensor
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.targets import target
-from florence_lite.preprocess import Preprocessor
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.tokens.codec import Codec
 
 IGNORED = -100  # label of positions that carry no loss: prompt, padding

@@ -106,7 +106,7 @@ class RunConfig:
 class DataConfig:
     """A data set and what is asked about its images.
 
-    path: folder or file for `florence_lite.data.samples.read_dataset`, or the name of one of the `generators` of
+    path: folder or file for `florence_lite.data.read_dataset`, or the name of one of the `generators` of
         `finetune`; the command knows "scenes", generated scenes.
     tasks: rows per image of each task.
     format, split, columns: as in `read_dataset`.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from florence_lite.data.augment import Turn, can_turn
 from florence_lite.data.samples import Sample
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
-from florence_lite.preprocess import Preprocessor
 from florence_lite.progress import progress_bar
 
 BATCH = 8  # images that go through the tower at once

@@ -16,8 +16,8 @@ from florence_lite.checkpoint import (
     save_checkpoint,
     write_companions,
 )
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
-from florence_lite.preprocess import Preprocessor
 from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.train.collate import TaskCollator

@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, can_turn, turned
-from florence_lite.data.samples import Dataset, Sample, read_dataset
+from florence_lite.data.samples import Dataset, Sample
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from florence_lite.cards import task as task_card
-from florence_lite.data.samples import Sample, read_dataset
+from florence_lite.data import read_dataset
+from florence_lite.data.samples import Sample
 from florence_lite.train.config import ValidationConfig
 
 

@@ -17,8 +17,8 @@ from florence_lite.checkpoint.companions import (
 )
 from florence_lite.engine import GenerationOptions
 from florence_lite.florence import Florence
+from florence_lite.inference.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 from florence_lite.tokens import Tokenizer, added_tokens
 from tests.tiny import noise_image, tiny_config
 
@@ -39,10 +39,10 @@ def write_json(folder: Path, **files: dict) -> Path:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_pixel_values_equal_the_reference_on_photos(shared_data, name):
+def test_pixel_values_equal_the_reference_on_photos(shared_data, published, name):
     clip = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
-    reference = clip.CLIPImageProcessorPil.from_pretrained(shared_data / name)
-    preprocessor = read_preprocessor(shared_data / name)
+    reference = clip.CLIPImageProcessorPil.from_pretrained(published / name)
+    preprocessor = read_preprocessor(published / name)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     for file in sorted((shared_data / "coco_permissive" / "val2017").iterdir())[::150]:
         photo = Image.open(file).convert("RGB")
@@ -53,8 +53,8 @@ def test_pixel_values_equal_the_reference_on_photos(shared_data, name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_folders_have_florence_2s_settings(shared_data, name):
-    assert read_preprocessor(shared_data / name, (1, 1)) == Preprocessor((768, 768))
+def test_the_published_folders_have_florence_2s_settings(published, name):
+    assert read_preprocessor(published / name, (1, 1)) == Preprocessor((768, 768))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_damaged_image_processor_is_named(tmp_path, name, text, message):
         ("florence-2-base-ft-tuned", FLORENCE_2 | {"length_penalty": 1.0, "do_sample": False}),
     ],
 )
-def test_decoding_of_the_published_folders(shared_data, name, expected):
-    assert read_decoding(shared_data / name) == expected
+def test_decoding_of_the_published_folders(published, name, expected):
+    assert read_decoding(published / name) == expected
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def save(folder: Path, tokenizer: Tokenizer, layout: str, decoding: dict = FLORE
 
 
 @pytest.fixture(scope="module")
-def real_tokenizer(shared_data) -> Tokenizer:
-    return Tokenizer.from_file(shared_data / "florence-2-large")
+def real_tokenizer(published) -> Tokenizer:
+    return Tokenizer.from_file(published / "florence-2-large")
 
 
 @pytest.fixture(params=["toy", "real"])

@@ -162,8 +162,8 @@ def test_config_there_and_back(config, layout):
 @pytest.mark.parametrize(
     ("repository", "preset"), [("florence-2-large", "large"), ("florence-2-base-ft-tuned", "base")]
 )
-def test_configs_of_real_checkpoints(shared_data, repository, preset):
-    assert read_config(shared_data / repository) == FlorenceConfig.preset(preset)
+def test_configs_of_real_checkpoints(published, repository, preset):
+    assert read_config(published / repository) == FlorenceConfig.preset(preset)
 
 
 def test_an_mlp_ratio_that_microsofts_code_lacks():

@@ -13,8 +13,8 @@ from florence_lite import Florence
 from florence_lite.cards import task
 from florence_lite.checkpoint import LAYOUTS, load_checkpoint, read_decoding, save_checkpoint
 from florence_lite.checkpoint.saving import lengthened
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.preprocess import Preprocessor
 from tests.tiny import noise_image, tiny_florence
 
 DECODING = {"num_beams": 3, "early_stopping": True, "no_repeat_ngram_size": 3, "length_penalty": 1.5}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from florence_lite.data.samples import read_dataset
+from florence_lite.data import read_dataset
 from tests.data.files import kinds, picture, write
 
 # ---- Pascal VOC ------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ import io
 import pytest
 from PIL import Image
 
+from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Question, Referral
 from florence_lite.data.readers import from_columns
-from florence_lite.data.samples import read_dataset
 from tests.data.files import kinds, picture
 
 datasets = pytest.importorskip("datasets")

@@ -5,9 +5,10 @@ import json
 import pytest
 from PIL import Image
 
+from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, Region
 from florence_lite.data.readers import to_jsonl
-from florence_lite.data.samples import Sample, read_dataset
+from florence_lite.data.samples import Sample
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.data.files import kinds, picture, write
 

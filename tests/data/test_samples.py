@@ -3,9 +3,10 @@
 import pytest
 from PIL import Image
 
+from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Region
 from florence_lite.data.readers import READERS
-from florence_lite.data.samples import Dataset, Problem, Sample, read_dataset
+from florence_lite.data.samples import Dataset, Problem, Sample
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.data.files import coco, kinds, picture, turned, write
 

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("faster_coco_eval", reason="the extra eval is not installed")
 
+from florence_lite.answers import Instance
 from florence_lite.evaluate.metrics import METRICS
-from florence_lite.results import Instance
 from tests.evaluate.given import found, places, rectangle
 
 A, B, C = (0, 0, 10, 10), (20, 20, 40, 40), (60, 40, 90, 70)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from florence_lite.answers import Instance
 from florence_lite.evaluate.metrics import METRICS
-from florence_lite.results import Instance
 from tests.evaluate.given import found, places, rectangle
 
 A, B = (0, 0, 10, 10), (20, 20, 40, 40)

@@ -6,7 +6,7 @@ import torch
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.geometry import quantize
-from florence_lite.preprocess import Preprocessor
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
 from florence_lite.tokens import Codec
 from florence_lite.train.collate import TaskCollator

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from florence_lite.answers import Instance
 from florence_lite.evaluate.metrics import LOWER_IS_BETTER
-from florence_lite.results import Instance, Result
+from florence_lite.results import Result
 from florence_lite.scenes import Scenes
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.measure import TASKS, evaluate_scenes, scene_validation

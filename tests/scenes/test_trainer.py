@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from florence_lite.data.annotation import Annotation
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
-from florence_lite.preprocess import Preprocessor
 from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
 from florence_lite.scenes.trainer import ScratchTrainer
 from florence_lite.tokens import Codec

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.florence import Florence
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import TextConfig
 from florence_lite.model.config import PRESETS
-from florence_lite.preprocess import Preprocessor
 from florence_lite.scenes import CLASSES, training
 from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
 from florence_lite.scenes.config import TrainConfig

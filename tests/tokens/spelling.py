@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from florence_lite.results import Answer, Instance
+from florence_lite.answers import Answer, Instance
 from florence_lite.tokens import IdClass, Tokenizer, Vocabulary
 
 SIZE = (1000, 1000)  # one bin per pixel: bin b is b + 0.5 px

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from florence_lite.answers import Answer, Instance
 from florence_lite.geometry import dequantize, quantize
-from florence_lite.results import Answer, Instance
 from florence_lite.tokens import GRAMMARS, Codec, Tokenizer
 from tests.tokens.spelling import (
     BOS,
@@ -381,10 +381,10 @@ GRAMMAR_OF = {
 
 
 @pytest.mark.parametrize("folder", ["florence-2-large", "florence-2-base-ft-tuned"])
-def test_real_answers_of_florence_2(shared_data, folder):
+def test_real_answers_of_florence_2(published, folder):
     """The reference cuts its values to whole pixels, so each lies in [expected, expected + 1)."""
-    codec = Codec(Tokenizer.from_file(shared_data / folder))
-    cases = json.loads((shared_data / "florence2_golden.json").read_text(encoding="utf-8"))["cases"]
+    codec = Codec(Tokenizer.from_file(published / folder))
+    cases = json.loads((published / "florence2_golden.json").read_text(encoding="utf-8"))["cases"]
     listed = [case for case in cases if "text" in case]
     assert len(listed) == 5
     for case in listed:

@@ -1,6 +1,6 @@
 import pytest
 
-from florence_lite.results import Answer, Instance
+from florence_lite.answers import Answer, Instance
 from florence_lite.tokens import GRAMMARS, IdClass, grammar
 from florence_lite.tokens.grammars import Action, State
 from tests.tokens.spelling import BOS, CLOSE, END, LOC, OPEN, OTHER, PAD, SEP, TEXT

@@ -54,10 +54,10 @@ def added(content: str, id: int) -> dict:
 
 
 @pytest.fixture(scope="module", params=FILE_SETS)
-def florence_tokenizer(request, shared_data, tmp_path_factory) -> Tokenizer:
+def florence_tokenizer(request, published, tmp_path_factory) -> Tokenizer:
     base, names = FILE_SETS[request.param]
     folder = tmp_path_factory.mktemp("tokenizer")
-    values = json.loads((shared_data / base / "tokenizer.json").read_text(encoding="utf-8"))
+    values = json.loads((published / base / "tokenizer.json").read_text(encoding="utf-8"))
     for name in names:
         if name == "tokenizer.json with <image>":
             values["added_tokens"].append(added("<image>", 51289))
@@ -65,19 +65,19 @@ def florence_tokenizer(request, shared_data, tmp_path_factory) -> Tokenizer:
         elif name in ("vocab.json", "merges.txt"):
             write_bpe(folder, values)
         else:
-            file = shared_data / (name if "/" in name else f"{base}/{name}")
+            file = published / (name if "/" in name else f"{base}/{name}")
             shutil.copyfile(file, folder / file.name)
     return Tokenizer.from_file(folder)
 
 
 @pytest.fixture(scope="module")
-def large_json(shared_data) -> str:
-    return Tokenizer.from_file(shared_data / LARGE).to_json()
+def large_json(published) -> str:
+    return Tokenizer.from_file(published / LARGE).to_json()
 
 
 @pytest.fixture(scope="module")
-def golden(shared_data) -> dict:
-    return json.loads((shared_data / "florence2_golden.json").read_text(encoding="utf-8"))
+def golden(published) -> dict:
+    return json.loads((published / "florence2_golden.json").read_text(encoding="utf-8"))
 
 
 def test_prompts_have_the_ids_of_florence_2(florence_tokenizer, golden):
@@ -93,8 +93,8 @@ def test_captions_decode(florence_tokenizer, golden):
         assert florence_tokenizer.decode(case["ids"]) == case["expect"]
 
 
-def test_missing_added_tokens_are_supplied_where_florence_2_has_them(florence_tokenizer, shared_data):
-    known = json.loads((shared_data / "florence-2-base-ft-tuned" / "added_tokens.json").read_text(encoding="utf-8"))
+def test_missing_added_tokens_are_supplied_where_florence_2_has_them(florence_tokenizer, published):
+    known = json.loads((published / "florence-2-base-ft-tuned" / "added_tokens.json").read_text(encoding="utf-8"))
     for token, id in known.items():
         assert florence_tokenizer.encode_prompt(token) == [0, id, 2], token
     assert florence_tokenizer.vocabulary.size == florence_tokenizer.image_id == 51289

@@ -11,8 +11,9 @@ from PIL import Image
 from florence_lite import cli
 from florence_lite.cards import task
 from florence_lite.checkpoint import save_checkpoint
+from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
-from florence_lite.data.samples import Dataset, Sample, read_dataset
+from florence_lite.data.samples import Dataset, Sample
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
 from florence_lite.train.check import COLUMNS, TILE, Network, check, contact_sheet, report_lines
 from tests.data.annotated import ANNOTATED, SIZE

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from florence_lite.checkpoint import load_checkpoint
+from florence_lite.data import read_dataset
 from florence_lite.data.augment import Augmentation
-from florence_lite.data.samples import read_dataset
 from florence_lite.florence import Florence
 from florence_lite.train.config import DataConfig
 from florence_lite.train.finetune import finetune, read_sources

@@ -5,7 +5,10 @@ voc          XML per image, lists of splits                  icdar        text w
 yolo         text labels: boxes, segments                    huggingface  any `datasets` data set, by its columns
 refcoco      expressions beside COCO files
 
-A module has NAME, LOOKS_FOR (its files in words), ENDINGS and DEPTH (where they lie), accepts(file) and
+What they share: files (finding and reading them, splits), frames (images, and coordinates brought into them), records
+(the log of what was left out, the data set of the rest), rle (masks).
+
+A module of a format has NAME, LOOKS_FOR (its files in words), ENDINGS and DEPTH (where they lie), accepts(file) and
 read(files, root, split).
 """
 
@@ -17,25 +20,34 @@ from pathlib import Path
 from types import ModuleType
 
 from florence_lite.data.readers import coco, huggingface, icdar, jsonl, refcoco, voc, yolo
-from florence_lite.data.readers.common import files_below
+from florence_lite.data.readers.files import files_of
 from florence_lite.data.readers.huggingface import from_columns
 from florence_lite.data.readers.jsonl import to_jsonl
 from florence_lite.data.samples import Dataset
 
-__all__ = ["READERS", "from_columns", "read", "to_jsonl"]
+__all__ = ["READERS", "from_columns", "read_dataset", "to_jsonl"]
 
 READERS: dict[str, ModuleType] = {module.NAME: module for module in (coco, voc, yolo, jsonl, refcoco, icdar)}
 FORMATS = (*READERS, huggingface.NAME)
 
 
-def files_of(reader: ModuleType, path: Path) -> list[Path]:
-    """The files of a format: `path` itself, or those below it."""
-    found = [path] if path.is_file() else files_below(path, reader.ENDINGS, reader.DEPTH)
-    return [file for file in found if file.name.lower().endswith(reader.ENDINGS) and reader.accepts(file)]
+def read_dataset(
+    path: str | PathLike, format: str = "auto", split: str | None = None, columns: Mapping[str, str] | None = None
+) -> Dataset:
+    """The data set in a folder or file.
 
+    path: folder, or the file that lists the annotations; for "huggingface" also an id of the Hub.
+    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar" or "huggingface", see `florence_lite.data.readers`;
+        "auto" recognises it by the files.
+    split: "train", "val", "test" or the data set's own word; None takes all that is there.
+    columns: for "huggingface", which column holds what.
 
-def read(path: str | PathLike, format: str, split: str | None, columns: Mapping[str, str] | None) -> Dataset:
-    """As `florence_lite.data.samples.read_dataset`."""
+    The headers of all images are read, their pixels are not. What cannot be used is left out and told in
+    `Dataset.problems`.
+
+    Raises FileNotFoundError for a path that is not there; ValueError for a format that is unknown, unclear or not what
+    the folder holds, a split that is not there, a file that cannot be read, and where nothing usable remains.
+    """
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format is {format!r}; choose auto or one of {', '.join(FORMATS)}")
     if format == huggingface.NAME:

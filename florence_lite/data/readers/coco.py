@@ -19,22 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from florence_lite.answers import Rings
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral
-from florence_lite.data.readers.common import (
-    Frame,
-    Images,
-    Log,
-    Unclear,
-    caption_levels,
-    choose_split,
-    finished,
-    is_id,
-    read_json,
-)
+from florence_lite.data.readers.files import choose_split, read_json
+from florence_lite.data.readers.frames import Frame, Images
+from florence_lite.data.readers.records import Log, Unclear, caption_levels, finished, is_id
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import mask_to_rings, rasterize
-from florence_lite.results import Rings
 
 NAME = "coco"
 LOOKS_FOR = 'a .json file with "images" and "annotations"'

@@ -27,16 +27,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, TextLine
-from florence_lite.data.readers.common import (
-    Frame,
-    Log,
-    Unclear,
-    caption_levels,
-    finished,
-    frame_of,
-    image_sizes,
-    split_words,
-)
+from florence_lite.data.readers.files import split_words
+from florence_lite.data.readers.frames import Frame, frame_of, image_sizes
+from florence_lite.data.readers.records import Log, Unclear, caption_levels, finished
 from florence_lite.data.samples import Dataset
 
 if TYPE_CHECKING:

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from florence_lite.data.annotation import Annotation, TextLine
-from florence_lite.data.readers.common import Frame, Images, Log, Unclear, choose_split, finished, read_lines
+from florence_lite.data.readers.files import choose_split, read_lines
+from florence_lite.data.readers.frames import Frame, Images
+from florence_lite.data.readers.records import Log, Unclear, finished
 from florence_lite.data.samples import Dataset
 
 NAME = "icdar"

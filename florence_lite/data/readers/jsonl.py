@@ -31,7 +31,9 @@ import numpy as np
 from PIL import Image
 
 from florence_lite.data.annotation import LISTS, Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
-from florence_lite.data.readers.common import Frame, Images, Log, Unclear, choose_split, finished, read_lines
+from florence_lite.data.readers.files import choose_split, read_lines
+from florence_lite.data.readers.frames import Frame, Images
+from florence_lite.data.readers.records import Log, Unclear, finished
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.geometry import mask_to_rings

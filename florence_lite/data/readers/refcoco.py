@@ -24,7 +24,9 @@ from typing import Any
 from florence_lite.data.annotation import ObjectAnnotation, Referral
 from florence_lite.data.readers import coco
 from florence_lite.data.readers.coco import Collection, Entry
-from florence_lite.data.readers.common import Frame, Log, Unclear, choose_split, is_id, read_json, split_words
+from florence_lite.data.readers.files import choose_split, files_of, read_json, split_words
+from florence_lite.data.readers.frames import Frame
+from florence_lite.data.readers.records import Log, Unclear, is_id
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import box_iou
 
@@ -53,8 +55,6 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
 
     Raises ValueError where no COCO file says where the images are.
     """
-    from florence_lite.data.readers import files_of
-
     log = Log(root)
     collection = Collection(root, log)
     listed = files_of(coco, root)

@@ -12,16 +12,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.readers.common import (
-    Images,
-    Log,
-    Unclear,
-    choose_split,
-    files_below,
-    finished,
-    read_lines,
-    split_words,
-)
+from florence_lite.data.readers.files import choose_split, files_below, read_lines, split_words
+from florence_lite.data.readers.frames import Images
+from florence_lite.data.readers.records import Log, Unclear, finished
 from florence_lite.data.samples import Dataset
 
 NAME = "voc"

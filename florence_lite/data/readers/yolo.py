@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
-from florence_lite.data.readers.common import (
-    IMAGE_ENDINGS,
-    Frame,
-    Images,
-    Log,
-    files_below,
-    finished,
-    of_split,
-    read_lines,
-    split_words,
-)
+from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below, of_split, read_lines, split_words
+from florence_lite.data.readers.frames import Frame, Images
+from florence_lite.data.readers.records import Log, finished
 from florence_lite.data.samples import Dataset
 
 NAME = "yolo"

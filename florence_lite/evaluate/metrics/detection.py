@@ -17,8 +17,7 @@ import numpy as np
 from florence_lite.evaluate.cases import Case
 from florence_lite.evaluate.metrics.measurement import Measurement, needed
 from florence_lite.evaluate.metrics.words import same_label
-from florence_lite.geometry import mask_to_rle, rasterize
-from florence_lite.results import Instance
+from florence_lite.results.handover import coco_place
 
 PACKAGE = "faster_coco_eval"
 MOST = 100  # instances of a label in one answer that COCO looks at, best score first
@@ -66,24 +65,15 @@ def _coco(
             for item in getattr(case, side).instances:
                 label = same_label(item.label) if by_label else ""
                 if item.bounds is not None and label in category_ids:
-                    row = _row(item, case.result.size_wh, masks)
-                    row |= {"id": len(found) + 1, "image_id": image_id, "category_id": category_ids[label]}
-                    found.append(row)
+                    place = coco_place(item, case.result.size_wh, masks)
+                    belongs = {"id": len(found) + 1, "image_id": image_id, "category_id": category_ids[label]}
+                    found.append({**place, **belongs, "iscrowd": 0, "score": item.score or 0.0})
         return found
 
     truth, answers = rows("truth"), rows("result")
     figures = _summary(cases, category_ids, truth, answers, "segm" if masks else "bbox")
     values = {shown[name]: None if figures[_WHERE[name]] < 0 else float(figures[_WHERE[name]]) for name in names}
     return Measurement(values, _notes(cases, answers))
-
-
-def _row(item: Instance, size_wh: tuple[int, int], masks: bool) -> dict[str, Any]:
-    x0, y0, x1, y1 = item.bounds
-    row = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0, "score": item.score or 0.0}
-    if masks:
-        mask = rasterize(item.outlines, size_wh)
-        row |= {"segmentation": mask_to_rle(mask), "area": float(np.count_nonzero(mask))}
-    return row
 
 
 def _summary(cases: Sequence[Case], category_ids: dict[str, int], truth: list, answers: list, kind: str) -> np.ndarray:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from florence_lite.answers import Instance
 from florence_lite.evaluate.cases import Case
 from florence_lite.evaluate.metrics.measurement import Measurement, f1_figures, needed, share
 from florence_lite.evaluate.metrics.words import same_label, short_form
 from florence_lite.geometry import box_iou, rasterize
-from florence_lite.results import Instance
 
 IOU = 0.5  # overlap from which a place counts as found
 

@@ -1,12 +1,10 @@
-"""What all readers share: a log of problems, images found by their names, and coordinates brought into the image."""
+"""Images found by the names that records give them, and coordinates brought into their images."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,43 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
-from florence_lite.data.samples import Dataset, Problem
+from florence_lite.answers import Box, Quad, Rings
+from florence_lite.data.annotation import ObjectAnnotation
+from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below
+from florence_lite.data.readers.records import Log, Unclear
 from florence_lite.geometry import box_area, clip_ring
 from florence_lite.images import load_image
-from florence_lite.results import Box, Quad, Rings
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
-SPLITS = {  # other words for the same split, as folders and files are called
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-
-
-class Unclear(ValueError):
-    """A fault of one record: it is left out, and told with the record's name."""
-
-
-def is_id(value: Any) -> bool:
-    """Whether a record may be known by it: a number or a word."""
-    return isinstance(value, int | float | str)
-
-
-@dataclass
-class Log:
-    """Collects problems. root: the folder that files are named from."""
-
-    root: Path
-    problems: list[Problem] = field(default_factory=list)
-
-    def add(self, file: Path, record: object, kind: str, what: str) -> None:
-        self.problems.append(Problem(self.name(file), str(record), what, kind))
-
-    def name(self, file: Path) -> str:
-        """The file's name as seen from the data set's folder."""
-        return os.path.relpath(file, self.root) if file.is_relative_to(self.root) else str(file)
 
 
 @dataclass(frozen=True)
@@ -226,92 +195,6 @@ def image_sizes(image: Path | Any) -> tuple[tuple[int, int], tuple[int, int]]:
             return upright, upright
         raise ValueError(f"the image cannot be read: {error}") from error
     return (stored[::-1] if turned else stored), stored
-
-
-def caption_levels(*captions: str) -> tuple[str, ...]:
-    """Captions of rising detail, "" for unknown ones, as `Annotation` has them: without unknown ones at the end."""
-    known = max((number for number, caption in enumerate(captions, start=1) if caption), default=0)
-    return captions[:known]
-
-
-def files_below(folder: Path, endings: Sequence[str], depth: int) -> list[Path]:
-    """Files with one of the endings (any case) at most `depth` folders below, sorted; hidden folders are skipped."""
-    found = []
-    for here, folders, names in os.walk(folder, followlinks=True):
-        level = len(Path(here).relative_to(folder).parts)
-        folders[:] = sorted(name for name in folders if level < depth and not name.startswith("."))
-        found += [Path(here) / name for name in sorted(names) if name.lower().endswith(tuple(endings))]
-    return found
-
-
-def read_json(path: Path) -> Any:
-    """The JSON of a file. Raises ValueError naming the file and the place."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from None
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises ValueError naming a file that is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at U+2028 and others
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
-
-
-def of_split(name: str, split: str) -> bool:
-    """Whether a file or folder name belongs to a split: "instances_train2017.json" to "train"."""
-    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
-    return any(word in words for word in split_words(split))
-
-
-def split_words(split: str) -> tuple[str, ...]:
-    """The word itself first, then others for the same split."""
-    same = next((words for words in SPLITS.values() if split.lower() in words), ())
-    return tuple(dict.fromkeys((split.lower(), *same)))
-
-
-def choose_split(files: Sequence[Path], split: str | None, root: Path, what: str) -> list[Path]:
-    """Those of the files whose name, or folder below `root`, says the split; all without one.
-
-    Raises ValueError naming the files where none says it.
-    """
-    if split is None:
-        return list(files)
-    chosen = [f for f in files if any(of_split(part, split) for part in f.relative_to(root).with_suffix("").parts)]
-    if not chosen:
-        names = ", ".join(str(f.relative_to(root)) for f in files[:6])
-        raise ValueError(f"{root} has no {what} of the split {split!r}, only {names}; without a split all is read")
-    return chosen
-
-
-def finished(
-    rows: Sequence[tuple[Any, Annotation, str]],
-    log: Log,
-    format: str,
-    files: Iterable[str],
-    classes: Iterable[str] = (),
-    images: Sequence | None = None,
-) -> Dataset:
-    """The data set of (image, annotation, name) rows. Raises ValueError, with the first problems, where none is left.
-
-    images: takes the place of the rows' own where pictures are read late.
-    """
-    if not rows:
-        told = "".join(f"\n  {problem}" for problem in log.problems[:3])
-        raise ValueError(f"{log.root} holds no usable record of the format {format!r}{told}")
-    return Dataset(
-        images if images is not None else [image for image, _, _ in rows],
-        tuple(annotation for _, annotation, _ in rows),
-        tuple(name for _, _, name in rows),
-        format,
-        tuple(files),
-        tuple(dict.fromkeys(classes)),
-        tuple(log.problems),
-    )
 
 
 def _short(value: Any) -> str:

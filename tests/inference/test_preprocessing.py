@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from florence_lite.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
+from florence_lite.inference.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 
 SIZES = [(640, 480), (91, 130), (1000, 700)]
 
@@ -45,9 +45,9 @@ def test_equals_the_reference(size_wh):
     assert (to_255(got) - to_255(expected)).abs().max() <= 1
 
 
-def test_settings_are_those_of_the_published_checkpoints(shared_data):
+def test_settings_are_those_of_the_published_checkpoints(published):
     for folder in ("florence-2-large", "florence-2-base-ft-tuned"):
-        settings = json.loads((shared_data / folder / "preprocessor_config.json").read_text())
+        settings = json.loads((published / folder / "preprocessor_config.json").read_text())
         assert (tuple(settings["image_mean"]), tuple(settings["image_std"])) == (IMAGENET_MEAN, IMAGENET_STD)
         assert (settings["size"], settings["resample"]) == ({"height": 768, "width": 768}, Image.Resampling.BICUBIC)
 

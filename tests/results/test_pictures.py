@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from florence_lite.display import SMALLEST_SIDE, _font_for, _shortened, _wrapped, draw, label_color
-from florence_lite.results import Instance, Result
+from florence_lite.answers import Instance
+from florence_lite.results import Result
+from florence_lite.results.pictures import SMALLEST_SIDE, _font_for, _shortened, _wrapped, label_color
 
 GROUND = (90, 110, 100)
 
@@ -16,6 +17,10 @@ def blank(width, height):
 
 def result(size_wh, *instances, text=""):
     return Result("<OD>", size_wh, text=text, instances=instances)
+
+
+def draw(image, answer, max_side=None):
+    return answer.draw(image, max_side)
 
 
 def square(x0, y0, x1, y1):
@@ -171,7 +176,7 @@ def test_any_label_can_be_drawn(label, plates):
 
 
 def test_missing_accents_are_left_out_where_no_font_has_them(monkeypatch):
-    monkeypatch.setattr("florence_lite.display._WIDE_FONTS", ())
+    monkeypatch.setattr("florence_lite.results.pictures._WIDE_FONTS", ())
     assert _font_for("café", 14)[1] == "cafe"
     assert _font_for("cafe", 14)[1] == "cafe"
 

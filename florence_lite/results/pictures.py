@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from florence_lite.answers import Box, Instance
 from florence_lite.geometry import box_area, rasterize
 from florence_lite.images import load_image
-from florence_lite.results import Box, Instance, Result
 
 SMALLEST_SIDE = 640  # pixels of the longer side, below which a picture is enlarged to carry readable letters
 CROWD = 25  # instances above which letters become smaller
@@ -30,14 +31,20 @@ _PAPER, _INK = (255, 255, 255), (24, 24, 24)
 Color = tuple[int, int, int]
 
 
-def draw(image: Any, result: Result, max_side: int | None = None) -> Image.Image:
-    """A new RGB picture of the answer.
+def draw(
+    image: Any,
+    instances: Sequence[Instance],
+    size_wh: tuple[int, int],
+    text: str = "",
+    max_side: int | None = None,
+) -> Image.Image:
+    """A new RGB picture of an answer; `Result.draw` is the way to call it.
 
     Boxes and quads are outlined, polygons filled translucently as well, each in the colour of its label; the label and
     the score stand on a plate beside the shape. The words of an answer stand in a strip below the picture.
 
-    image: anything `florence_lite.images.load_image` takes; where its size is not `result.size_wh` (a thumbnail, say),
-        the coordinates are scaled to it.
+    image: anything `florence_lite.images.load_image` takes.
+    size_wh: width and height that the coordinates are for; where the image has another size, they are scaled to it.
     max_side: pixels that the longer side of the picture, without the strip, may have at most. Without it a picture
         keeps its size, but is enlarged to `SMALLEST_SIDE`.
 
@@ -46,7 +53,8 @@ def draw(image: Any, result: Result, max_side: int | None = None) -> Image.Image
     if max_side is not None and max_side < 1:
         raise ValueError(f"max_side is {max_side}; it must be at least 1 pixel")
     canvas = _resized(load_image(image), max_side)
-    shapes = [_Shape.of(number, instance, result, canvas.size) for number, instance in enumerate(result.instances)]
+    scale = np.array(canvas.size) / np.array(size_wh)  # [2], x y
+    shapes = [_Shape.of(number, instance, text, scale) for number, instance in enumerate(instances)]
     shapes = sorted((shape for shape in shapes if shape is not None), key=lambda shape: -shape.area)
     long, short = max(canvas.size), min(canvas.size)
     line = max(2, round(min(long / 320, short / 20)))
@@ -60,7 +68,7 @@ def draw(image: Any, result: Result, max_side: int | None = None) -> Image.Image
         for ring in shape.rings:
             _outline(pen, ring, shape.color, line)
     _draw_plates(pen, shapes, canvas.size, letters, line)
-    return _with_strip(canvas, result.text, letters) if result.text.strip() else canvas
+    return _with_strip(canvas, text, letters) if text.strip() else canvas
 
 
 def label_color(label: str) -> Color:
@@ -82,12 +90,11 @@ class _Shape:
     color: Color
 
     @classmethod
-    def of(cls, number: int, instance: Instance, result: Result, canvas_wh: tuple[int, int]) -> _Shape | None:
-        """The shape of the instance; None where it has no coordinates."""
+    def of(cls, number: int, instance: Instance, text: str, scale: NDArray[np.float64]) -> _Shape | None:
+        """The shape of the instance; None where it has no coordinates. text: words of the answer."""
         if instance.bounds is None:
             return None
-        scale = np.array(canvas_wh) / np.array(result.size_wh)  # [2], x y
-        label = "" if instance.label == result.text else " ".join(instance.label.split())  # the strip says it already
+        label = "" if instance.label == text else " ".join(instance.label.split())  # the strip says it already
         score = "" if instance.score is None else f"{instance.score:.2f}"
         return cls(
             rings=tuple(np.array(ring) * scale for ring in instance.outlines),

@@ -1,65 +1,43 @@
-"""Requests about encoded images → results: prompt ids in, answers decoded, scored and read.
-
-`Florence` turns what a user asks into requests; here they become batches of the network.
-"""
+"""Prompts about encoded images → results: prompt ids in, answers decoded, scored and read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from florence_lite.answers import Answer
 from florence_lite.cards import CheckpointCard, TaskCard
-from florence_lite.engine import GenerationOptions, generate, score
-from florence_lite.model import FlorenceModel
-from florence_lite.results import Answer, Result
-from florence_lite.scoring import NEAR, score_instances, score_text
+from florence_lite.cards import task as task_card
+from florence_lite.engine import Generated, GenerationOptions, Scores, generate, score
+from florence_lite.inference.encoded import EncodedImage
+from florence_lite.inference.prompts import Prompt
+from florence_lite.inference.scores import NEAR, score_instances, score_text
+from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer
 
+PROMPTS_AT_ONCE = 8  # prompts that are answered together
 SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A task with its input, for calls that mix tasks whose inputs differ.
+class Asked(NamedTuple):
+    """A prompt with the card of its task."""
 
-    task: a marker such as "<OD>" or a free sentence. text, phrases, region: what the task takes, see `Florence.run`.
-    """
-
-    task: str
-    text: str | None = None
-    phrases: Sequence[str] | None = None
-    region: Sequence[float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """An encoded image, made by `Florence.encode` and accepted wherever an image is by the `Florence` that made it.
-
-    image: RGB. features: float [N, D], what the vision tower sees.
-    hidden_states: float [N, D], the encoder's output where the prompt goes to the decoder; None where it goes to the
-        encoder, which then runs once per prompt.
-    """
-
-    image: Image.Image = field(repr=False)
-    features: Tensor = field(repr=False)
-    hidden_states: Tensor | None = field(repr=False)
-
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        return self.image.size
+    card: TaskCard
+    prompt: Prompt
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt about one scene, ready to run. order: its place among the results."""
+    """What goes to the network for a prompt, once the size of the image is known.
 
-    order: int
-    scene: Scene
+    only_phrase: the phrase that is asked for where it is the only one, else "".
+    """
+
     card: TaskCard
     prompt_ids: list[int]
     only_phrase: str
@@ -74,39 +52,81 @@ class Answering:
         self.model, self.tokenizer, self.card, self.decoding = model, tokenizer, card, decoding
         self.codec = Codec(tokenizer)
 
-    def requests(self, order: int, scene: Scene, card: TaskCard, prompt: Prompt) -> list[Request]:
-        """Usually one. A network whose prompts go to the decoder is asked for one phrase at a time: all of them share
-        the encoded image."""
+    def ask(self, prompt: Prompt, decoding: Mapping[str, Any]) -> Asked:
+        """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
+        card = task_card(prompt.task)
+        self.options(card, prefix_length=1, decoding=decoding)
+        if card.input != "region" or prompt.region is None:  # whether a region fits depends on its image
+            card.prompt(prompt.text, prompt.phrases, prompt.region)
+        return Asked(card, prompt)
+
+    def requests(self, asked: Asked, size_wh: tuple[int, int]) -> list[Request]:
+        """What goes to the network about an image of this size. Raises ValueError for a region outside of it.
+
+        Usually it is one request. A network whose prompts go to the decoder is asked for one phrase at a time: all of
+        them share the encoded image.
+        """
+        card, prompt = asked
         split = card.input == "phrases" and self.model.config.prompt_side == "decoder" and prompt.phrases is not None
         groups = [[phrase] for phrase in prompt.phrases] if split and len(prompt.phrases) > 1 else [prompt.phrases]
         requests = []
         for phrases in groups:
-            sentence = card.prompt(prompt.text, phrases, prompt.region, scene.size_wh, self.model.config.bins)
+            sentence = card.prompt(prompt.text, phrases, prompt.region, size_wh, self.model.config.bins)
             single = phrases[0] if phrases is not None and len(phrases) == 1 else prompt.text
             only_phrase = (single or "").strip() if card.input == "phrases" else ""
-            requests.append(Request(order, scene, card, self.tokenizer.encode_prompt(sentence), only_phrase))
+            requests.append(Request(card, self.tokenizer.encode_prompt(sentence), only_phrase))
         return requests
 
-    def answer(self, requests: list[Request], decoding: dict) -> list[Result]:
-        """One Result per request, in order."""
-        if self.model.config.prompt_side == "encoder":
-            return self._decode(requests, *self._encode_prompts(requests), decoding)
-        # Requests about one scene share its keys and values; the network takes equally many for every image of a call.
-        by_scene: dict[int, list[int]] = {}
-        for number, request in enumerate(requests):
-            by_scene.setdefault(id(request.scene), []).append(number)
-        by_count: dict[int, list[list[int]]] = {}
-        for numbers in by_scene.values():
-            by_count.setdefault(len(numbers), []).append(numbers)
-        results: dict[int, Result] = {}
-        for groups in by_count.values():
-            states = torch.stack([requests[numbers[0]].scene.hidden_states for numbers in groups])
-            order = [number for numbers in groups for number in numbers]
-            answered = self._decode([requests[number] for number in order], states, None, decoding)
-            results |= dict(zip(order, answered, strict=True))
-        return [results[number] for number in range(len(requests))]
+    @torch.inference_mode()
+    def answer(
+        self, pairs: Sequence[tuple[EncodedImage, Request]], decoding: Mapping[str, Any], keep_image: bool = True
+    ) -> list[Result]:
+        """One Result per image and request, in order. keep_image: whether results keep the pictures.
 
-    def _encode_prompts(self, requests: list[Request]) -> tuple[Tensor, Tensor | None]:
+        Raises ValueError for a prompt that is too long for the network.
+        """
+        images, requests = [image for image, _ in pairs], [request for _, request in pairs]
+        general = decoding.get("general_phrases", not decoding.get("compat"))
+        results: dict[int, Result] = {}
+        for groups in self._calls(images):
+            order = [number for numbers in groups for number in numbers]
+            chosen = [requests[number] for number in order]
+            if self.model.config.prompt_side == "encoder":
+                states, mask = self._encode_prompts([images[number] for number in order], chosen)
+                cross = self.model.cross_cache(states)
+            else:
+                of_groups = [images[numbers[0]] for numbers in groups]
+                states, mask = torch.stack([image.hidden_states for image in of_groups]), None
+                cross = _together([image.cross_cache(self.model) for image in of_groups])
+            decoded = self._decode(chosen, states, mask, cross, decoding)
+            for number, (generated, scores) in zip(order, decoded, strict=True):
+                answered = (requests[number], images[number], generated, scores)
+                results[number] = self._result(*answered, keep_image, general)
+        return [results[number] for number in range(len(pairs))]
+
+    def _calls(self, images: Sequence[EncodedImage]) -> Iterator[list[list[int]]]:
+        """Which pairs go through the network together, at most `PROMPTS_AT_ONCE`: their places, one list per row of
+        keys and values.
+
+        A prompt that goes to the encoder has keys and values of its own. Where it goes to the decoder, the prompts
+        about an image share the image's; the network takes equally many prompts for every image of a call.
+        """
+        if self.model.config.prompt_side == "encoder":
+            groups = [[number] for number in range(len(images))]
+        else:
+            by_image: dict[int, list[int]] = {}
+            for number, image in enumerate(images):
+                by_image.setdefault(id(image), []).append(number)
+            groups = [part for numbers in by_image.values() for part in _parts(numbers, PROMPTS_AT_ONCE)]
+        by_count: dict[int, list[list[int]]] = {}
+        for numbers in groups:
+            by_count.setdefault(len(numbers), []).append(numbers)
+        for count, of_count in by_count.items():
+            yield from _parts(of_count, max(1, PROMPTS_AT_ONCE // count))
+
+    def _encode_prompts(
+        self, images: Sequence[EncodedImage], requests: Sequence[Request]
+    ) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
         lengths = [len(request.prompt_ids) for request in requests]
         pad = self.tokenizer.vocabulary.pad
@@ -114,28 +134,41 @@ class Answering:
         device = self.model.embed_tokens.weight.device
         prompt_ids = torch.tensor(padded, device=device)
         mask = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
-        features = torch.stack([request.scene.features for request in requests])
+        features = torch.stack([image.features for image in images])
         return self.model.encode(features, prompt_ids, None if mask.all() else mask)
 
-    def _decode(self, requests: list[Request], states: Tensor, mask: Tensor | None, decoding: dict) -> list[Result]:
-        """Generate, score and read the answers to requests whose images stand together in `states`."""
+    def _decode(
+        self,
+        requests: Sequence[Request],
+        states: Tensor,
+        mask: Tensor | None,
+        cross: CrossCache,
+        decoding: Mapping[str, Any],
+    ) -> list[tuple[Generated, Scores]]:
+        """Generate and score the answers to requests whose images stand together in `states` and `cross`."""
         start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
         on_decoder = self.model.config.prompt_side == "decoder"
         prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
         options = [self.options(r.card, len(p), decoding) for r, p in zip(requests, prefixes, strict=True)]
-        cross = self.model.cross_cache(states)
         size = self.tokenizer.vocabulary.size
         answers = generate(
             self.model, states, mask, prefixes, options, cross, vocab_size=None if decoding.get("compat") else size
         )
         ids, near = [answer.ids for answer in answers], round(NEAR * len(self._locations))
         scores = score(self.model, states, mask, prefixes, ids, self._locations, near, cross, vocab_size=size)
-        general = decoding.get("general_phrases", not decoding.get("compat"))
-        return [self._result(*each, general) for each in zip(requests, answers, scores, strict=True)]
+        return list(zip(answers, scores, strict=True))
 
-    def _result(self, request: Request, generated, scores, general_phrases: bool) -> Result:
+    def _result(
+        self,
+        request: Request,
+        encoded: EncodedImage,
+        generated: Generated,
+        scores: Scores,
+        keep_image: bool,
+        general_phrases: bool,
+    ) -> Result:
         token_logprobs = scores.token_logprobs.double().numpy()
-        size_wh, card = request.scene.size_wh, request.card
+        size_wh, card = encoded.size_wh, request.card
         # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
         ids = generated.ids[:-1] if generated.truncated else generated.ids
         answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
@@ -161,7 +194,7 @@ class Answering:
             score=whole,
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
-            image=request.scene.image,
+            image=encoded.image if keep_image else None,
         )
 
     @property
@@ -170,7 +203,7 @@ class Answering:
         vocabulary = self.tokenizer.vocabulary
         return range(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
 
-    def options(self, card: TaskCard, prefix_length: int, decoding: dict) -> GenerationOptions:
+    def options(self, card: TaskCard, prefix_length: int, decoding: Mapping[str, Any]) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
         known = [*GenerationOptions.__dataclass_fields__, *SWITCHES]
         if unknown := sorted(set(decoding) - set(known)):
@@ -203,6 +236,21 @@ class Answering:
                 f"the prompt of task {card.name} has {prefix_length} tokens; the network takes {positions}: shorten it"
             )
         return replace(options, max_new_tokens=min(options.max_new_tokens, room))
+
+
+def _parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _together(caches: Sequence[CrossCache]) -> CrossCache:
+    """The keys and values of several images as those of a batch; of a single one, without a copy."""
+    if len(caches) == 1:
+        return caches[0]
+    layers = range(len(caches[0].keys))
+    return CrossCache(
+        tuple(torch.cat([cache.keys[layer] for cache in caches]) for layer in layers),
+        tuple(torch.cat([cache.values[layer] for cache in caches]) for layer in layers),
+    )
 
 
 def _with_label(answer: Answer, phrase: str) -> Answer:

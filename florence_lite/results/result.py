@@ -1,4 +1,4 @@
-"""What a call returns: instances, answers and results. Everything is in pixels of the original image, as floats."""
+"""What a call returns: an answer with its scores, which shows and converts itself."""
 
 from __future__ import annotations
 
@@ -12,112 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from florence_lite.geometry import mask_to_rle, polygon_area, rasterize
-
-Box = tuple[float, float, float, float]
-"""x0 y0 x1 y1 in pixels, x0 ≤ x1 and y0 ≤ y1."""
-
-Quad = tuple[float, float, float, float, float, float, float, float]
-"""Four corners x0 y0 … x3 y3 in pixels, clockwise from the top left of the reading direction."""
-
-Rings = tuple[tuple[tuple[float, float], ...], ...]
-"""Outlines of a shape, each a tuple of (x, y) in pixels; holes are further rings (even-odd rule)."""
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One object, text line or region of an answer.
-
-    label: its words, or "".
-    box, quad, rings: where it is, at most one of the three; none for a region answer that is only words.
-    score: confidence in [0, 1], or None where nothing was measured.
-    tokens: [start, end) positions in the ids that it was read from: its label and its coordinates, or only its
-        coordinates where it shares the label of the instance before.
-    coords_at: position of the id that opens its coordinates (the first location, or `<poly>`), where the model chose
-        to place one more; None for an instance without coordinates.
-    tokens and coords_at say where an instance comes from and do not count in comparisons.
-    Any sequences of numbers are taken as coordinates and kept as tuples of floats.
-    """
-
-    label: str = ""
-    box: Box | None = None
-    quad: Quad | None = None
-    rings: Rings = ()
-    score: float | None = None
-    tokens: tuple[int, int] | None = field(default=None, compare=False)
-    coords_at: int | None = field(default=None, compare=False)
-
-    def __post_init__(self):
-        if self.box is not None:
-            _set(self, "box", self._numbers("box", self.box, 4))
-            x0, y0, x1, y1 = self.box
-            if x1 < x0 or y1 < y0:
-                raise ValueError(f"instance {self.label!r}: box {self.box} must have x0 <= x1 and y0 <= y1")
-        if self.quad is not None:
-            _set(self, "quad", self._numbers("quad", self.quad, 8))
-        _set(self, "rings", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.rings))
-        short = [len(ring) for ring in self.rings if len(ring) < 3]
-        if short:
-            raise ValueError(f"instance {self.label!r}: a ring has {short[0]} points; it needs at least 3")
-        if (self.box is not None) + (self.quad is not None) + bool(self.rings) > 1:
-            raise ValueError(f"instance {self.label!r}: give one of box, quad and rings, not several")
-        _set(self, "score", _confidence(self.score))
-
-    def _numbers(self, name: str, values: Any, count: int) -> tuple[float, ...]:
-        numbers = tuple(float(value) for value in values)
-        if len(numbers) != count or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"instance {self.label!r}: {name} {numbers} must be {count} finite numbers")
-        return numbers
-
-    @property
-    def kind(self) -> str:
-        """What it is given as: "box", "quad", "rings", or "label" without coordinates."""
-        if self.box is not None:
-            return "box"
-        if self.quad is not None:
-            return "quad"
-        return "rings" if self.rings else "label"
-
-    @property
-    def outlines(self) -> Rings:
-        """The shape as rings, whatever it was given as; () without coordinates."""
-        if self.box is not None:
-            x0, y0, x1, y1 = self.box
-            return (((x0, y0), (x1, y0), (x1, y1), (x0, y1)),)
-        if self.quad is not None:
-            return (tuple(zip(self.quad[0::2], self.quad[1::2], strict=True)),)
-        return self.rings
-
-    @property
-    def bounds(self) -> Box | None:
-        """The smallest upright box round the shape, None without coordinates."""
-        points = [point for ring in self.outlines for point in ring]
-        if not points:
-            return None
-        xs, ys = zip(*points, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an answer says; `Codec` turns it into ids and back.
-
-    text: the words of a prose answer; for a region answer, the label of its instance. "" for lists.
-    instances: in the order of the answer.
-    malformed: faults met while reading: items that were dropped and items that were repaired.
-    truncated: the ids stopped before `</s>`.
-    """
-
-    text: str = ""
-    instances: tuple[Instance, ...] = ()
-    malformed: int = 0
-    truncated: bool = False
-
-    def __post_init__(self):
-        _set(self, "instances", tuple(self.instances))
-        if self.malformed < 0:
-            raise ValueError(f"malformed is {self.malformed}; it counts faults and cannot be negative")
+from florence_lite.answers import Answer, Box, Instance, confidence
+from florence_lite.geometry import rasterize
+from florence_lite.results.handover import to_coco, to_supervision
+from florence_lite.results.pictures import draw
 
 
 @dataclass(frozen=True)
@@ -130,7 +30,7 @@ class Result:
     dropped: instances that were left out because the call asked for that (`general_phrases=False`).
     score: confidence of the answer as a whole in [0, 1]; None where nothing was measured.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
-    image: the picture itself (PIL.Image.Image) or None, kept for display only; it does not count in comparisons.
+    image: the picture itself, RGB, or None; kept for display only; it does not count in comparisons.
     """
 
     task: str
@@ -143,13 +43,13 @@ class Result:
     score: float | None = None
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
-    image: Any = field(default=None, compare=False, repr=False)
+    image: Image.Image | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         _set(self, "size_wh", tuple(int(side) for side in self.size_wh))
         _set(self, "instances", tuple(self.instances))
         _set(self, "token_ids", tuple(int(id) for id in self.token_ids))
-        _set(self, "score", _confidence(self.score))
+        _set(self, "score", confidence(self.score))
         if len(self.size_wh) != 2 or min(self.size_wh) < 1:
             raise ValueError(f"size_wh is {self.size_wh}; it must be a positive width and height in pixels")
         if self.token_logprobs is not None:
@@ -229,44 +129,32 @@ class Result:
         """
         if category_ids is None:
             category_ids = {label: number for number, label in enumerate(dict.fromkeys(self.labels), start=1)}
-        rows = []
-        for instance in self.instances:
-            if instance.kind == "label" or instance.label not in category_ids:
-                continue
-            x0, y0, x1, y1 = instance.bounds
-            row = {
-                "image_id": image_id,
-                "category_id": category_ids[instance.label],
-                "category_name": instance.label,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-            }
-            if instance.kind == "box":
-                row["area"] = (x1 - x0) * (y1 - y0)
-            elif len(instance.outlines) == 1:
-                row["area"] = polygon_area(instance.outlines[0])
-                row["segmentation"] = [[number for point in instance.outlines[0] for number in point]]
-            else:
-                mask = rasterize(instance.rings, self.size_wh)
-                row["area"] = float(np.count_nonzero(mask))
-                row["segmentation"] = mask_to_rle(mask)
-            if instance.score is not None:
-                row["score"] = instance.score
-            rows.append(row)
-        return rows
+        return to_coco(self.instances, self.size_wh, image_id, category_ids)
 
     def to_supervision(self) -> Any:
-        """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`."""
-        from florence_lite.interop import to_supervision
+        """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`.
 
-        return to_supervision(self)
+        xyxy float[N, 4] pixels; class_id numbers the labels from 0 in the order of their first appearance,
+        data["class_name"] holds them; mask bool[N, H, W] where an instance is a polygon; confidence float[N], None
+        unless every instance was scored. Raises ImportError where the package is not installed.
+        """
+        return to_supervision(self.instances, self.size_wh)
 
-    def draw(self) -> Any:
-        """The image with the answer drawn on it, a PIL image. Raises ValueError where the result keeps no image."""
-        if self.image is None:
-            raise ValueError(f"this {self.task} result keeps no image; use florence_lite.display.draw(image, result)")
-        from florence_lite.display import draw
+    def draw(self, image: Any = None, max_side: int | None = None) -> Image.Image:
+        """A new RGB picture of the answer: the image with shapes, labels and scores on it, and the words below it.
 
-        return draw(self.image, self)
+        image: anything that `florence_lite.load_image` takes; without it the picture that the result keeps. Where its
+            size is not `size_wh` (a thumbnail, say), the coordinates are scaled to it.
+        max_side: pixels that the longer side of the picture, without the words, may have at most. Without it a small
+            picture is enlarged so that its labels can be read.
+
+        Raises ValueError where there is no image and for a max_side below 1, and as `load_image`.
+        """
+        if image is None and self.image is None:
+            raise ValueError(
+                f"this {self.task} result keeps no image: draw it with result.draw(image), or ask with keep_image=True"
+            )
+        return draw(self.image if image is None else image, self.instances, self.size_wh, self.text, max_side)
 
     def show(self) -> None:
         """Open the drawn answer in the system's picture viewer."""
@@ -293,12 +181,6 @@ class Result:
 
 def _set(frozen: Any, name: str, value: Any) -> None:
     object.__setattr__(frozen, name, value)
-
-
-def _confidence(score: float | None) -> float | None:
-    if score is not None and not 0 <= score <= 1:
-        raise ValueError(f"score is {score}; it must lie in [0, 1], or be None where nothing was measured")
-    return None if score is None else float(score)
 
 
 def _shown(bounds: Box | None) -> str:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from florence_lite.results import Instance
-from florence_lite.scoring import LOWEST, probability, score_instances, score_text
+from florence_lite.answers import Instance
+from florence_lite.inference.scores import LOWEST, probability, score_instances, score_text
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 

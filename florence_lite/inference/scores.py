@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from florence_lite.results import Instance
+from florence_lite.answers import Instance
 
 NEAR = 1 / 40  # of the image's side: a coordinate counts as sure if the network puts no other farther off
 LOWEST = 1e-6  # scores lie in [LOWEST, 1 - LOWEST]: float32 rounds a confident probability to exactly 1

@@ -1,0 +1,122 @@
+"""What an answer says: instances with places in pixels of the original image, as floats, and words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+Box = tuple[float, float, float, float]
+"""x0 y0 x1 y1 in pixels, x0 ≤ x1 and y0 ≤ y1."""
+
+Quad = tuple[float, float, float, float, float, float, float, float]
+"""Four corners x0 y0 … x3 y3 in pixels, clockwise from the top left of the reading direction."""
+
+Rings = tuple[tuple[tuple[float, float], ...], ...]
+"""Outlines of a shape, each a tuple of (x, y) in pixels; holes are further rings (even-odd rule)."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object, text line or region of an answer.
+
+    label: its words, or "".
+    box, quad, rings: where it is, at most one of the three; none for a region answer that is only words.
+    score: confidence in [0, 1], or None where nothing was measured.
+    tokens: [start, end) positions in the ids that it was read from: its label and its coordinates, or only its
+        coordinates where it shares the label of the instance before.
+    coords_at: position of the id that opens its coordinates (the first location, or `<poly>`), where the model chose
+        to place one more; None for an instance without coordinates.
+    tokens and coords_at say where an instance comes from and do not count in comparisons.
+    Any sequences of numbers are taken as coordinates and kept as tuples of floats.
+    """
+
+    label: str = ""
+    box: Box | None = None
+    quad: Quad | None = None
+    rings: Rings = ()
+    score: float | None = None
+    tokens: tuple[int, int] | None = field(default=None, compare=False)
+    coords_at: int | None = field(default=None, compare=False)
+
+    def __post_init__(self):
+        if self.box is not None:
+            _set(self, "box", self._numbers("box", self.box, 4))
+            x0, y0, x1, y1 = self.box
+            if x1 < x0 or y1 < y0:
+                raise ValueError(f"instance {self.label!r}: box {self.box} must have x0 <= x1 and y0 <= y1")
+        if self.quad is not None:
+            _set(self, "quad", self._numbers("quad", self.quad, 8))
+        _set(self, "rings", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.rings))
+        short = [len(ring) for ring in self.rings if len(ring) < 3]
+        if short:
+            raise ValueError(f"instance {self.label!r}: a ring has {short[0]} points; it needs at least 3")
+        if (self.box is not None) + (self.quad is not None) + bool(self.rings) > 1:
+            raise ValueError(f"instance {self.label!r}: give one of box, quad and rings, not several")
+        _set(self, "score", confidence(self.score))
+
+    def _numbers(self, name: str, values: Any, count: int) -> tuple[float, ...]:
+        numbers = tuple(float(value) for value in values)
+        if len(numbers) != count or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"instance {self.label!r}: {name} {numbers} must be {count} finite numbers")
+        return numbers
+
+    @property
+    def kind(self) -> str:
+        """What it is given as: "box", "quad", "rings", or "label" without coordinates."""
+        if self.box is not None:
+            return "box"
+        if self.quad is not None:
+            return "quad"
+        return "rings" if self.rings else "label"
+
+    @property
+    def outlines(self) -> Rings:
+        """The shape as rings, whatever it was given as; () without coordinates."""
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            return (((x0, y0), (x1, y0), (x1, y1), (x0, y1)),)
+        if self.quad is not None:
+            return (tuple(zip(self.quad[0::2], self.quad[1::2], strict=True)),)
+        return self.rings
+
+    @property
+    def bounds(self) -> Box | None:
+        """The smallest upright box round the shape, None without coordinates."""
+        points = [point for ring in self.outlines for point in ring]
+        if not points:
+            return None
+        xs, ys = zip(*points, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an answer says; `Codec` turns it into ids and back.
+
+    text: the words of a prose answer; for a region answer, the label of its instance. "" for lists.
+    instances: in the order of the answer.
+    malformed: faults met while reading: items that were dropped and items that were repaired.
+    truncated: the ids stopped before `</s>`.
+    """
+
+    text: str = ""
+    instances: tuple[Instance, ...] = ()
+    malformed: int = 0
+    truncated: bool = False
+
+    def __post_init__(self):
+        _set(self, "instances", tuple(self.instances))
+        if self.malformed < 0:
+            raise ValueError(f"malformed is {self.malformed}; it counts faults and cannot be negative")
+
+
+def confidence(score: float | None) -> float | None:
+    """A score as a float, or None. Raises ValueError for a number outside of [0, 1]."""
+    if score is not None and not 0 <= score <= 1:
+        raise ValueError(f"score is {score}; it must lie in [0, 1], or be None where nothing was measured")
+    return None if score is None else float(score)
+
+
+def _set(frozen: Any, name: str, value: Any) -> None:
+    object.__setattr__(frozen, name, value)

@@ -1,0 +1,68 @@
+"""What becomes of records: a log of what was left out or repaired, and the data set of what remains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from florence_lite.data.annotation import Annotation
+from florence_lite.data.samples import Dataset, Problem
+
+
+class Unclear(ValueError):
+    """A fault of one record: it is left out, and told with the record's name."""
+
+
+@dataclass
+class Log:
+    """Collects problems. root: the folder that files are named from."""
+
+    root: Path
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, file: Path, record: object, kind: str, what: str) -> None:
+        self.problems.append(Problem(self.name(file), str(record), what, kind))
+
+    def name(self, file: Path) -> str:
+        """The file's name as seen from the data set's folder."""
+        return os.path.relpath(file, self.root) if file.is_relative_to(self.root) else str(file)
+
+
+def is_id(value: Any) -> bool:
+    """Whether a record may be known by it: a number or a word."""
+    return isinstance(value, int | float | str)
+
+
+def caption_levels(*captions: str) -> tuple[str, ...]:
+    """Captions of rising detail, "" for unknown ones, as `Annotation` has them: without unknown ones at the end."""
+    known = max((number for number, caption in enumerate(captions, start=1) if caption), default=0)
+    return captions[:known]
+
+
+def finished(
+    rows: Sequence[tuple[Any, Annotation, str]],
+    log: Log,
+    format: str,
+    files: Iterable[str],
+    classes: Iterable[str] = (),
+    images: Sequence | None = None,
+) -> Dataset:
+    """The data set of (image, annotation, name) rows. Raises ValueError, with the first problems, where none is left.
+
+    images: takes the place of the rows' own where pictures are read late.
+    """
+    if not rows:
+        told = "".join(f"\n  {problem}" for problem in log.problems[:3])
+        raise ValueError(f"{log.root} holds no usable record of the format {format!r}{told}")
+    return Dataset(
+        images if images is not None else [image for image, _, _ in rows],
+        tuple(annotation for _, annotation, _ in rows),
+        tuple(name for _, _, name in rows),
+        format,
+        tuple(files),
+        tuple(dict.fromkeys(classes)),
+        tuple(log.problems),
+    )

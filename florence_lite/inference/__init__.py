@@ -1,0 +1,16 @@
+"""From images and prompts to results, with one network.
+
+preprocessing   RGB pictures → pixel values
+encoded         EncodedImage: what the vision tower sees of an image, for any number of prompts
+prompts         Prompt: a task with its input
+answering       prompts about encoded images → ids → results, in batches
+scores          confidence of answers, from the network's probabilities
+streaming       any number of images, loaded as they are needed, answered in order
+parts           whether network, tokenizer and preprocessing belong together
+"""
+
+from florence_lite.inference.encoded import EncodedImage, ImageEncoder
+from florence_lite.inference.prompts import Prompt
+from florence_lite.inference.streaming import IMAGES_AT_ONCE, ImageError
+
+__all__ = ["IMAGES_AT_ONCE", "EncodedImage", "ImageEncoder", "ImageError", "Prompt"]

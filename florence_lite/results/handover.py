@@ -1,0 +1,79 @@
+"""Answers in the terms of others: rows of COCO files, `supervision.Detections`.
+
+Other libraries are imported only when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from florence_lite.answers import Instance
+from florence_lite.geometry import mask_to_rle, polygon_area, rasterize
+
+
+def coco_place(instance: Instance, size_wh: tuple[int, int], masks: bool | None = None) -> dict[str, Any]:
+    """Where an instance is, by COCO's names: bbox [x, y, width, height] and area; segmentation where there is one.
+
+    masks: None gives the shape as it is: none for a box, [[x, y, x, y, …]] for a shape of one ring, an uncompressed
+        RLE {"size": [height, width], "counts": […]} for several rings, because COCO's lists of polygons cannot say a
+        hole. True gives the RLE of every shape, boxes too. False gives the box round the shape and nothing else.
+
+    Raises ValueError for an instance without coordinates.
+    """
+    if instance.bounds is None:
+        raise ValueError(f"instance {instance.label!r} has no coordinates; COCO has no row for it")
+    x0, y0, x1, y1 = instance.bounds
+    place: dict[str, Any] = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+    if masks is False or masks is None and instance.kind == "box":
+        return place
+    if masks is None and len(instance.outlines) == 1:
+        [ring] = instance.outlines
+        return place | {"area": polygon_area(ring), "segmentation": [[number for point in ring for number in point]]}
+    mask = rasterize(instance.outlines, size_wh)
+    return place | {"area": float(np.count_nonzero(mask)), "segmentation": mask_to_rle(mask)}
+
+
+def to_coco(
+    instances: Iterable[Instance], size_wh: tuple[int, int], image_id: int, category_ids: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Rows of a COCO results file; see `Result.to_coco`."""
+    rows = []
+    for instance in instances:
+        if instance.kind == "label" or instance.label not in category_ids:
+            continue
+        row = {
+            "image_id": image_id,
+            "category_id": category_ids[instance.label],
+            "category_name": instance.label,
+            **coco_place(instance, size_wh),
+        }
+        if instance.score is not None:
+            row["score"] = instance.score
+        rows.append(row)
+    return rows
+
+
+def to_supervision(instances: Sequence[Instance], size_wh: tuple[int, int]) -> Any:
+    """The instances with coordinates as `supervision.Detections`; see `Result.to_supervision`."""
+    try:
+        import supervision
+    except ImportError as error:
+        raise ImportError("to_supervision needs the package supervision: pip install 'florence-lite[vis]'") from error
+
+    placed = [instance for instance in instances if instance.kind != "label"]
+    if not placed:
+        return supervision.Detections.empty()
+    labels = [instance.label for instance in placed]
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    scored = all(instance.score is not None for instance in placed)
+    outlined = any(instance.rings for instance in placed)
+    return supervision.Detections(
+        xyxy=np.array([instance.bounds for instance in placed], dtype=np.float64),
+        mask=np.stack([rasterize(instance.outlines, size_wh) for instance in placed]) if outlined else None,
+        confidence=np.array([instance.score for instance in placed], dtype=np.float64) if scored else None,
+        class_id=np.array([numbers[label] for label in labels], dtype=np.int64),
+        data={"class_name": np.array(labels)},
+    )

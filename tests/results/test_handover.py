@@ -1,0 +1,105 @@
+"""Answers in the terms of COCO and of supervision."""
+
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from florence_lite.results.handover import coco_place
+from tests.results.test_result import BOX, HOLED, QUAD, RING, WORDS, result
+
+
+def test_to_coco():
+    rows = result(BOX, QUAD, RING, HOLED, WORDS).to_coco(image_id=7)
+    assert [row["category_id"] for row in rows] == [1, 2, 3, 4]
+    assert {row["image_id"] for row in rows} == {7}
+    assert rows[0] == {
+        "image_id": 7,
+        "category_id": 1,
+        "category_name": "dog",
+        "bbox": [10, 20, 20, 40],
+        "area": 800,
+        "score": 0.75,
+    }
+    assert rows[1]["segmentation"] == [[0, 0, 40, 10, 40, 30, 0, 20]]
+    assert (rows[1]["bbox"], rows[1]["area"]) == ([0, 0, 40, 30], 800)
+    assert rows[2]["segmentation"] == [[0, 0, 10, 0, 10, 10, 0, 10]]
+    assert "score" not in rows[2]  # nothing was measured
+    assert rows[3]["segmentation"]["size"] == [80, 64]
+    assert sum(rows[3]["segmentation"]["counts"][1::2]) == rows[3]["area"] == 64
+    json.dumps(rows)
+
+
+def test_to_coco_with_given_categories_leaves_other_labels_out():
+    rows = result(BOX, RING, BOX).to_coco(image_id=3, category_ids={"dog": 18})
+    assert [row["category_id"] for row in rows] == [18, 18]
+
+
+@pytest.fixture
+def supervision(monkeypatch):
+    """A stand-in that keeps what it is given, so that the test runs without the package."""
+
+    class Detections(types.SimpleNamespace):
+        @classmethod
+        def empty(cls):
+            return cls(xyxy=np.zeros((0, 4)))
+
+    module = types.ModuleType("supervision")
+    module.Detections = Detections
+    monkeypatch.setitem(sys.modules, "supervision", module)
+
+
+def test_to_supervision(supervision):
+    told = result(BOX, WORDS, HOLED, BOX).to_supervision()
+    assert told.xyxy.tolist() == [[10, 20, 30, 60], [0, 0, 10, 10], [10, 20, 30, 60]]
+    assert told.class_id.tolist() == [0, 1, 0]
+    assert told.data["class_name"].tolist() == ["dog", "ring", "dog"]
+    assert told.confidence.tolist() == [0.75, 1.0, 0.75]
+    assert told.mask.sum((1, 2)).tolist() == [800, 64, 800]
+
+
+def test_to_supervision_invents_no_confidence_and_no_masks(supervision):
+    assert result(BOX, RING).to_supervision().confidence is None
+    assert result(BOX, QUAD).to_supervision().mask is None
+    assert result(WORDS).to_supervision().xyxy.shape == (0, 4)
+
+
+def test_to_supervision_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match=r"florence-lite\[vis\]"):
+        result(BOX).to_supervision()
+
+
+def test_the_real_supervision_takes_it():
+    real = pytest.importorskip("supervision", reason="the package supervision is not installed (extra vis)")
+    told = result(BOX, QUAD, HOLED).to_supervision()
+    assert isinstance(told, real.Detections) and len(told) == 3
+    assert len(result().to_supervision()) == 0
+
+
+@pytest.mark.parametrize(
+    ("instance", "masks", "area", "segmentation"),
+    [
+        (BOX, None, 800, None),
+        (BOX, False, 800, None),
+        (BOX, True, 800, dict),
+        (QUAD, None, 800, list),
+        (QUAD, False, 1200, None),  # of its bounds
+        (QUAD, True, 800, dict),
+        (HOLED, None, 64, dict),
+        (HOLED, False, 100, None),
+    ],
+)
+def test_places_as_they_are_as_boxes_and_as_masks(instance, masks, area, segmentation):
+    place = coco_place(instance, (64, 80), masks)
+    assert place["area"] == area
+    x0, y0, x1, y1 = instance.bounds
+    assert place["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+    assert isinstance(place.get("segmentation"), segmentation or type(None))
+
+
+def test_words_have_no_place():
+    with pytest.raises(ValueError, match="instance 'a sentence' has no coordinates"):
+        coco_place(WORDS, (64, 80))

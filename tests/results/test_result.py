@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import florence_lite.results.result as result_module
+from florence_lite.answers import Answer, Instance
+from florence_lite.results import Result
+
+BOX = Instance("dog", box=(10, 20, 30, 60), score=0.75, tokens=(1, 6), coords_at=2)
+QUAD = Instance("STOP", quad=(0, 0, 40, 10, 40, 30, 0, 20), score=0.5)
+RING = Instance("cat", rings=[[(0, 0), (10, 0), (10, 10), (0, 10)]])
+HOLED = Instance("ring", rings=[[(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (8, 2), (8, 8), (2, 8)]], score=1)
+WORDS = Instance("a sentence")
+
+
+def result(*instances: Instance, **fields) -> Result:
+    return Result("<OD>", (64, 80), instances=instances, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size_wh": (0, 10)}, "size_wh is"),
+        ({"size_wh": (10, 10, 3)}, "size_wh is"),
+        ({"score": -0.1}, "score is -0.1"),
+        ({"token_ids": (1, 2), "token_logprobs": (-0.1,)}, "1 numbers for 2 token_ids"),
+    ],
+)
+def test_results_are_checked(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Result(**{"task": "<OD>", "size_wh": (64, 80), **fields})
+
+
+def test_a_result_says_what_the_answer_says():
+    answer = Answer("words", (BOX,), malformed=2, truncated=True)
+    told = Result.from_answer("<OD>", (64, 80), answer, token_ids=[0, 5, 2], token_logprobs=np.array([-1, -2, -3]))
+    assert (told.text, told.instances, told.malformed, told.truncated) == ("words", (BOX,), 2, True)
+    assert (told.token_ids, told.token_logprobs) == ((0, 5, 2), (-1.0, -2.0, -3.0))
+
+
+def test_arrays_have_a_row_for_each_instance():
+    told = result(BOX, QUAD, HOLED, WORDS)
+    assert told.labels == ["dog", "STOP", "ring", "a sentence"]
+    assert told.scores == [0.75, 0.5, 1.0, None]
+    nan = [np.nan] * 4
+    np.testing.assert_array_equal(told.boxes_xyxy, [[10, 20, 30, 60], [0, 0, 40, 30], [0, 0, 10, 10], nan])
+    np.testing.assert_array_equal(told.quads, [nan * 2, QUAD.quad, nan * 2, nan * 2])
+    assert [[ring.shape for ring in rings] for rings in told.polygons] == [[], [], [(4, 2), (4, 2)], []]
+    masks = told.masks()
+    assert masks.shape == (4, 80, 64) and masks.dtype == bool
+    assert masks.sum((1, 2)).tolist() == [20 * 40, 800, 100 - 36, 0]
+
+
+def test_an_empty_result():
+    told = result()
+    assert (told.boxes_xyxy.shape, told.quads.shape, told.masks().shape) == ((0, 4), (0, 8), (0, 80, 64))
+    assert (told.labels, told.scores, told.polygons, told.to_coco()) == ([], [], [], [])
+
+
+def test_to_dict_is_ready_for_json():
+    told = result(BOX, QUAD, RING, WORDS, text="words", malformed=1, token_ids=np.array([1, 2]), score=np.float32(0.5))
+    read = json.loads(json.dumps(told.to_dict(), allow_nan=False))
+    assert read == {
+        "task": "<OD>",
+        "size_wh": [64, 80],
+        "text": "words",
+        "instances": [
+            {"label": "dog", "box": [10, 20, 30, 60], "score": 0.75},
+            {"label": "STOP", "box": [0, 0, 40, 30], "score": 0.5, "quad": [0, 0, 40, 10, 40, 30, 0, 20]},
+            {
+                "label": "cat",
+                "box": [0, 0, 10, 10],
+                "score": None,
+                "polygons": [[[0, 0], [10, 0], [10, 10], [0, 10]]],
+            },
+            {"label": "a sentence", "box": None, "score": None},
+        ],
+        "malformed": 1,
+        "truncated": False,
+        "dropped": 0,
+        "score": 0.5,
+    }
+
+
+@pytest.fixture
+def display(monkeypatch):
+    """A stand-in for the function that draws."""
+    monkeypatch.setattr(result_module, "draw", lambda image, *_: Image.new("RGB", image.size, "red"))
+
+
+def test_notebooks_see_the_picture_and_the_answer(display):
+    told = result(BOX, WORDS, image=Image.new("RGB", (64, 80)), text="<b>bold</b>")
+    assert told._repr_png_().startswith(b"\x89PNG")
+    shown = told._repr_html_()
+    assert "data:image/png;base64," in shown
+    assert "&lt;b&gt;bold" in shown and "<b>bold" not in shown
+    assert "10.0 20.0 30.0 60.0" in shown and "0.75" in shown and "&lt;OD&gt;" in shown
+
+
+def test_without_an_image_there_is_only_the_answer():
+    told = result(BOX)
+    assert told._repr_png_() is None
+    assert "<img" not in told._repr_html_() and "dog" in told._repr_html_()
+    with pytest.raises(ValueError, match="<OD> result keeps no image"):
+        told.show()
+
+
+def test_show_opens_the_drawing(display, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
+    result(BOX, image=Image.new("RGB", (64, 80))).show()
+    assert shown[0].getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_the_image_does_not_count_in_comparisons():
+    image = Image.new("RGB", (64, 80))
+    assert result(BOX, image=image) == result(BOX)
+    assert hash(result(BOX, image=image)) == hash(result(BOX))
+    assert "image" not in repr(result(BOX, image=image))
