@@ -52,7 +52,6 @@ def tiny_florence(tokenizer: Tokenizer, prompt_side: str, eos_gain: float | None
         source="nobody/tiny",
         licence="MIT",
         image_size_wh=config.image_size_wh,
-        prompt_side=prompt_side,
         tasks=(),
         decoding={"max_new_tokens": 24},
     )

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Card = TypeVar("Card")
 

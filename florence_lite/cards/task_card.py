@@ -1,8 +1,8 @@
 """Task cards: how a prompt is built, how its answer is read and which rule tells its truth.
 
-    task("<CAPTION>").prompt()                                        "What does the image describe?"
-    task("<OPEN_VOCABULARY_DETECTION>").prompt(phrases=["a", "b"])    "Locate a<and>b in the image."
-    task("What colour is the car?").prompt()                          a free prompt: the sentence itself
+task("<CAPTION>").prompt()                                        "What does the image describe?"
+task("<OPEN_VOCABULARY_DETECTION>").prompt(phrases=["a", "b"])    "Locate a<and>b in the image."
+task("What colour is the car?").prompt()                          a free prompt: the sentence itself
 """
 
 from __future__ import annotations

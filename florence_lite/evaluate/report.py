@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Problem, Sample
-from florence_lite.evaluate.cases import Case, questions
-from florence_lite.evaluate.metrics import metrics_of
+from florence_lite.evaluate.metrics import Case, metrics_of
 from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
+from florence_lite.rules import pairs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,8 +98,8 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     An image that cannot be read or has another size than its annotation says, and a prompt that the checkpoint cannot
     take, is left out and told in `Report.problems`.
 
-    Raises ValueError for no samples, no tasks, a count below 1 and a task without metrics or with unknown ones;
-    ModuleNotFoundError, with the remedy, where a metric's package is missing.
+    Raises ValueError for no samples, no tasks, a count below 1, and a task without a rule, without metrics or with
+    unknown ones; ModuleNotFoundError, with the remedy, where a metric's package is missing.
     """
     if isinstance(tasks, str) or not tasks:
         raise ValueError(f'tasks is {tasks!r}; it must be a list of task markers, such as ["<OD>"]')
@@ -109,8 +109,6 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     if not number:
         raise ValueError("there are no samples to measure on")
     metrics = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
-    for name in metrics:
-        questions(name, samples[0].annotation)  # a task without a rule is told before the network runs
 
     cases: dict[str, list[Case]] = {name: [] for name in metrics}
     problems: list[Problem] = []
@@ -146,17 +144,19 @@ def _answered(
 ) -> list[Case]:
     """The cases of one task on a batch of images. A few prompts go at a time, for `run` to show no bar of its own."""
     asked = [
-        (sample, scene, *question)
+        (sample, scene, pair)
         for sample, scene in zip(samples, scenes, strict=True)
-        for question in questions(task, sample.annotation)
+        for pair in pairs(task, sample.annotation)
+        if pair.asked
     ]
     cases = []
     for first in range(0, len(asked), IMAGES_AT_ONCE):
         part = asked[first : first + IMAGES_AT_ONCE]
-        answers = _run(florence, [scene for _, scene, _, _ in part], [prompt for _, _, prompt, _ in part])
-        for (sample, _, _, truth), answer in zip(part, answers, strict=True):
+        prompts = [Prompt(task, **pair.inputs) for _, _, pair in part]
+        answers = _run(florence, [scene for _, scene, _ in part], prompts)
+        for (sample, _, pair), answer in zip(part, answers, strict=True):
             if isinstance(answer, Result):
-                cases.append(Case(truth, replace(answer, image=None, token_ids=(), token_logprobs=None)))
+                cases.append(Case(pair, replace(answer, image=None, token_ids=(), token_logprobs=None)))
             else:
                 problems.append(_problem(sample, f"prompt of {task} left out", answer))
     return cases

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import difflib
 
-from florence_lite.cards import TaskCard, own_rule
+from florence_lite.cards import TaskCard, own_rule, tasks
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
 from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
 
-__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "thinned"]
+__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rules", "thinned"]
 
 RULES: dict[str, Rule] = {
     "captions.short": captions.short,
@@ -60,10 +60,16 @@ def rule_of(card: TaskCard) -> Rule:
     if not card.rule:
         raise ValueError(
             f"task {card.name} has no rule, so it can neither be trained nor measured: name one in its card, such as "
-            f'rule = "captions.short", or give a function, register_task(card, rule=function); rules: {", ".join(RULES)}'
+            f'rule = "captions.short", or give a function, register_task(card, rule=function); '
+            f"rules: {', '.join(RULES)}"
         )
     if card.rule not in RULES:
         close = difflib.get_close_matches(card.rule, RULES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"task {card.name}: unknown rule {card.rule!r}; {hint}rules: {', '.join(RULES)}")
     return RULES[card.rule]
+
+
+def tasks_with_rules() -> tuple[str, ...]:
+    """Markers of the tasks that can be trained and measured, those registered at run time included."""
+    return tuple(card.name for card in tasks() if card.rule or own_rule(card.name))

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.answers import Instance
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.rules.pair import Pair
 
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from florence_lite.data.annotation import Annotation
 from florence_lite.answers import Answer, Instance
+from florence_lite.data.annotation import Annotation
 from florence_lite.rules.pair import Pair
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from florence_lite.answers import Answer, Instance, Rings
 from florence_lite.cards import TaskCard
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import simplify_ring
-from florence_lite.answers import Answer, Instance, Rings
 from florence_lite.tokens import grammar
 
 INPUTS = ("text", "phrases", "region")

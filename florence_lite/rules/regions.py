@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from florence_lite.data.annotation import Annotation
 from florence_lite.answers import Box
+from florence_lite.data.annotation import Annotation
 from florence_lite.rules.pair import Pair
 
 

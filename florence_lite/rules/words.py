@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from florence_lite.data.annotation import Annotation
 from florence_lite.answers import Instance
+from florence_lite.data.annotation import Annotation
 from florence_lite.rules.pair import Pair
 from florence_lite.rules.regions import inside
 

@@ -1,5 +1,6 @@
-"""Answers ↔ ids: `serialize` makes training targets, `parse` and `stream` read what a model says. Regions of prompts are
-written here too, so that coordinates become bins in one place.
+"""Answers ↔ ids: `serialize` makes training targets, `parse` and `stream` read what a model says.
+
+Regions of prompts are written here too, so that coordinates become bins in one place.
 
 Reading works on ids and never on text, so a label may hold anything: `<`, newlines, any script, even "<loc_5>" typed
 out. Labels and captions are kept byte for byte, spaces included: Florence-2 writes its answers without a space round

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task as task_card
-from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Problem, Sample
-from florence_lite.data.targets import TARGETS, target
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.results import Result
+from florence_lite.rules import Pair, pairs, tasks_with_rules
 from florence_lite.tokens import Codec, Tokenizer
 from florence_lite.train.collate import Row, TaskCollator
 
@@ -52,8 +51,8 @@ class Network:
         """Of a checkpoint's configuration and tokenizer."""
         return cls(tokenizer, config.text.positions, config.image_tokens, config.prompt_side, config.bins)
 
-    def rows(self, task: str) -> Callable[[Annotation, np.random.Generator], Row | None]:
-        """From annotations to the ids of one training row of a task, however long."""
+    def row(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
+        """The ids of a training row, however long. size_wh: of its image, in pixels."""
         collate = TaskCollator(
             Codec(self.tokenizer),
             Preprocessor((1, 1)),  # pictures take no part
@@ -63,7 +62,7 @@ class Network:
             _UNLIMITED,
             self.prompt_side,
         )
-        return lambda annotation, rng: collate.row(task, annotation, rng)
+        return collate.write(task_card(task), pair, target, size_wh)
 
     def fits(self, row: Row) -> bool:
         """Whether the network has the positions for a row."""
@@ -75,7 +74,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the answers that a task would be trained on, one drawn for each image; ends are counted.
+    """Tokens of all answers that a task may be trained on; ends are counted.
 
     shortest, typical (median), longest: tokens of the answers. prompt: of the longest prompt.
     limit: most tokens that any answer of the data may have: what the network's positions and the task's
@@ -125,20 +124,21 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
     """
     problems = list(dataset.problems)
     tasks: Counter[str] = Counter()
-    lengths = {name: _Measured(name, network) for name in TARGETS} if network else {}
+    names = tasks_with_rules()
+    lengths = {name: _Measured(name, network) for name in names} if network else {}
     for sample in dataset:
         try:
             sample.load()
         except (ValueError, OSError) as error:
             problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
-        for name in TARGETS:
-            try:
-                if target(name, sample.annotation, np.random.default_rng(0)) is not None:
-                    tasks[name] += 1
-                    if network:
-                        lengths[name].add(sample)
-            except ValueError as error:
-                problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
+        for name in names:
+            targets = [(pair, target) for pair in pairs(name, sample.annotation) for target in pair.targets]
+            tasks[name] += bool(targets)
+            for pair, target in targets if network else ():
+                try:
+                    lengths[name].add(sample, pair, target)
+                except ValueError as error:
+                    problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
         step()
     found = replace(dataset, problems=tuple(problems))
     return Check(
@@ -146,7 +146,7 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
         dataset.files,
         found.summary(),
         _classes(dataset),
-        {name: tasks[name] for name in TARGETS if tasks[name]},
+        {name: tasks[name] for name in names if tasks[name]},
         {name: measured.lengths() for name, measured in lengths.items() if measured.answers},
         _sizes(dataset),
         found.problems,
@@ -157,15 +157,14 @@ class _Measured:
     """The rows of one task, measured one after the other."""
 
     def __init__(self, task: str, network: Network):
-        self.network, self.most = network, task_card(task).max_new_tokens
-        self.row = network.rows(task)
+        self.task, self.network, self.most = task, network, task_card(task).max_new_tokens
         self.answers: list[int] = []
         self.names: list[str] = []
         self.prompt = self.too_long = 0
         self.limit = _UNLIMITED
 
-    def add(self, sample: Sample) -> None:
-        row = self.row(sample.annotation, np.random.default_rng(0))
+    def add(self, sample: Sample, pair: Pair, target: Answer) -> None:
+        row = self.network.row(self.task, pair, target, sample.annotation.size_wh)
         room = min(self.network.positions - len(row.start), self.most - 1)  # the card counts the opening <s> as well
         self.limit = min(self.limit, room)
         self.too_long += len(row.answer) > room or not self.network.fits(row)

@@ -9,7 +9,8 @@ from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from florence_lite.data.targets import TARGETS
+from florence_lite.cards import task as task_card
+from florence_lite.rules import rule_of, tasks_with_rules
 from florence_lite.values import is_number, is_whole
 
 PRECISIONS = ("bf16", "fp32")
@@ -231,12 +232,14 @@ def _table(cls: type, name: str, values: Any) -> Any:
 
 
 def check_tasks(tasks: Any) -> None:
-    """ValueError unless `tasks` maps tasks that have training targets to rows per image."""
+    """ValueError unless `tasks` maps tasks that have a rule, which tells what to train, to rows per image."""
     if not isinstance(tasks, Mapping) or not tasks:
-        raise ValueError(f"tasks = {tasks!r} must give at least one of {sorted(TARGETS)} its rows per image")
+        raise ValueError(f"tasks = {tasks!r} must give at least one of {sorted(tasks_with_rules())} its rows per image")
     for task, rate in tasks.items():
-        if task not in TARGETS:
-            raise ValueError(f"tasks: {task!r} has no training targets; choose from {sorted(TARGETS)}")
+        try:
+            rule_of(task_card(task))
+        except ValueError as error:
+            raise ValueError(f"tasks: {error}") from None
         if not is_number(rate) or rate <= 0:
             raise ValueError(f"tasks: the rate of {task} is {rate!r}; it must be a number greater than 0")
 

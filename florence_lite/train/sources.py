@@ -49,7 +49,7 @@ class Source:
         return not isinstance(self.samples, Dataset)
 
     def shortened(self) -> dict[str, int]:
-        """Task → how many images' answers lose objects because they are too long for the network.
+        """Task → how many of the answers that may be drawn lose objects because they are too long for the network.
 
         Raises ValueError for the first that is too long and must not be shortened.
         """
@@ -59,10 +59,10 @@ class Source:
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
                 try:
-                    row = self.collate.row(task, annotation, np.random.default_rng(0))
+                    short = sum(row.shortened for row in self.collate.rows(task, annotation))
                 except ValueError as error:
                     raise ValueError(f"image {name}: {error}") from None
-                counts[task] = counts.get(task, 0) + (row is not None and row.shortened)
+                counts[task] = counts.get(task, 0) + short
         return {task: number for task, number in counts.items() if number}
 
     def draw(

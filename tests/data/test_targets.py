@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from florence_lite.data.targets import TARGETS, Target, target
 
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, Region, TextLine
 from florence_lite.data.augment import Turn, turned
-from florence_lite.data.targets import TARGETS, Target, target
 from florence_lite.geometry import dequantize, quantize
 from florence_lite.tokens import Codec
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP, rectangle

@@ -1,7 +1,8 @@
 """Answered prompts made by hand, for tables of metrics."""
 
-from florence_lite.answers import Instance
 from florence_lite.evaluate.cases import Case, Truth
+
+from florence_lite.answers import Instance
 from florence_lite.results import Result
 
 SIZE = (100, 80)

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from florence_lite.evaluate.cases import QUESTIONS, Truth, questions
 
 from florence_lite.answers import Instance
 from florence_lite.cards import tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
-from florence_lite.evaluate.cases import QUESTIONS, Truth, questions
 from florence_lite.inference import Prompt
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
 

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from florence_lite.evaluate.cases import QUESTIONS, questions
 from PIL import Image
 
 from florence_lite import cli
@@ -12,7 +13,6 @@ from florence_lite.cards import TaskCard, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
 from florence_lite.data.samples import Sample
 from florence_lite.evaluate import metrics
-from florence_lite.evaluate.cases import QUESTIONS, questions
 from florence_lite.evaluate.metrics import METRICS, metrics_of
 from florence_lite.evaluate.report import Report, evaluate
 from florence_lite.results import Result

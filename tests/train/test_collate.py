@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from florence_lite.data.targets import target
 
 from florence_lite.cards import task, tasks
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.targets import target
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.tokens import Codec
 from florence_lite.train.collate import IGNORED, TaskCollator

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from florence_lite.evaluate.cases import Case
-from florence_lite.evaluate.metrics.measurement import Measurement, needed
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
 from florence_lite.evaluate.metrics.words import same_label
 from florence_lite.results.handover import coco_place
 

@@ -1,4 +1,4 @@
-"""What a metric returns, and how it gets at the library that does the work."""
+"""What a metric takes and returns, and how it gets at the library that does the work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
+
+from florence_lite.results import Result
+from florence_lite.rules import Pair
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answered prompt: what is true and what the checkpoint said, both in pixels of the same image."""
+
+    truth: Pair
+    result: Result
 
 
 @dataclass(frozen=True)

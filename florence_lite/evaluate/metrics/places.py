@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from florence_lite.answers import Instance
-from florence_lite.evaluate.cases import Case
-from florence_lite.evaluate.metrics.measurement import Measurement, f1_figures, needed, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_figures, needed, share
 from florence_lite.evaluate.metrics.words import same_label, short_form
 from florence_lite.geometry import box_iou, rasterize
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
-from florence_lite.evaluate.cases import Case
-from florence_lite.evaluate.metrics.measurement import Measurement, f1_figures, needed, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_figures, needed, share
 
 ANLS_LEAST = 0.5  # similarity up to which an answer is wrong rather than misread
 VQA_ENOUGH = 3  # annotators that must agree with an answer for full marks
