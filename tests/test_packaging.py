@@ -144,7 +144,7 @@ def test_version_has_one_home():
 def test_exports_are_the_lazy_names():
     assert florence_lite.__all__ == sorted(florence_lite._HOME)
     assert set(florence_lite.__all__) <= set(dir(florence_lite))
-    assert florence_lite.TaskCard.__module__ == "florence_lite.cards"
+    assert florence_lite.TaskCard.__module__ == "florence_lite.cards.task_card"
     with pytest.raises(AttributeError, match="module 'florence_lite' has no attribute 'Florenze'"):
         _ = florence_lite.Florenze
 

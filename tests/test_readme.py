@@ -149,8 +149,7 @@ def test_names_of_the_api_exist():
     assert methods and [name for name in methods if not hasattr(Result, name)] == []
 
 
-def test_own_task_is_a_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))
+def test_own_task_is_a_card(tmp_path, own_tasks):
     [text] = blocks("toml")
     (tmp_path / "count.toml").write_text(text, encoding="utf-8")
     card = florence_lite.register_task(tmp_path / "count.toml")
@@ -168,11 +167,10 @@ def test_python_compiles(text):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def workplace(tmp_path, monkeypatch, own_tasks) -> Path:
     """A folder with the examples in it, as in a clone; tasks registered there are forgotten afterwards."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))
     return tmp_path
 
 

@@ -1,9 +1,9 @@
 """Answered prompts made by hand, for tables of metrics."""
 
-from florence_lite.evaluate.cases import Case, Truth
-
 from florence_lite.answers import Instance
+from florence_lite.evaluate.metrics import Case
 from florence_lite.results import Result
+from florence_lite.rules import Pair
 
 SIZE = (100, 80)
 
@@ -18,9 +18,9 @@ def found(label, box, score=None):
 
 def places(truth=(), answer=()):
     """A case of instances."""
-    return Case(Truth(instances=tuple(truth)), Result("<ANY>", SIZE, instances=tuple(answer)))
+    return Case(Pair(instances=tuple(truth)), Result("<ANY>", SIZE, instances=tuple(answer)))
 
 
 def words(answer, *texts):
     """A case of an answer in words and the texts that count as right."""
-    return Case(Truth(texts=texts), Result("<ANY>", SIZE, text=answer))
+    return Case(Pair(texts=texts), Result("<ANY>", SIZE, text=answer))

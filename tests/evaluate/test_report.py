@@ -5,7 +5,6 @@ import json
 import sys
 
 import pytest
-from florence_lite.evaluate.cases import QUESTIONS, questions
 from PIL import Image
 
 from florence_lite import cli
@@ -15,11 +14,14 @@ from florence_lite.data.samples import Sample
 from florence_lite.evaluate import metrics
 from florence_lite.evaluate.metrics import METRICS, metrics_of
 from florence_lite.evaluate.report import Report, evaluate
+from florence_lite.inference import Prompt
 from florence_lite.results import Result
+from florence_lite.rules import pairs, tasks_with_rules
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_florence
 
 NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "sacrebleu", "jiwer")
+TASKS = list(tasks_with_rules())
 MODEST = ["<VQA>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]  # tasks with a metric that needs no extra
 
 
@@ -56,7 +58,7 @@ class Oracle:
         if self.refuses and self.refuses in (prompt.text, "everything"):
             raise ValueError(f"the prompt of task {prompt.task} has 999 tokens")
         annotation = self.truths[scene]
-        truth = dict((repr(p), t) for p, t in questions(prompt.task, annotation))[repr(prompt)]
+        truth = {repr(Prompt(prompt.task, **p.inputs)): p for p in pairs(prompt.task, annotation)}[repr(prompt)]
         answer = {} if self.silent else {"text": "".join(truth.texts[:1]), "instances": truth.instances}
         return Result(prompt.task, annotation.size_wh, **answer, **self.faults)
 
@@ -88,15 +90,15 @@ def test_truth_gets_full_marks_for_every_task():
     for module in NEEDED:
         pytest.importorskip(module, reason="the extra eval is not installed")
     data = samples(ANNOTATED, OTHER)
-    report = evaluate(Oracle(data), data, list(QUESTIONS))
-    assert list(report.figures) == list(QUESTIONS)
+    report = evaluate(Oracle(data), data, TASKS)
+    assert list(report.figures) == TASKS
     for name, figures in report.figures.items():
         for figure, value in figures.items():
             least, most = EXPECTED.get(figure, (0.999, 1))
             assert least <= value <= most + 1e-9, (name, figure)
     assert report.images == 2 and report.problems == ()
     assert report.answers["<OD>"] == 2 and report.answers["<VQA>"] == 3
-    silent = evaluate(Oracle(data, silent=True), data, list(QUESTIONS))
+    silent = evaluate(Oracle(data, silent=True), data, TASKS)
     assert silent.figures["<OD>"]["ap"] == silent.figures["<CAPTION>"]["bleu1"] == 0
     assert silent.figures["<OCR>"]["cer"] == silent.figures["<OPEN_VOCABULARY_DETECTION>"]["absent_rejected"] == 1
 
@@ -178,7 +180,7 @@ def test_no_samples():
 
 def test_the_card_of_every_task_names_known_metrics():
     for card in tasks():
-        if card.name in QUESTIONS:
+        if card.name in TASKS:
             assert card.metrics and set(card.metrics) <= METRICS.keys(), card.name
 
 
@@ -230,9 +232,9 @@ def test_a_real_network_is_measured_on_every_task(toy_tokenizer, side):
     for module in NEEDED:
         pytest.importorskip(module, reason="the extra eval is not installed")
     data = [Sample(noise_image(n, SIZE), ANNOTATED, f"image {n}") for n in range(2)]
-    report = evaluate(tiny_florence(toy_tokenizer, side), data, list(QUESTIONS))
+    report = evaluate(tiny_florence(toy_tokenizer, side), data, TASKS)
     assert report.images == 2
-    asked = {name: 2 * len(questions(name, ANNOTATED)) for name in QUESTIONS}
+    asked = {name: 2 * len(pairs(name, ANNOTATED)) for name in TASKS}
     left_out = sum(problem.kind.startswith("prompt") for problem in report.problems)
     assert sum(report.answers.values()) + left_out == sum(asked.values())
     assert all(report.answers.values())

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from florence_lite.data.targets import target
 
 from florence_lite.cards import task, tasks
 from florence_lite.data.annotation import Annotation
@@ -73,7 +72,7 @@ def possible_rows(collate, name: str, annotation: Annotation):
     """(prompt ids, answer ids) of every target that may be drawn."""
     card, possible = task(name), []
     for seed in range(24):
-        drawn = target(name, annotation, np.random.default_rng(seed))
+        pair, answer = draw(pairs(name, annotation), np.random.default_rng(seed))
         prompt = card.prompt(**drawn.inputs(), size_wh=annotation.size_wh)
         answer = collate.codec.serialize(drawn.answer, card.grammar, annotation.size_wh)
         possible.append((collate.codec.tokenizer.encode_prompt(prompt), answer))

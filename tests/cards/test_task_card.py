@@ -1,11 +1,12 @@
-"""Task cards and checkpoint cards: the exact prompts, what a call may fill in, and how mistakes are answered."""
+"""Task cards: the exact prompts, what a call may fill in, what may be registered, and how mistakes are answered."""
 
 from dataclasses import replace
 
 import pytest
 
-from florence_lite import cards
-from florence_lite.cards import CheckpointCard, TaskCard, register_task, task, tasks
+from florence_lite.cards import TaskCard, own_rule, register_task, task, tasks
+from florence_lite.geometry import quantize
+from florence_lite.tokens import Codec
 
 # task: (sentence, input, grammar); the sentences are those the public checkpoints were trained with.
 FLORENCE_2 = {
@@ -31,12 +32,6 @@ FLORENCE_2 = {
 }
 PROSE = {"<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<REGION_TO_DESCRIPTION>"}
 BOX_GOAL = 'name = "<GOAL>"\nsummary = "the goal"\ntemplate = "Locate the goal."\ngrammar = "boxes"\n'
-
-
-@pytest.fixture
-def scratch_registry(monkeypatch):
-    """A registry of its own, so that what a test registers does not outlive it."""
-    monkeypatch.setattr(cards, "_TASKS", cards._Registry("task", TaskCard))
 
 
 @pytest.mark.parametrize("name", FLORENCE_2)
@@ -166,7 +161,20 @@ def test_unknown_task(name, message):
         task(name)
 
 
-@pytest.mark.parametrize("sentence", ["How many cars?", "<DocVQA>What is the total?", "is 1 < 2 or 3 > 2", "  x"])
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "How many cars?",
+        "<DocVQA>What is the total?",
+        "is 1 < 2 or 3 > 2",
+        "  x",
+        "What does {input} mean?",
+        "{input} {input}",
+        "{input}",
+        "<DocVQA>{input}",
+        "{} {0}",
+    ],
+)
 def test_free_prompt_passes_through(sentence):
     card = task(sentence)
     assert (card.name, card.prompt(), card.grammar) == (sentence, sentence, "text")
@@ -174,7 +182,7 @@ def test_free_prompt_passes_through(sentence):
         card.prompt(text="more")
 
 
-def test_new_task_is_one_file(tmp_path, scratch_registry):
+def test_new_task_is_one_file(tmp_path, own_tasks):
     file = tmp_path / "goal.toml"
     file.write_text(BOX_GOAL, encoding="utf-8")
     card = register_task(file)
@@ -184,14 +192,44 @@ def test_new_task_is_one_file(tmp_path, scratch_registry):
     assert card.order == "given"
 
 
-def test_new_task_is_one_call(scratch_registry):
+def test_new_task_is_one_call(own_tasks):
     card = register_task(TaskCard("<GOAL>", "the goal of a player", "Goal of {input}?", "boxes", input="phrase"))
     assert task("<GOAL>").prompt(phrases=["player 7"]) == "Goal of player 7?"
     with pytest.raises(ValueError, match="task <GOAL> is registered already"):
         register_task(card)
 
 
-def test_registering_refuses(tmp_path, scratch_registry):
+def test_a_function_may_come_with_a_task(own_tasks):
+    def rule(annotation):
+        return ()
+
+    card = register_task(TaskCard("<GOAL>", "the goal", "Locate the goal.", "boxes"), rule)
+    assert own_rule("<GOAL>") is rule and task("<GOAL>") is card
+    assert own_rule("<OD>") is None
+    named = TaskCard("<SHOT>", "the shot", "Locate the shot.", "boxes", rule="detection.proposals")
+    with pytest.raises(
+        ValueError, match="task <SHOT>: its card names the rule 'detection.proposals'; give no function"
+    ):
+        register_task(named, rule)
+    with pytest.raises(ValueError, match="task <SHOT>: rule is 'detection.proposals'; give a function, or name a rule"):
+        register_task(replace(named, rule=""), "detection.proposals")
+    assert register_task(named) is task("<SHOT>")
+
+
+def test_regions_of_prompts_have_the_bins_of_answers(toy_tokenizer):
+    """Also where a division by the size of a bin and a multiplication would differ."""
+    codec = Codec(toy_tokenizer)
+    for size_wh in ((1920, 1080), (333, 77), (7, 1001)):
+        width, height = size_wh
+        for share in (0.1, 0.29, 0.3, 0.57, 0.7, 0.999):
+            box = (share * width / 2, share * height / 3, share * width, share * height)
+            written = task("<REGION_TO_OCR>").prompt(region_px=box, size_wh=size_wh)
+            bins = [toy_tokenizer.vocabulary.bin(id) for id in codec._loc_ids(box, size_wh)]
+            assert "".join(f"<loc_{bin}>" for bin in bins) in written
+            assert bins == quantize([box[:2], box[2:]], size_wh, 1000).ravel().tolist()
+
+
+def test_registering_refuses(tmp_path, own_tasks):
     with pytest.raises(ValueError, match="task <OD> is registered already"):
         register_task(task("<OD>"))
     with pytest.raises(ValueError, match="'How many\\?' must be called by a marker"):
@@ -237,69 +275,10 @@ def test_faulty_task_file_is_named(tmp_path, content, message):
         ({"no_repeat_ngram_size": -1}, "TaskCard.no_repeat_ngram_size is -1"),
         ({"metrics": "ap"}, "TaskCard.metrics is 'ap'; it must be a list"),
         ({"method": None}, "TaskCard.method is None"),
+        ({"rule": None}, "TaskCard.rule is None"),
+        ({"rule": ["captions.short"]}, r"TaskCard.rule is \['captions.short'\]"),
     ],
 )
 def test_task_card_names_the_faulty_field(change, message):
     with pytest.raises(ValueError, match=message):
         replace(task("<OD>"), **change)
-
-
-CHECKPOINT = CheckpointCard(
-    name="tiny",
-    summary="for tests",
-    source="embedded",
-    licence="MIT",
-    image_size_wh=[32, 32],
-    tasks=["<OD>"],
-    files=["config.json"],
-    sha256={"config.json": "0" * 64},
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"source": "somewhere"}, "CheckpointCard.source is 'somewhere'; it must be 'embedded' or a Hub id"),
-        ({"prompt_side": "left"}, "CheckpointCard.prompt_side is 'left'; it must be one of: encoder, decoder"),
-        ({"image_size_wh": (32,)}, r"CheckpointCard.image_size_wh is \(32,\); it must be 2 numbers"),
-        ({"image_size_wh": (0, 32)}, r"image_size_wh \(0, 32\) .* must be positive"),
-        ({"mean": (0.5, 0.5)}, "CheckpointCard.mean is"),
-        ({"std": (0.5, 0.5, 0.0)}, "std .* must be positive"),
-        ({"files": ()}, "CheckpointCard.files is empty"),
-        ({"sha256": {"config.json": "abc"}}, "CheckpointCard.sha256 has 'config.json' = 'abc'"),
-        ({"sha256": {"other.json": "0" * 64}}, "CheckpointCard.sha256 has 'other.json'"),
-        ({"decoding": {"beams": 3}}, "CheckpointCard.decoding has 'beams'; it may hold .*num_beams"),
-        ({"metrics": {"ap": "good"}}, "CheckpointCard.metrics has 'ap' = 'good'; it must be a number"),
-        ({"calibration": {"temperature": float("nan")}}, "CheckpointCard.calibration has 'temperature'"),
-        ({"licence": " "}, "CheckpointCard.licence is ' '"),
-    ],
-)
-def test_checkpoint_card_names_the_faulty_field(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(CHECKPOINT, **change)
-
-
-def test_lists_of_a_card_become_tuples():
-    assert (CHECKPOINT.image_size_wh, CHECKPOINT.tasks, CHECKPOINT.files) == ((32, 32), ("<OD>",), ("config.json",))
-    assert hash(CHECKPOINT) == hash(replace(CHECKPOINT))
-
-
-def test_folder_of_a_checkpoint():
-    with pytest.raises(FileNotFoundError, match="checkpoint tiny: .*config.json is missing"):
-        _ = CHECKPOINT.folder
-    with pytest.raises(ValueError, match="tiny is not embedded; its files come from org/tiny"):
-        _ = replace(CHECKPOINT, source="org/tiny").folder
-
-
-def test_unknown_checkpoint():
-    with pytest.raises(ValueError, match="unknown checkpoint 'no-such'; checkpoints: "):
-        cards.checkpoint("no-such")
-
-
-def test_shipped_checkpoints():
-    known = {card.name for card in tasks()}
-    for card in cards.checkpoints():
-        assert cards.checkpoint(card.name) is card
-        assert set(card.tasks) <= known
-        if card.source == "embedded":
-            assert {file.name for file in card.folder.iterdir()} == set(card.files)
