@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.data import read_dataset
+from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation
+from florence_lite.data.samples import Dataset, Sample
 from florence_lite.florence import Florence
 from florence_lite.train.config import DataConfig
 from florence_lite.train.finetune import finetune, read_sources
@@ -121,6 +124,24 @@ def test_an_answer_that_does_not_fit_is_told_before_training(base, crowded, tmp_
     with pytest.raises(ValueError, match=r"image 0.png: a row of task <OD> has \d+ tokens; the network takes 160"):
         finetune(settings(base, crowded, tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_one_caption_of_five_that_does_not_fit_is_told_before_training(base, tmp_path):
+    """Whichever is drawn first. Without it the data fit."""
+    captions = ("a cat", "the dog", "the cat", "a dog and a cat " * 60)
+    run = dataclasses.replace(settings(base, "", tmp_path), data=(DataConfig("dogs", {"<CAPTION>": 1}),))
+
+    def train(more_captions):
+        annotation = Annotation((90, 70), captions=("a dog",), more_captions=more_captions)
+        samples = Dataset.of([Sample(Image.new("RGB", (90, 70)), annotation, "dogs.png")], format="made up")
+        return finetune(run, {"dogs": lambda split, size_wh: samples})
+
+    with pytest.raises(
+        ValueError, match=r"image dogs.png: a row of task <CAPTION> has \d+ tokens; the network takes 160"
+    ):
+        train(captions)
+    assert not (tmp_path / "checkpoint").exists()
+    assert train(captions[:3]).is_dir()
 
 
 def test_shortened_answers(base, crowded, tmp_path, capsys):
