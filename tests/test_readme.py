@@ -13,7 +13,7 @@ import florence_lite
 from florence_lite import Florence, Result, TaskCard, cards, cli
 from florence_lite.scenes import CLASSES, LICENCES, STYLES
 from florence_lite.tokens.grammars import GRAMMARS
-from tests.train.squares import write_squares
+from tests.train.squares import write_base, write_squares
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -157,6 +157,22 @@ def test_own_task_is_a_card(tmp_path, own_tasks):
     assert card.prompt("dogs") == "how many dogs are there?"
 
 
+def test_own_task_asks_trains_and_measures(workplace, toy_tokenizer, capsys):
+    """With a tiny network and a few steps; all else is as it stands there."""
+    pytest.importorskip("accelerate")
+    (workplace / "count.toml").write_text(blocks("toml")[0], encoding="utf-8")
+    write_photos(workplace, "train", "test")
+    write_base(toy_tokenizer, "decoder", workplace / "tiny")
+    [text] = [text for text in blocks("py") if "register_task" in text]
+    for written, small in {'"scenes-nano"': '"tiny"', "steps=500": "steps=2, batch=2"}.items():
+        assert written in text
+        text = text.replace(written, small)
+    names: dict = {}
+    exec(compile(text, "README", "exec"), names)
+    assert (workplace / names["trained"]).is_dir()
+    assert re.search(r"<COUNT> +accuracy +[\d.]+ +2 ", capsys.readouterr().out)
+
+
 def test_five_lines_of_python_are_five():
     assert len(blocks("python")[0].splitlines()) == 5
 
@@ -174,6 +190,17 @@ def workplace(tmp_path, monkeypatch, own_tasks) -> Path:
     return tmp_path
 
 
+def write_photos(folder: Path, *splits: str) -> Path:
+    """The data set "my-photos": two images in each split."""
+    photos = folder / "my-photos"
+    for split in splits:
+        source = write_squares(folder / split, images=2, prefix=f"{split}-")
+        (photos / "annotations").mkdir(parents=True, exist_ok=True)
+        shutil.move(source / "instances.json", photos / "annotations" / f"instances_{split}.json")
+        shutil.move(source, photos / "images" / split)
+    return photos
+
+
 @needs_embedded
 def test_python_runs(workplace):
     names: dict = {}
@@ -187,12 +214,7 @@ def test_python_runs(workplace):
 def test_fine_tuning_commands_run(workplace, capsys):
     """On a small data set; of the configuration only the number of steps is another."""
     pytest.importorskip("faster_coco_eval")
-    photos = workplace / "my-photos"
-    for split in ("train", "val", "test"):
-        source = write_squares(workplace / split, images=2, prefix=f"{split}-")
-        (photos / "annotations").mkdir(parents=True, exist_ok=True)
-        shutil.move(source / "instances.json", photos / "annotations" / f"instances_{split}.json")
-        shutil.move(source, photos / "images" / split)
+    photos = write_photos(workplace, "train", "val", "test")
     config = workplace / "examples" / "finetune.toml"
     config.write_text(re.sub(r"(?m)^(steps|evaluate_every) = \d+", r"\1 = 2", config.read_text()))
     lines = [line for line in OWN_COMMANDS if "my-photos" in line or "finetune.toml" in line]
