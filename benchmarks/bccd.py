@@ -22,7 +22,7 @@ from florence_lite.data import read_dataset
 from florence_lite.evaluate.report import evaluate
 from florence_lite.model import FlorenceModel
 from florence_lite.train.config import FineTuneConfig
-from florence_lite.train.finetune import finetune
+from florence_lite.train.finetuning import finetune
 
 CONFIG = Path(__file__).parents[1] / "examples" / "bccd.toml"
 

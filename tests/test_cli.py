@@ -318,7 +318,7 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
         told = {"size": florence.model.config.image_size_wh, "split": samples.seeds, "count": count, "tasks": tasks}
         return SimpleNamespace(named_figures=lambda: told | {"styles": samples.styles})
 
-    monkeypatch.setattr("florence_lite.evaluate.report.evaluate", evaluate)
+    monkeypatch.setattr("florence_lite.train.validation.evaluate", evaluate)
     monkeypatch.setattr("florence_lite.scenes.training.train", train)
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\nstyles = ["openmoji"]\nevaluate_scenes = 5\n[tasks]\n"<OD>" = 1\n')
@@ -329,7 +329,7 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
 
 
 def test_train_knows_generated_scenes_as_a_data_set(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("florence_lite.train.finetune.finetune", lambda config, generators: generators["scenes"])
+    monkeypatch.setattr("florence_lite.train.finetuning.finetune", lambda config, generators: generators["scenes"])
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\ncheckpoint = "c"\n[[data]]\npath = "scenes"\n[data.tasks]\n"<OD>" = 1\n')
     assert command("train", config)[:2] == (0, f"{Scenes}\n")

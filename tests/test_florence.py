@@ -251,7 +251,7 @@ def test_shared_input_goes_to_every_string(florence, sentences):
     image = noise_image(0)
     florence.run(image, ["<REGION_TO_OCR>", "<REGION_TO_CATEGORY>", Prompt("<OD>")], region=REGION, max_new_tokens=3)
     assert sentences == [
-        task(name).prompt(region_px=REGION, size_wh=image.size) for name in ("<REGION_TO_OCR>", "<REGION_TO_CATEGORY>")
+        task(name).prompt(region=REGION, size_wh=image.size) for name in ("<REGION_TO_OCR>", "<REGION_TO_CATEGORY>")
     ] + [task("<OD>").template]
 
 

@@ -106,7 +106,7 @@ class TaskCard:
         self,
         text: str | None = None,
         phrases: Sequence[str] | None = None,
-        region_px: Sequence[float] | None = None,
+        region: Sequence[float] | None = None,
         size_wh: tuple[int, int] | None = None,
         bins: int = 1000,
     ) -> str:
@@ -114,12 +114,12 @@ class TaskCard:
 
         text: caption or question, or the phrase of a task that takes phrases. Surrounding space is removed.
         phrases: a list of phrases; exactly one where the card's input is "phrase".
-        region_px: x0, y0, x1, y1 in pixels of the image, inside it, x0 < x1 and y0 < y1; needs `size_wh`.
+        region: x0, y0, x1, y1 in pixels of the image, inside it, x0 < x1 and y0 < y1; needs `size_wh`.
         size_wh: (width, height) of the image; bins: number of coordinate bins of the checkpoint.
 
         Raises ValueError for input that is missing, superfluous, empty or outside the image.
         """
-        candidates = {"text": text, "phrases": phrases, "region": region_px}
+        candidates = {"text": text, "phrases": phrases, "region": region}
         given = [name for name, value in candidates.items() if value is not None]
         accepted = INPUTS[self.input]
         for name in given:
@@ -133,8 +133,8 @@ class TaskCard:
             fault = f"both {' and '.join(given)} were given" if given else "nothing was given"
             raise ValueError(f"task {self.name} needs {_HOW_TO_GIVE[accepted[0]]}, but {fault}")
 
-        if region_px is not None:
-            filling = _region(self.name, region_px, size_wh, bins)
+        if region is not None:
+            filling = _region(self.name, region, size_wh, bins)
         elif phrases is not None:
             filling = self._joined(phrases)
         else:
@@ -217,14 +217,14 @@ def own_rule(name: str) -> Callable | None:
     return _OWN_RULES.get(name)
 
 
-def _region(task_name: str, region_px: Sequence[float], size_wh: tuple[int, int] | None, bins: int) -> str:
+def _region(task_name: str, region: Sequence[float], size_wh: tuple[int, int] | None, bins: int) -> str:
     """The checked region as a prompt says it."""
     if size_wh is None:
         raise ValueError(f"task {task_name}: a region needs size_wh, the (width, height) of its image")
     try:
-        x0, y0, x1, y1 = (float(value) for value in region_px)
+        x0, y0, x1, y1 = (float(value) for value in region)
     except (TypeError, ValueError):
-        raise ValueError(f"task {task_name}: region is {region_px!r}; it must be (x0, y0, x1, y1) in pixels") from None
+        raise ValueError(f"task {task_name}: region is {region!r}; it must be (x0, y0, x1, y1) in pixels") from None
     width, height = size_wh
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(

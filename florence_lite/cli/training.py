@@ -33,7 +33,7 @@ def train(
         own = FineTuneConfig.from_toml(config)
         with needing("train,eval" if own.validation else "train"):
             from florence_lite.scenes import Scenes
-            from florence_lite.train.finetune import finetune
+            from florence_lite.train.finetuning import finetune
 
             with redirect_stdout(sys.stderr):  # trackers talk
                 folder = finetune(own, {"scenes": Scenes})

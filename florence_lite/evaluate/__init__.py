@@ -1,1 +1,8 @@
-"""Measuring a checkpoint: figures with their protocol."""
+"""Measuring a checkpoint on a data set: `evaluate` asks everything that the data can check and gives a `Report`.
+
+report    questions asked, answers held against the truth, figures        metrics    one measure each, by name
+"""
+
+from florence_lite.evaluate.report import Report, evaluate
+
+__all__ = ["Report", "evaluate"]

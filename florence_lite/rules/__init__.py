@@ -17,7 +17,7 @@ from florence_lite.data.annotation import Annotation
 from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
 from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
 
-__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rules", "thinned"]
+__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rule", "thinned"]
 
 RULES: dict[str, Rule] = {
     "captions.short": captions.short,
@@ -46,10 +46,15 @@ def pairs(task: str, annotation: Annotation) -> list[Pair]:
     Each has its targets. Raises ValueError for an unknown task and what `rule_of` raises.
     """
     card = task_card(task)
-    found = list(rule_of(card)(annotation) or ())
+    found = list(rule_of(card)(annotation))
     if strange := [item for item in found if not isinstance(item, Pair)]:
         raise ValueError(f"the rule of task {task} gave {strange[0]!r}; it must give florence_lite.rules.Pair objects")
     return [completed(pair, card) for pair in found]
+
+
+def tasks_with_rule() -> list[str]:
+    """The markers of all tasks that can be trained and measured, those registered at run time included."""
+    return [card.name for card in tasks() if card.rule or own_rule(card.name)]
 
 
 def rule_of(card: TaskCard) -> Rule:
@@ -60,16 +65,11 @@ def rule_of(card: TaskCard) -> Rule:
     if not card.rule:
         raise ValueError(
             f"task {card.name} has no rule, so it can neither be trained nor measured: name one in its card, such as "
-            f'rule = "captions.short", or give a function, register_task(card, rule=function); '
-            f"rules: {', '.join(RULES)}"
+            f'rule = "captions.short", or give a function, register_task(card, rule=function); rules: '
+            f"{', '.join(RULES)}"
         )
     if card.rule not in RULES:
         close = difflib.get_close_matches(card.rule, RULES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"task {card.name}: unknown rule {card.rule!r}; {hint}rules: {', '.join(RULES)}")
     return RULES[card.rule]
-
-
-def tasks_with_rules() -> tuple[str, ...]:
-    """Markers of the tasks that can be trained and measured, those registered at run time included."""
-    return tuple(card.name for card in tasks() if card.rule or own_rule(card.name))

@@ -1,0 +1,26 @@
+"""Fine-tuning: `finetune` takes a configuration, trains, and returns the folder of the finished checkpoint.
+
+config      what can be set                   finetuning  the parts of a run put together    loop     steps and states
+sources     data sets, drawn and mixed        collate     annotations to rows of ids         trainer  network and loss
+check       whether data can be learned       features    what a frozen tower sees, kept     lora     adapters
+validation  measuring the checkpoints of a run
+
+`finetune` is imported when it is first used: it needs the extra `train`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from florence_lite.train.config import DataConfig, FineTuneConfig, ValidationConfig
+
+if TYPE_CHECKING:
+    from florence_lite.train.finetuning import finetune
+
+__all__ = ["DataConfig", "FineTuneConfig", "ValidationConfig", "finetune"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "finetune":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from florence_lite.train.finetuning import finetune
+
+    return finetune

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from florence_lite.answers import Answer
-from florence_lite.cards import TaskCard
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.inference.preprocessing import Preprocessor
@@ -134,44 +133,44 @@ class TaskCollator:
         return [name for name, rate in rates for _ in range(int(rate) + int(rng.random() < rate - int(rate)))]
 
     def row(self, task: str, annotation: Annotation, rng: np.random.Generator) -> Row | None:
-        """One question and its answer, drawn from all; None where the annotation does not tell.
+        """One question and its answer, drawn of all that the annotation tells; None where it tells nothing.
 
         Raises ValueError for one that is too long for the network and cannot be shortened.
         """
         drawn = draw(pairs(task, annotation), rng)
-        return None if drawn is None else self.write(task_card(task), *drawn, annotation.size_wh)
+        return None if drawn is None else self._written(task, *drawn, annotation.size_wh)
 
-    def rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
-        """Every row that may be drawn. Raises ValueError as `row` does."""
-        card = task_card(task)
+    def all_rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
+        """Every row that `row` may draw. Raises as `row` does, when it comes to that row."""
         for pair in pairs(task, annotation):
-            yield from (self.write(card, pair, target, annotation.size_wh) for target in pair.targets)
+            for target in pair.targets:
+                yield self._written(task, pair, target, annotation.size_wh)
 
-    def write(self, card: TaskCard, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
-        """The row of a pair of the card's task and one of its targets. Raises ValueError as `row` does."""
-        text, phrases, region = (pair.inputs.get(name) for name in ("text", "phrases", "region"))
-        prompt = card.prompt(text, phrases, region, size_wh, self.bins)
-        instances = thinned(target, size_wh).instances
+    def _written(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
+        """The ids of a prompt and of an answer to it."""
+        card, target = task_card(task), thinned(target, size_wh)
+        prompt = card.prompt(**pair.inputs, size_wh=size_wh, bins=self.bins)
         prompt_ids = self.codec.tokenizer.encode_prompt(prompt)
         vocabulary = self.codec.tokenizer.vocabulary
         start = [*(prompt_ids if self.prompt_side == "decoder" else [vocabulary.eos]), vocabulary.bos]
 
         def written(count: int | None) -> list[int]:
-            return self.codec.serialize(replace(target, instances=instances[:count]), card.grammar, size_wh)
+            answer = replace(target, instances=target.instances[:count])
+            return self.codec.serialize(answer, card.grammar, size_wh)
 
         answer_ids, room = written(None), self.max_length - len(start) - 1
         image_tokens = 1 + self.grid_wh[0] * self.grid_wh[1]
         if self.prompt_side == "encoder" and image_tokens + len(prompt_ids) > self.max_length:
             raise ValueError(
-                f"a prompt of task {card.name} has {len(prompt_ids)} tokens; behind {image_tokens} image tokens the "
-                f"network takes {self.max_length - image_tokens}: leave such images out"
+                f"a prompt of task {task} has {len(prompt_ids)} tokens; behind {image_tokens} image tokens the network "
+                f"takes {self.max_length - image_tokens}: leave such images out"
             )
         if len(answer_ids) <= room:
             return Row(prompt_ids, start, [*answer_ids, vocabulary.eos])
-        kept = bisect_right(range(len(instances)), room, key=lambda n: len(written(n + 1)))
+        kept = bisect_right(range(len(target.instances)), room, key=lambda n: len(written(n + 1)))
         if not self.shorten or not kept:
             raise ValueError(
-                f"a row of task {card.name} has {len(start) + len(answer_ids) + 1} tokens; the network takes "
+                f"a row of task {task} has {len(start) + len(answer_ids) + 1} tokens; the network takes "
                 f"{self.max_length}: leave such images out, let the data set's `shorten` leave out their last objects, "
                 "or train a network with more positions"
             )

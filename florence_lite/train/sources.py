@@ -49,7 +49,7 @@ class Source:
         return not isinstance(self.samples, Dataset)
 
     def shortened(self) -> dict[str, int]:
-        """Task → how many of the answers that may be drawn lose objects because they are too long for the network.
+        """Task → how many answers lose objects because they are too long for the network, of all that may be drawn.
 
         Raises ValueError for the first that is too long and must not be shortened.
         """
@@ -59,10 +59,10 @@ class Source:
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
                 try:
-                    short = sum(row.shortened for row in self.collate.rows(task, annotation))
+                    shortened = sum(row.shortened for row in self.collate.all_rows(task, annotation))
                 except ValueError as error:
                     raise ValueError(f"image {name}: {error}") from None
-                counts[task] = counts.get(task, 0) + short
+                counts[task] = counts.get(task, 0) + shortened
         return {task: number for task, number in counts.items() if number}
 
     def draw(

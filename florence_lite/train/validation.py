@@ -1,7 +1,4 @@
-"""Measuring the checkpoints of a run.
-
-This is the one place where training looks up to what is built on top of checkpoints; it does so when it is called.
-"""
+"""Measuring the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -13,6 +10,9 @@ import torch
 from florence_lite.cards import task as task_card
 from florence_lite.data import read_dataset
 from florence_lite.data.samples import Sample
+from florence_lite.evaluate.metrics import LOWER_IS_BETTER, metrics_of
+from florence_lite.evaluate.report import evaluate
+from florence_lite.florence import Florence
 from florence_lite.train.config import ValidationConfig
 
 
@@ -29,8 +29,6 @@ class Validation:
     def __init__(
         self, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None, figure: str | None = None
     ):
-        from florence_lite.evaluate.metrics import metrics_of
-
         self.samples, self.tasks, self.count = samples, tasks, count
         metrics = [(task, each) for task in tasks for each in metrics_of(task_card(task)).values()]
         names = [f"{task}/{name}" for task, each in metrics for name in each.measure(()).figures]
@@ -46,15 +44,10 @@ class Validation:
 
     def figures(self, folder: Path, device: torch.device) -> dict[str, float | None]:
         """Figures of the checkpoint in `folder`, as "<OD>/ap50"; `device` is where it answers."""
-        from florence_lite.evaluate.report import evaluate
-        from florence_lite.florence import Florence
-
         florence = Florence.from_pretrained(folder, device=device)
         return evaluate(florence, self.samples, self.tasks, self.count).named_figures()
 
     def merit(self, figures: Mapping[str, float | None]) -> float | None:
         """The figure that decides which checkpoint is the best, greater for a better one."""
-        from florence_lite.evaluate.metrics import LOWER_IS_BETTER
-
         value = figures[self.decisive]
         return -value if value is not None and self.decisive.split("/")[-1] in LOWER_IS_BETTER else value

@@ -304,7 +304,7 @@ PROMPTS = {
     "<OD>": {},
     "<OCR_WITH_REGION>": {},
     "<OPEN_VOCABULARY_DETECTION>": {"phrases": ["red car", "dog"]},
-    "<REGION_TO_CATEGORY>": {"region_px": (1.0, 2.0, 33.0, 44.0)},
+    "<REGION_TO_CATEGORY>": {"region": (1.0, 2.0, 33.0, 44.0)},
 }
 
 

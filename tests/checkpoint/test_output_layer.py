@@ -13,7 +13,7 @@ from florence_lite.checkpoint import load_checkpoint, save_checkpoint
 from florence_lite.checkpoint.layouts import EMBEDDING, LAYOUTS, OUTPUT, TABLES
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceModel
-from florence_lite.train.finetune import finetune
+from florence_lite.train.finetuning import finetune
 from tests.tiny import noise_image
 from tests.train.squares import settings, write_base, write_squares
 

@@ -16,12 +16,13 @@ from florence_lite.evaluate.metrics import METRICS, metrics_of
 from florence_lite.evaluate.report import Report, evaluate
 from florence_lite.inference import Prompt
 from florence_lite.results import Result
-from florence_lite.rules import pairs, tasks_with_rules
+from florence_lite.rules import pairs, tasks_with_rule
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_florence
 
+QUESTIONS = tasks_with_rule()
+
 NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "sacrebleu", "jiwer")
-TASKS = list(tasks_with_rules())
 MODEST = ["<VQA>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]  # tasks with a metric that needs no extra
 
 
@@ -58,7 +59,8 @@ class Oracle:
         if self.refuses and self.refuses in (prompt.text, "everything"):
             raise ValueError(f"the prompt of task {prompt.task} has 999 tokens")
         annotation = self.truths[scene]
-        truth = {repr(Prompt(prompt.task, **p.inputs)): p for p in pairs(prompt.task, annotation)}[repr(prompt)]
+        asked = {repr(Prompt(prompt.task, **pair.inputs)): pair for pair in pairs(prompt.task, annotation)}
+        truth = asked[repr(prompt)]
         answer = {} if self.silent else {"text": "".join(truth.texts[:1]), "instances": truth.instances}
         return Result(prompt.task, annotation.size_wh, **answer, **self.faults)
 
@@ -90,15 +92,15 @@ def test_truth_gets_full_marks_for_every_task():
     for module in NEEDED:
         pytest.importorskip(module, reason="the extra eval is not installed")
     data = samples(ANNOTATED, OTHER)
-    report = evaluate(Oracle(data), data, TASKS)
-    assert list(report.figures) == TASKS
+    report = evaluate(Oracle(data), data, list(QUESTIONS))
+    assert list(report.figures) == list(QUESTIONS)
     for name, figures in report.figures.items():
         for figure, value in figures.items():
             least, most = EXPECTED.get(figure, (0.999, 1))
             assert least <= value <= most + 1e-9, (name, figure)
     assert report.images == 2 and report.problems == ()
     assert report.answers["<OD>"] == 2 and report.answers["<VQA>"] == 3
-    silent = evaluate(Oracle(data, silent=True), data, TASKS)
+    silent = evaluate(Oracle(data, silent=True), data, list(QUESTIONS))
     assert silent.figures["<OD>"]["ap"] == silent.figures["<CAPTION>"]["bleu1"] == 0
     assert silent.figures["<OCR>"]["cer"] == silent.figures["<OPEN_VOCABULARY_DETECTION>"]["absent_rejected"] == 1
 
@@ -180,7 +182,7 @@ def test_no_samples():
 
 def test_the_card_of_every_task_names_known_metrics():
     for card in tasks():
-        if card.name in TASKS:
+        if card.name in QUESTIONS:
             assert card.metrics and set(card.metrics) <= METRICS.keys(), card.name
 
 
@@ -232,9 +234,9 @@ def test_a_real_network_is_measured_on_every_task(toy_tokenizer, side):
     for module in NEEDED:
         pytest.importorskip(module, reason="the extra eval is not installed")
     data = [Sample(noise_image(n, SIZE), ANNOTATED, f"image {n}") for n in range(2)]
-    report = evaluate(tiny_florence(toy_tokenizer, side), data, TASKS)
+    report = evaluate(tiny_florence(toy_tokenizer, side), data, list(QUESTIONS))
     assert report.images == 2
-    asked = {name: 2 * len(pairs(name, ANNOTATED)) for name in TASKS}
+    asked = {name: 2 * len(pairs(name, ANNOTATED)) for name in QUESTIONS}
     left_out = sum(problem.kind.startswith("prompt") for problem in report.problems)
     assert sum(report.answers.values()) + left_out == sum(asked.values())
     assert all(report.answers.values())

@@ -15,7 +15,7 @@ from PIL import Image
 
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceModel
-from florence_lite.train import finetune, loop
+from florence_lite.train import finetuning, loop
 from florence_lite.train.config import DataConfig, FineTuneConfig
 from tests.tiny import tiny_config
 
@@ -65,4 +65,4 @@ if __name__ == "__main__":
         return gradients(*arguments)
 
     loop.gradients = killed
-    finetune.finetune(FineTuneConfig.from_toml(sys.argv[1]))
+    finetuning.finetune(FineTuneConfig.from_toml(sys.argv[1]))

@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from florence_lite import cli
-from florence_lite.cards import TaskCard, register_task, task
+from florence_lite.cards import task
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
-from florence_lite.rules import Pair
 from florence_lite.train.check import COLUMNS, TILE, Network, check, contact_sheet, report_lines
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.data.files import coco, picture, write
@@ -79,31 +78,6 @@ def test_the_limit_is_exact(network, side):
         assert (found.too_long, found.limit) == (too_long, length.longest - too_long)
 
 
-def test_every_answer_that_may_be_drawn_is_counted(network):
-    """One caption of five is too long, one question of two, and one prompt of two phrases."""
-    long = "a dog and a cat " * 60
-    annotation = Annotation(
-        SIZE,
-        captions=("a dog",),
-        more_captions=("a cat", "the dog", "the cat", long),
-        questions=(Question("is it red?", "yes"), Question("what is it?", long)),
-        referrals=(Referral("the dog"), Referral(long)),
-    )
-    found = check(data(crowd(1), annotation), network)
-    tasks = ("<CAPTION>", "<VQA>", "<OPEN_VOCABULARY_DETECTION>")
-    assert [found.lengths[name].too_long for name in tasks] == [1, 1, 1]
-    assert found.lengths["<CAPTION>"].longest_in == "image 1"
-    assert found.lengths["<CAPTION>"].shortest == len(network.tokenizer.encode_plain("a dog")) + 1
-    assert found.tasks["<CAPTION>"] == 1  # images
-
-
-def test_tasks_of_ones_own_are_checked(network, own_tasks):
-    card = TaskCard("<FIRST>", "the first object", "What is first?", "text")
-    register_task(card, rule=lambda annotation: [Pair(texts=[item.label]) for item in annotation.objects[:1]])
-    found = check(data(crowd(2), crowd(0)), network)
-    assert (found.tasks["<FIRST>"], found.lengths["<FIRST>"].too_long) == (1, 0)
-
-
 def test_prompts_that_do_not_fit_behind_the_image(network):
     network = replace(network, prompt_side="encoder", image_tokens=195)
     assert check(data(crowd(1)), network).lengths["<OD>"].too_long == 1
@@ -117,13 +91,12 @@ def test_the_limit_of_the_card_counts(network):
 def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp_path):
     cut = picture(tmp_path / "cut.png", SIZE)
     cut.write_bytes(cut.read_bytes()[:60])
-    odd = replace(ANNOTATED, referrals=(Referral("this <and> that", (2,)), *ANNOTATED.referrals))
+    odd = replace(ANNOTATED, referrals=(replace(ANNOTATED.referrals[0], phrase="this <and> that"),))
     found = check(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
     told = {problem.kind: (problem.record, problem.what) for problem in found.problems}
     assert told["image unreadable"][0] == "cut.png" and "damaged or cut short" in told["image unreadable"][1]
     assert told["no target for <OPEN_VOCABULARY_DETECTION>"][0] == "odd"
     assert found.summary["problems"] == {kind: 1 for kind in told}
-    assert found.lengths["<OPEN_VOCABULARY_DETECTION>"].shortest > 0  # the other phrases of the image are measured
 
 
 def test_the_report_for_people(network):
@@ -225,3 +198,12 @@ def test_shared_bccd(capsys, shared_data):
     code, out, _ = run(capsys, shared_data / "bccd", "--split", "test")
     assert code == 0
     assert "72 images, 945 objects" in out and "no problems" in out
+
+
+def test_all_captions_of_an_image_are_measured(network):
+    """One of five is too long."""
+    annotation = Annotation(SIZE, captions=("a dog",), more_captions=("a dog " * 400, "a cat", "two dogs", "dogs"))
+    found = check(data(annotation), network)
+    assert found.tasks == {"<CAPTION>": 1} | {name: 1 for name in found.tasks if name != "<CAPTION>"}
+    assert (found.lengths["<CAPTION>"].too_long, found.lengths["<CAPTION>"].longest_in) == (1, "image 0")
+    assert found.lengths["<CAPTION>"].longest > network.positions

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from florence_lite.florence import Florence
-from florence_lite.train.finetune import finetune
+from florence_lite.train.finetuning import finetune
 from tests.checkpoint.test_hub import NAME, cache, no_proxy, server  # noqa: F401
 from tests.train.squares import settings, write_base, write_squares
 

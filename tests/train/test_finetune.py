@@ -1,21 +1,19 @@
 """Fine-tuning on data of one's own: what is drawn, what is learned, what is saved."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation
-from florence_lite.data.samples import Dataset, Sample
 from florence_lite.florence import Florence
 from florence_lite.train.config import DataConfig
-from florence_lite.train.finetune import finetune, read_sources
+from florence_lite.train.finetuning import finetune, read_sources
 from florence_lite.train.folders import saved_step
 from florence_lite.train.sources import MixedBatches, Source
 from tests.train.squares import TASKS, settings, write_base, write_squares
@@ -85,7 +83,7 @@ def test_resumed_the_weights_are_the_same(base, data, tmp_path, monkeypatch):
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("florence_lite.train.finetune.save_checkpoint", stop)
+        patch.setattr("florence_lite.train.finetuning.save_checkpoint", stop)
         with pytest.raises(Stopped):
             finetune(dataclasses.replace(part, evaluate_every=3))
     assert saved_step(tmp_path / "part" / "state") == 2
@@ -124,24 +122,6 @@ def test_an_answer_that_does_not_fit_is_told_before_training(base, crowded, tmp_
     with pytest.raises(ValueError, match=r"image 0.png: a row of task <OD> has \d+ tokens; the network takes 160"):
         finetune(settings(base, crowded, tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoint").exists()
-
-
-def test_one_caption_of_five_that_does_not_fit_is_told_before_training(base, tmp_path):
-    """Whichever is drawn first. Without it the data fit."""
-    captions = ("a cat", "the dog", "the cat", "a dog and a cat " * 60)
-    run = dataclasses.replace(settings(base, "", tmp_path), data=(DataConfig("dogs", {"<CAPTION>": 1}),))
-
-    def train(more_captions):
-        annotation = Annotation((90, 70), captions=("a dog",), more_captions=more_captions)
-        samples = Dataset.of([Sample(Image.new("RGB", (90, 70)), annotation, "dogs.png")], format="made up")
-        return finetune(run, {"dogs": lambda split, size_wh: samples})
-
-    with pytest.raises(
-        ValueError, match=r"image dogs.png: a row of task <CAPTION> has \d+ tokens; the network takes 160"
-    ):
-        train(captions)
-    assert not (tmp_path / "checkpoint").exists()
-    assert train(captions[:3]).is_dir()
 
 
 def test_shortened_answers(base, crowded, tmp_path, capsys):
@@ -217,3 +197,17 @@ def test_flips(data):
     x0, y0, x1, y1 = plain[1].objects[0].box
     assert mirrored[1].objects[0].box == (90 - x1, y0, 90 - x0, y1)
     assert np.array_equal(np.asarray(mirrored[0]), np.asarray(plain[0])[:, ::-1])
+
+
+def test_every_caption_that_may_be_drawn_is_measured(base, tmp_path):
+    """One of five is too long: the run says so before it begins, whichever it would have drawn first."""
+    write_squares(tmp_path / "data", images=1)
+    (tmp_path / "data" / "instances.json").unlink()
+    captions = [{"id": n, "image_id": 0, "caption": "a dog " * (200 if n == 3 else 2)} for n in range(5)]
+    image = {"id": 0, "file_name": "0.png", "width": 90, "height": 70}
+    (tmp_path / "data" / "captions.json").write_text(json.dumps({"images": [image], "annotations": captions}))
+    run = settings(base, tmp_path / "data", tmp_path / "run", steps=1)
+    run = dataclasses.replace(run, data=(DataConfig(str(tmp_path / "data"), {"<CAPTION>": 1}),))
+    with pytest.raises(ValueError, match=r"image 0.png: a row of task <CAPTION> has \d+ tokens; the network takes 160"):
+        finetune(run)
+    assert not (tmp_path / "run" / "checkpoint").exists()

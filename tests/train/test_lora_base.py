@@ -7,7 +7,7 @@ from florence_lite.checkpoint import load_checkpoint
 from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.train.finetune import finetune
+from florence_lite.train.finetuning import finetune
 from tests.engine.models import enliven
 from tests.train.squares import settings, write_squares
 from tests.train.stopped import losses

@@ -16,7 +16,7 @@ from florence_lite.checkpoint import load_checkpoint
 from florence_lite.florence import Florence
 from florence_lite.train import loop
 from florence_lite.train.config import ValidationConfig
-from florence_lite.train.finetune import finetune
+from florence_lite.train.finetuning import finetune
 from florence_lite.train.folders import replace_folder, saved_step
 from tests.train.squares import settings, write_base, write_squares
 from tests.train.stopped import ROOT, losses, run_until_killed

@@ -13,7 +13,7 @@ from florence_lite.rules import Pair
 
 @dataclass(frozen=True)
 class Case:
-    """One answered prompt: what is true and what the checkpoint said, both in pixels of the same image."""
+    """One answered prompt: what was true and what the checkpoint said, both in pixels of the same image."""
 
     truth: Pair
     result: Result
