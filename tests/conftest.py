@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import settings
 
+from florence_lite.cards import task_card, tasks
 from florence_lite.tokens import Tokenizer
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
@@ -52,3 +53,10 @@ def published(tmp_path_factory) -> Path:
 def toy_tokenizer() -> Tokenizer:
     """A byte-level BPE of a few sentences with Florence-2's added tokens and 1000 bins."""
     return Tokenizer.train(SENTENCES, vocab_size=1400)
+
+
+@pytest.fixture
+def own_tasks(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(task_card.TASKS, "_by_name", {card.name: card for card in tasks()})
+    monkeypatch.setattr(task_card, "_OWN_RULES", {})

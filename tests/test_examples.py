@@ -44,10 +44,9 @@ def test_scripts_are_short(script):
         ("new_task_at_run_time.py", ["donuts: ", "lions: "], None),
     ],
 )
-def test_scripts_run(script, expected, picture, tmp_path, monkeypatch, capsys):
+def test_scripts_run(script, expected, picture, tmp_path, monkeypatch, capsys, own_tasks):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script])
-    monkeypatch.setattr(cards._TASKS, "_by_name", dict(cards._TASKS.by_name))  # forgets what a script registers
     runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     out, err = capsys.readouterr()
     assert all(words in out for words in expected) and not err

@@ -12,7 +12,6 @@ import typer
 
 import florence_lite
 from florence_lite import Florence, Result, TaskCard, cards, cli
-from florence_lite.cards import task_card
 from florence_lite.scenes import CLASSES, LICENCES, STYLES
 from florence_lite.tokens.grammars import GRAMMARS
 from tests.train.squares import write_squares
@@ -151,12 +150,6 @@ def test_names_of_the_api_exist():
     assert methods and [name for name in methods if not hasattr(Result, name)] == []
 
 
-def forget_tasks_afterwards(monkeypatch) -> None:
-    """Those that are registered in a test."""
-    monkeypatch.setattr(task_card.TASKS, "_by_name", dict(task_card.TASKS.by_name))
-    monkeypatch.setattr(task_card, "_OWN_RULES", dict(task_card._OWN_RULES))
-
-
 def test_what_stays_is_there():
     table = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[1]) for cells in rows("## What stays")[1:]}
     assert list(table) == [
@@ -170,8 +163,7 @@ def test_what_stays_is_there():
         assert all(getattr(found, name) is not None for name in names)
 
 
-def test_own_task_is_a_card(tmp_path, monkeypatch):
-    forget_tasks_afterwards(monkeypatch)
+def test_own_task_is_a_card(tmp_path, own_tasks):
     [text] = blocks("toml")
     (tmp_path / "count.toml").write_text(text, encoding="utf-8")
     card = florence_lite.register_task(tmp_path / "count.toml")
@@ -189,11 +181,10 @@ def test_python_compiles(text):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def workplace(tmp_path, monkeypatch, own_tasks) -> Path:
     """A folder with the examples in it, as in a clone; tasks registered there are forgotten afterwards."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    forget_tasks_afterwards(monkeypatch)
     return tmp_path
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 
 def tasks() -> None:
-    """List the tasks: marker, input and what the answer holds."""
+    """List the tasks: marker, input, what the answer holds and the method that asks from Python."""
     from florence_lite.cards import tasks
 
     options = {"none": "", "text": "--text", "phrase": "--phrase", "phrases": "--phrase", "region": "--region"}
     for card in tasks():
-        print(f"{card.name:35}  {options[card.input]:8}  {card.summary}")
+        print(f"{card.name:35}  {options[card.input]:8}  {card.summary} (Florence.{card.method})")
 
 
 def checkpoints() -> None:
-    """List the checkpoints with their licences and measured figures."""
+    """List the checkpoints with their licences, measured figures and how they were trained."""
     from florence_lite.cards import checkpoints
 
     for card in checkpoints():
@@ -25,3 +25,8 @@ def checkpoints() -> None:
             print(f"  {name:{width}}  {value:.4g}")
         if card.protocol:
             print(f"  measured: {card.protocol}")
+        if card.command:
+            seed = "" if card.seed is None else f", seed {card.seed}"
+            print(f"  trained: {card.command}{seed}{f', on {card.hardware}' if card.hardware else ''}")
+        for line in card.notes.strip().splitlines():
+            print(f"  {line}")

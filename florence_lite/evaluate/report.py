@@ -21,7 +21,7 @@ from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
-from florence_lite.rules import pairs, rule_of
+from florence_lite.rules import pairs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,8 +98,8 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     An image that cannot be read or has another size than its annotation says, and a prompt that the checkpoint cannot
     take, is left out and told in `Report.problems`.
 
-    Raises ValueError for no samples, no tasks, a count below 1 and a task without metrics or with unknown ones;
-    ModuleNotFoundError, with the remedy, where a metric's package is missing.
+    Raises ValueError for no samples, no tasks, a count below 1, and a task without a rule, without metrics or with
+    unknown ones; ModuleNotFoundError, with the remedy, where a metric's package is missing.
     """
     if isinstance(tasks, str) or not tasks:
         raise ValueError(f'tasks is {tasks!r}; it must be a list of task markers, such as ["<OD>"]')
@@ -109,8 +109,6 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     if not number:
         raise ValueError("there are no samples to measure on")
     metrics = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
-    for name in metrics:
-        rule_of(task_card(name))  # a task without a rule is told before the network runs
 
     cases: dict[str, list[Case]] = {name: [] for name in metrics}
     problems: list[Problem] = []

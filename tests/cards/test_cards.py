@@ -6,10 +6,8 @@ from dataclasses import replace
 import pytest
 
 import florence_lite.cards.checkpoint_card as checkpoint_card_module
-import florence_lite.cards.task_card as task_card_module
 from florence_lite import cards
 from florence_lite.cards import CheckpointCard, TaskCard, register_task, task, tasks
-from florence_lite.cards.registry import Registry
 from florence_lite.checkpoint import find_checkpoint
 
 # task: (sentence, input, grammar); the sentences are those the public checkpoints were trained with.
@@ -36,13 +34,6 @@ FLORENCE_2 = {
 }
 PROSE = {"<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<REGION_TO_DESCRIPTION>"}
 BOX_GOAL = 'name = "<GOAL>"\nsummary = "the goal"\ntemplate = "Locate the goal."\ngrammar = "boxes"\n'
-
-
-@pytest.fixture
-def scratch_registry(monkeypatch):
-    """A registry of its own, so that what a test registers does not outlive it."""
-    monkeypatch.setattr(task_card_module, "TASKS", Registry("task", TaskCard))
-    monkeypatch.setattr(task_card_module, "_OWN_RULES", {})
 
 
 @pytest.mark.parametrize("name", FLORENCE_2)
@@ -174,7 +165,15 @@ def test_unknown_task(name, message):
 
 @pytest.mark.parametrize(
     "sentence",
-    ["How many cars?", "<DocVQA>What is the total?", "is 1 < 2 or 3 > 2", "  x", "what is {input}?", "{input} {input}"],
+    [
+        "How many cars?",
+        "<DocVQA>What is the total?",
+        "is 1 < 2 or 3 > 2",
+        "  x",
+        "what is {input}?",
+        "{input} {input}",
+        "<X>{input}",
+    ],
 )
 def test_free_prompt_passes_through(sentence):
     card = task(sentence)
@@ -183,7 +182,7 @@ def test_free_prompt_passes_through(sentence):
         card.prompt(text="more")
 
 
-def test_new_task_is_one_file(tmp_path, scratch_registry):
+def test_new_task_is_one_file(tmp_path, own_tasks):
     file = tmp_path / "goal.toml"
     file.write_text(BOX_GOAL, encoding="utf-8")
     card = register_task(file)
@@ -193,14 +192,14 @@ def test_new_task_is_one_file(tmp_path, scratch_registry):
     assert card.order == "given"
 
 
-def test_new_task_is_one_call(scratch_registry):
+def test_new_task_is_one_call(own_tasks):
     card = register_task(TaskCard("<GOAL>", "the goal of a player", "Goal of {input}?", "boxes", input="phrase"))
     assert task("<GOAL>").prompt(phrases=["player 7"]) == "Goal of player 7?"
     with pytest.raises(ValueError, match="task <GOAL> is registered already"):
         register_task(card)
 
 
-def test_registering_refuses(tmp_path, scratch_registry):
+def test_registering_refuses(tmp_path, own_tasks):
     with pytest.raises(ValueError, match="task <OD> is registered already"):
         register_task(task("<OD>"))
     with pytest.raises(ValueError, match="'How many\\?' must be called by a marker"):
@@ -252,6 +251,8 @@ def test_faulty_task_file_is_named(tmp_path, content, message):
         ({"no_repeat_ngram_size": -1}, "TaskCard.no_repeat_ngram_size is -1"),
         ({"metrics": "ap"}, "TaskCard.metrics is 'ap'; it must be a list"),
         ({"method": None}, "TaskCard.method is None"),
+        ({"rule": None}, "TaskCard.rule is None"),
+        ({"rule": ["captions.short"]}, r"TaskCard.rule is \['captions.short'\]"),
     ],
 )
 def test_task_card_names_the_faulty_field(change, message):

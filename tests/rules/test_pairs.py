@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from florence_lite.answers import Instance
-from florence_lite.cards import tasks
+from florence_lite.cards import task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
 from florence_lite.inference import Prompt
 from florence_lite.rules import pairs, tasks_with_rule
@@ -163,3 +163,21 @@ def test_a_referral_to_nothing_has_an_empty_truth():
     absent = Annotation(SIZE, referrals=(Referral("the cat"),))
     assert truths("<OPEN_VOCABULARY_DETECTION>", absent) == [Truth()]
     assert STOP.text == truths("<REGION_TO_OCR>")[0].texts[0]
+
+
+def test_a_caption_that_mentions_nothing_is_trained_and_not_asked():
+    (pair,) = pairs("<CAPTION_TO_PHRASE_GROUNDING>", replace(ANNOTATED, captions=("nothing",)))
+    assert (pair.asked, pair.absent, [target.instances for target in pair.targets]) == (False, True, [()])
+
+
+def test_many_outlines_are_asked_and_not_trained():
+    found = {pair.inputs["text"]: pair for pair in pairs("<REFERRING_EXPRESSION_SEGMENTATION>", ANNOTATED)}
+    assert [len(pair.targets) for pair in found.values()] == [1, 1, 1, 0]
+    assert found["everything"].asked and len(found["everything"].instances) == 3
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_truths_are_of_the_kind_of_the_answer(name):
+    in_words = task(name).grammar in ("text", "region_text")
+    for pair in pairs(name, ANNOTATED):
+        assert bool(pair.texts) == in_words and not (in_words and pair.instances)

@@ -8,7 +8,7 @@ import pytest
 
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import TaskCard, task, tasks
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, Region, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
 from florence_lite.data.augment import Turn, turned
 from florence_lite.geometry import dequantize, quantize
 from florence_lite.rules import Pair, draw, pairs, rule_of, tasks_with_rule, thinned
@@ -343,3 +343,18 @@ def test_a_rule_that_gives_something_else(monkeypatch):
     monkeypatch.setattr("florence_lite.rules.rule_of", lambda card: lambda annotation: [("a", "b")])
     with pytest.raises(ValueError, match=r"the rule of task <OD> gave \('a', 'b'\); it must give .*Pair objects"):
         pairs("<OD>", ANNOTATED)
+
+
+def test_every_answer_to_a_question_is_drawn_evenly():
+    """Nine annotators of ten say yes, and so do nine targets of ten; the other question has its share."""
+    asked = (*[Question("is it red?", "yes")] * 9, Question("is it red?", "no"), *[Question("how many?", "2")] * 10)
+    found = [target("<VQA>", Annotation(SIZE, questions=asked), np.random.default_rng(seed)) for seed in range(400)]
+    share = {text: np.mean([item.answer.text == text for item in found]) for text in ("yes", "no", "2")}
+    assert share["yes"] == pytest.approx(0.45, abs=0.08) and share["2"] == pytest.approx(0.5, abs=0.08)
+    assert share["no"] == pytest.approx(0.05, abs=0.04)
+
+
+def test_regions_are_cut_at_the_border_of_the_image():
+    """In the prompt and in the answer."""
+    wide = Annotation(SIZE, (ObjectAnnotation("dog", (-5.0, 10.0, 120.0, 90.0)),))
+    assert drawn("<REGION_TO_CATEGORY>", wide)[0] == region("dog", (0.0, 10.0, 100.0, 80.0))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from florence_lite.cards import TaskCard
 from florence_lite.evaluate.metrics import detection, places, words
 from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
+from florence_lite.rules import rule_of
 
 __all__ = ["LOWER_IS_BETTER", "METRICS", "Case", "Measurement", "Metric", "metric", "metrics_of"]
 
@@ -65,14 +66,18 @@ def metric(name: str) -> Metric:
 
 
 def metrics_of(card: TaskCard) -> dict[str, Metric]:
-    """The metrics that a task card names. Raises ValueError, naming the task, where there are none or one is unknown,
-    and ModuleNotFoundError with the remedy where a package is missing."""
+    """The metrics that a task card names.
+
+    Raises ValueError, naming the task, where there are none, one is unknown, or the task has no rule that tells the
+    truth; ModuleNotFoundError with the remedy where a package is missing.
+    """
     if not card.metrics:
         raise ValueError(f"task {card.name} cannot be measured: its card names no metrics")
     try:
         found = {name: metric(name) for name in card.metrics}
     except ValueError as error:
         raise ValueError(f"the card of task {card.name}: {error}") from None
+    rule_of(card)
     for each in found.values():
         each.check()
     return found
