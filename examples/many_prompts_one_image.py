@@ -5,7 +5,7 @@ from pathlib import Path
 from florence_lite import Florence, Prompt
 
 florence = Florence.from_pretrained("scenes-nano")
-scene = florence.encode(Path(__file__).with_name("football.png"))
+encoded = florence.encode(Path(__file__).with_name("football.png"))
 
 prompts = [
     "<CAPTION>",
@@ -14,5 +14,5 @@ prompts = [
     Prompt("<VQA>", text="how many soccer balls are there?"),
     Prompt("<REGION_TO_CATEGORY>", region=(122, 70, 168, 127)),
 ]
-for result in florence.run(scene, prompts):
+for result in florence.run(encoded, prompts):
     print(f"{result.task:25} {result.text}  ({result.score:.2f})")

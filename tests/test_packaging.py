@@ -22,6 +22,20 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
 
+# What stays from version to version, with `__version__`; the README says so.
+PUBLIC = [
+    "Answer",
+    "Florence",
+    "Instance",
+    "Prompt",
+    "Result",
+    "TaskCard",
+    "checkpoints",
+    "load_image",
+    "register_task",
+    "tasks",
+]
+
 # Imports the package in a fresh process and reports what that did.
 PROBE = """
 import importlib.util, json, sys, time
@@ -142,7 +156,8 @@ def test_version_has_one_home():
 
 
 def test_exports_are_the_lazy_names():
-    assert florence_lite.__all__ == sorted(florence_lite._HOME)
+    assert florence_lite.__all__ == sorted(florence_lite._HOME) == PUBLIC
+    assert all(getattr(florence_lite, name) is not None for name in PUBLIC)
     assert set(florence_lite.__all__) <= set(dir(florence_lite))
     assert florence_lite.TaskCard.__module__ == "florence_lite.cards.task_card"
     with pytest.raises(AttributeError, match="module 'florence_lite' has no attribute 'Florenze'"):

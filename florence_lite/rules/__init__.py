@@ -17,7 +17,7 @@ from florence_lite.data.annotation import Annotation
 from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
 from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
 
-__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rule", "thinned"]
+__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rules", "thinned"]
 
 RULES: dict[str, Rule] = {
     "captions.short": captions.short,
@@ -46,15 +46,15 @@ def pairs(task: str, annotation: Annotation) -> list[Pair]:
     Each has its targets. Raises ValueError for an unknown task and what `rule_of` raises.
     """
     card = task_card(task)
-    found = list(rule_of(card)(annotation))
+    found = list(rule_of(card)(annotation) or ())
     if strange := [item for item in found if not isinstance(item, Pair)]:
         raise ValueError(f"the rule of task {task} gave {strange[0]!r}; it must give florence_lite.rules.Pair objects")
     return [completed(pair, card) for pair in found]
 
 
-def tasks_with_rule() -> list[str]:
+def tasks_with_rules() -> tuple[str, ...]:
     """The markers of all tasks that can be trained and measured, those registered at run time included."""
-    return [card.name for card in tasks() if card.rule or own_rule(card.name)]
+    return tuple(card.name for card in tasks() if card.rule or own_rule(card.name))
 
 
 def rule_of(card: TaskCard) -> Rule:

@@ -21,7 +21,7 @@ from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.results import Result
-from florence_lite.rules import Pair, pairs, tasks_with_rule
+from florence_lite.rules import Pair, pairs, tasks_with_rules
 from florence_lite.tokens import Codec, Tokenizer
 from florence_lite.train.collate import Row, TaskCollator
 
@@ -124,7 +124,7 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
     """
     problems = list(dataset.problems)
     tasks: Counter[str] = Counter()
-    names = tasks_with_rule()
+    names = tasks_with_rules()
     lengths = {name: _Measured(name, network) for name in names} if network else {}
     for sample in dataset:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from florence_lite.cards import task as task_card
-from florence_lite.rules import rule_of, tasks_with_rule
+from florence_lite.rules import rule_of, tasks_with_rules
 from florence_lite.values import is_number, is_whole
 
 PRECISIONS = ("bf16", "fp32")
@@ -234,7 +234,7 @@ def _table(cls: type, name: str, values: Any) -> Any:
 def check_tasks(tasks: Any) -> None:
     """ValueError unless `tasks` maps tasks that have a rule to rows per image."""
     if not isinstance(tasks, Mapping) or not tasks:
-        raise ValueError(f"tasks = {tasks!r} must give at least one of {tasks_with_rule()} its rows per image")
+        raise ValueError(f"tasks = {tasks!r} must give at least one of {tasks_with_rules()} its rows per image")
     for task, rate in tasks.items():
         try:
             rule_of(task_card(task))

@@ -16,11 +16,11 @@ from florence_lite.evaluate.metrics import METRICS, metrics_of
 from florence_lite.evaluate.report import Report, evaluate
 from florence_lite.inference import Prompt
 from florence_lite.results import Result
-from florence_lite.rules import pairs, tasks_with_rule
+from florence_lite.rules import pairs, tasks_with_rules
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_florence
 
-QUESTIONS = tasks_with_rule()
+QUESTIONS = tasks_with_rules()
 
 NEEDED = ("faster_coco_eval", "shapely", "pycocoevalcap.cider.cider", "sacrebleu", "jiwer")
 MODEST = ["<VQA>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]  # tasks with a metric that needs no extra

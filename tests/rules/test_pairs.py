@@ -1,83 +1,77 @@
 """Every task asks everything that an annotation can check, with its truth."""
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
 
 from florence_lite.answers import Instance
-from florence_lite.cards import task, tasks
+from florence_lite.cards import TaskCard, register_task, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
-from florence_lite.inference import Prompt
-from florence_lite.rules import pairs, tasks_with_rule
+from florence_lite.evaluate.metrics import metrics_of
+from florence_lite.rules import RULES, Pair, pairs, rule_of, tasks_with_rules
+from florence_lite.train import DataConfig
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
 
-QUESTIONS = tasks_with_rule()
 NOTHING = Annotation(SIZE, listed=frozenset())
-
-
-class Truth(NamedTuple):
-    instances: tuple[Instance, ...] = ()
-    texts: tuple[str, ...] = ()
-
-
-def questions(task, annotation):
-    """What evaluation asks, with its truth."""
-    return [
-        (Prompt(task, **pair.inputs), Truth(pair.instances, pair.texts))
-        for pair in pairs(task, annotation)
-        if pair.asked
-    ]
 
 
 def boxed(*objects, label=lambda item: item.label):
     return tuple(Instance(label(item), box=item.box) for item in objects)
 
 
-def prompts(task, annotation=ANNOTATED):
-    return [prompt for prompt, _ in questions(task, annotation)]
+def truth(instances=(), texts=()):
+    return tuple(instances), tuple(texts)
 
 
-def truths(task, annotation=ANNOTATED):
-    return [truth for _, truth in questions(task, annotation)]
+def questions(name, annotation):
+    """Inputs and truth of all that evaluation asks."""
+    return [(pair.inputs, truth(pair.instances, pair.texts)) for pair in pairs(name, annotation) if pair.asked]
+
+
+def prompts(name, annotation=ANNOTATED):
+    return [inputs for inputs, _ in questions(name, annotation)]
+
+
+def truths(name, annotation=ANNOTATED):
+    return [found for _, found in questions(name, annotation)]
 
 
 @pytest.mark.parametrize(
     "task, expected",
     [
-        ("<OD>", Truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG))),
-        ("<DENSE_REGION_CAPTION>", Truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG, label=lambda item: item.phrase))),
-        ("<REGION_PROPOSAL>", Truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG, label=lambda item: ""))),
-        ("<CAPTION>", Truth(texts=("a door and a dog",))),
-        ("<DETAILED_CAPTION>", Truth(texts=("a door, a dog and a dog",))),
-        ("<MORE_DETAILED_CAPTION>", Truth(texts=("There is a door. There are two dogs.",))),
-        ("<OCR>", Truth(texts=("STOP 5 miles",))),
-        ("<OCR_WITH_REGION>", Truth(tuple(Instance(line.text, quad=line.quad) for line in ANNOTATED.lines))),
+        ("<OD>", truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG))),
+        ("<DENSE_REGION_CAPTION>", truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG, label=lambda item: item.phrase))),
+        ("<REGION_PROPOSAL>", truth(boxed(LEFT_DOG, DOOR, RIGHT_DOG, label=lambda item: ""))),
+        ("<CAPTION>", truth(texts=("a door and a dog",))),
+        ("<DETAILED_CAPTION>", truth(texts=("a door, a dog and a dog",))),
+        ("<MORE_DETAILED_CAPTION>", truth(texts=("There is a door. There are two dogs.",))),
+        ("<OCR>", truth(texts=("STOP 5 miles",))),
+        ("<OCR_WITH_REGION>", truth(tuple(Instance(line.text, quad=line.quad) for line in ANNOTATED.lines))),
     ],
 )
 def test_tasks_without_input_ask_once(task, expected):
-    assert questions(task, ANNOTATED) == [(Prompt(task), expected)]
+    assert questions(task, ANNOTATED) == [({}, expected)]
 
 
 def test_captions_of_one_kind_are_references_of_one_question():
     several = replace(ANNOTATED, more_captions=("two dogs", " "))
-    assert truths("<CAPTION>", several) == [Truth(texts=("a door and a dog", "two dogs"))]
+    assert truths("<CAPTION>", several) == [truth(texts=("a door and a dog", "two dogs"))]
     assert truths("<DETAILED_CAPTION>", several) == truths("<DETAILED_CAPTION>")
 
 
 def test_every_phrase_is_asked_for():
     task = "<OPEN_VOCABULARY_DETECTION>"
-    assert [prompt.phrases for prompt in prompts(task)] == [(r.phrase,) for r in ANNOTATED.referrals]
-    assert [len(truth.instances) for truth in truths(task)] == [1, 2, 0, 3]
-    assert truths(task)[0] == Truth((Instance("the door", box=DOOR.box),))
+    assert [inputs["phrases"] for inputs in prompts(task)] == [(r.phrase,) for r in ANNOTATED.referrals]
+    assert [len(found[0]) for found in truths(task)] == [1, 2, 0, 3]
+    assert truths(task)[0] == truth((Instance("the door", box=DOOR.box),))
 
 
 def test_phrases_are_outlined_where_all_outlines_are_known():
     task = "<REFERRING_EXPRESSION_SEGMENTATION>"
-    assert truths(task)[0] == Truth((Instance(rings=DOOR.rings),))
-    assert [len(truth.instances) for truth in truths(task)] == [1, 2, 0, 3]
+    assert truths(task)[0] == truth((Instance(rings=DOOR.rings),))
+    assert [len(found[0]) for found in truths(task)] == [1, 2, 0, 3]
     partly = replace(ANNOTATED, objects=(replace(LEFT_DOG, rings=()), RIGHT_DOG, DOOR))
-    assert [prompt.text for prompt in prompts(task, partly)] == ["the door", "the cat"]
+    assert [inputs["text"] for inputs in prompts(task, partly)] == ["the door", "the cat"]
     assert len(questions("<REGION_TO_SEGMENTATION>", partly)) == 2
 
 
@@ -89,55 +83,53 @@ def test_phrases_are_outlined_where_all_outlines_are_known():
     ],
 )
 def test_regions_of_objects(task, texts):
-    assert [prompt.region for prompt in prompts(task)] == [LEFT_DOG.box, RIGHT_DOG.box, DOOR.box]
-    assert truths(task) == [Truth(texts=(text,)) for text in texts]
+    assert [inputs["region"] for inputs in prompts(task)] == [LEFT_DOG.box, RIGHT_DOG.box, DOOR.box]
+    assert truths(task) == [truth(texts=(text,)) for text in texts]
 
 
 def test_regions_lie_in_the_image():
-    assert [prompt.region for prompt in prompts("<REGION_TO_OCR>")] == [(62, 50, 99, 68), (0, 70, 40, 80)]
+    assert [inputs["region"] for inputs in prompts("<REGION_TO_OCR>")] == [(62, 50, 99, 68), (0, 70, 40, 80)]
     outside = Annotation(SIZE, lines=(TextLine("x", (200, 0, 210, 0, 210, 5, 200, 5)),))
-    assert prompts("<REGION_TO_OCR>", outside)[0].region == (200, 0, 210, 5)  # for the prompt to refuse
+    assert prompts("<REGION_TO_OCR>", outside)[0]["region"] == (200, 0, 210, 5)  # for the prompt to refuse
 
 
 def test_described_regions_beside_objects():
     described = Annotation(SIZE, (ObjectAnnotation("dog", (1, 1, 5, 5)),), regions=(Region("fur", (2, 2, 120, 4)),))
-    assert questions("<REGION_TO_DESCRIPTION>", described) == [
-        (Prompt("<REGION_TO_DESCRIPTION>", region=(2, 2, 100, 4)), Truth(texts=("fur",)))
-    ]
+    assert questions("<REGION_TO_DESCRIPTION>", described) == [({"region": (2, 2, 100, 4)}, truth(texts=("fur",)))]
 
 
 def test_grounding_asks_for_what_the_caption_mentions():
-    (prompt, truth), *others = questions("<CAPTION_TO_PHRASE_GROUNDING>", ANNOTATED)
-    assert (prompt.text, others) == ("a door and a dog", [])
-    assert [item.label for item in truth.instances] == ["door", "dog", "dog"]
+    (inputs, found), *others = questions("<CAPTION_TO_PHRASE_GROUNDING>", ANNOTATED)
+    assert (inputs["text"], others) == ("a door and a dog", [])
+    assert [item.label for item in found[0]] == ["door", "dog", "dog"]
     assert not questions("<CAPTION_TO_PHRASE_GROUNDING>", replace(ANNOTATED, captions=("nothing",)))
 
 
 def test_objects_without_a_label_are_not_asked_for_by_label():
     nameless = replace(ANNOTATED, objects=(replace(LEFT_DOG, label=""), RIGHT_DOG, DOOR))
     assert questions("<OD>", nameless) == []
-    assert [item.label for item in truths("<DENSE_REGION_CAPTION>", nameless)[0].instances] == [
+    assert [item.label for item in truths("<DENSE_REGION_CAPTION>", nameless)[0][0]] == [
         item.phrase for item in (LEFT_DOG, DOOR, RIGHT_DOG)
     ]
-    assert len(truths("<REGION_PROPOSAL>", nameless)[0].instances) == 3
+    assert len(truths("<REGION_PROPOSAL>", nameless)[0][0]) == 3
 
 
 def test_answers_to_one_question_stand_together():
     asked = (Question("how many?", "2"), Question("where?", "here"), Question("how many?", "two"))
     assert questions("<VQA>", Annotation(SIZE, questions=asked)) == [
-        (Prompt("<VQA>", text="how many?"), Truth(texts=("2", "two"))),
-        (Prompt("<VQA>", text="where?"), Truth(texts=("here",))),
+        ({"text": "how many?"}, truth(texts=("2", "two"))),
+        ({"text": "where?"}, truth(texts=("here",))),
     ]
 
 
-@pytest.mark.parametrize("task", QUESTIONS)
+@pytest.mark.parametrize("task", tasks_with_rules())
 def test_what_is_not_known_is_not_asked(task):
     assert questions(task, NOTHING) == []
 
 
 @pytest.mark.parametrize("task", ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<OCR_WITH_REGION>"])
 def test_an_image_known_to_be_empty_is_asked_about(task):
-    assert questions(task, Annotation(SIZE)) == [(Prompt(task), Truth())]
+    assert questions(task, Annotation(SIZE)) == [({}, truth())]
 
 
 @pytest.mark.parametrize("task", ["<OD>", "<OCR>", "<OCR_WITH_REGION>"])
@@ -146,23 +138,31 @@ def test_incomplete_lists_are_no_truth(task):
     assert questions("<REGION_TO_CATEGORY>", replace(ANNOTATED, listed=frozenset()))
 
 
-def test_every_task_has_a_rule():
-    assert {card.name for card in tasks()} >= set(QUESTIONS)
-    with pytest.raises(ValueError, match="unknown task '<TAGS>'; .*tasks: "):
-        questions("<TAGS>", ANNOTATED)
+def test_every_card_names_a_rule_and_every_rule_has_a_card():
+    assert [card.rule for card in tasks()] and {card.rule for card in tasks()} == RULES.keys()
+    assert tasks_with_rules() == tuple(card.name for card in tasks())
 
 
-def test_prompts_suit_their_cards():
-    for card in tasks():
-        if card.name in QUESTIONS:
-            for prompt in prompts(card.name):
-                assert card.prompt(prompt.text, prompt.phrases, prompt.region, SIZE)
+def test_rules_are_called_by_family_and_function():
+    for name, rule in RULES.items():
+        assert f"{rule.__module__}.{rule.__name__}" == f"florence_lite.rules.{name}" and rule.__doc__
+
+
+@pytest.mark.parametrize("name", tasks_with_rules())
+def test_prompts_suit_their_cards(name):
+    """So do the prompts that are trained and not asked; and everything that is asked has a truth of the right kind."""
+    card = task(name)
+    in_words = card.grammar in ("text", "region_text")
+    for pair in pairs(name, ANNOTATED):
+        inputs = [pair.inputs.get(each) for each in ("text", "phrases", "region")]
+        assert card.prompt(*inputs, size_wh=SIZE)
+        assert bool(pair.texts) == in_words and not (in_words and pair.instances)
 
 
 def test_a_referral_to_nothing_has_an_empty_truth():
     absent = Annotation(SIZE, referrals=(Referral("the cat"),))
-    assert truths("<OPEN_VOCABULARY_DETECTION>", absent) == [Truth()]
-    assert STOP.text == truths("<REGION_TO_OCR>")[0].texts[0]
+    assert truths("<OPEN_VOCABULARY_DETECTION>", absent) == [truth()]
+    assert STOP.text == truths("<REGION_TO_OCR>")[0][1][0]
 
 
 def test_a_caption_that_mentions_nothing_is_trained_and_not_asked():
@@ -176,8 +176,70 @@ def test_many_outlines_are_asked_and_not_trained():
     assert found["everything"].asked and len(found["everything"].instances) == 3
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_truths_are_of_the_kind_of_the_answer(name):
-    in_words = task(name).grammar in ("text", "region_text")
-    for pair in pairs(name, ANNOTATED):
-        assert bool(pair.texts) == in_words and not (in_words and pair.instances)
+# ---- rules of one's own
+
+
+def count(annotation):
+    for label in dict.fromkeys(item.label for item in annotation.objects):
+        yield Pair({"text": label}, texts=[str(sum(item.label == label for item in annotation.objects))])
+
+
+COUNT = TaskCard("<COUNT>", "how many", "how many {input}?", grammar="text", input="text")
+
+
+def test_a_function_beside_the_card(own_tasks):
+    register_task(COUNT, rule=count)
+    assert questions("<COUNT>", ANNOTATED) == [
+        ({"text": "dog"}, truth(texts=("2",))),
+        ({"text": "door"}, truth(texts="1")),
+    ]
+    assert [target.text for pair in pairs("<COUNT>", ANNOTATED) for target in pair.targets] == ["2", "1"]
+    assert tasks_with_rules()[-1] == "<COUNT>" and DataConfig("photos", {"<COUNT>": 1})
+
+
+def test_the_name_of_a_rule_in_the_card(own_tasks):
+    register_task(replace(COUNT, rule="questions.answers"))
+    assert pairs("<COUNT>", ANNOTATED) == pairs("<VQA>", ANNOTATED)
+
+
+def test_a_task_without_a_rule_is_told_with_the_remedy(own_tasks):
+    remedy = (
+        r"task <COUNT> has no rule, .* rule = \"captions.short\", or .* register_task\(card, rule=function\); rules: "
+    )
+    with pytest.raises(ValueError, match=remedy):
+        rule_of(register_task(COUNT))
+    with pytest.raises(ValueError, match=remedy):
+        pairs("<COUNT>", ANNOTATED)
+    with pytest.raises(ValueError, match=f"tasks: {remedy}"):
+        DataConfig("photos", {"<COUNT>": 1})
+    with pytest.raises(ValueError, match=remedy):
+        metrics_of(replace(COUNT, metrics=("accuracy",)))
+    assert "<COUNT>" not in tasks_with_rules()
+    with pytest.raises(ValueError, match="task what is this\\? has no rule"):
+        pairs("what is this?", ANNOTATED)
+    with pytest.raises(ValueError, match="unknown task '<TAGS>'"):
+        pairs("<TAGS>", ANNOTATED)
+
+
+def test_a_rule_that_does_not_exist(own_tasks):
+    register_task(replace(COUNT, rule="questions.answer"))
+    with pytest.raises(ValueError, match="<COUNT>: unknown rule 'questions.answer'; did you mean 'questions.answers'"):
+        pairs("<COUNT>", ANNOTATED)
+
+
+def test_a_rule_must_give_pairs(own_tasks):
+    register_task(COUNT, rule=lambda annotation: ["2"])
+    with pytest.raises(ValueError, match="the rule of task <COUNT> gave '2'; it must give florence_lite.rules.Pair"):
+        pairs("<COUNT>", ANNOTATED)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"inputs": {"question": "why?"}}, r"Pair.inputs has \['question'\]; it may hold text, phrases, region"),
+        ({"texts": "2"}, r"Pair.texts is '2'; it must be a list of strings, such as \['2'\]"),
+    ],
+)
+def test_pairs_that_cannot_be(values, message):
+    with pytest.raises(ValueError, match=message):
+        Pair(**values)

@@ -1,14 +1,12 @@
-"""Task cards and checkpoint cards: the exact prompts, what a call may fill in, and how mistakes are answered."""
+"""Task cards: the exact prompts, what a call may fill in, what may be registered, and how mistakes are answered."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
 
-import florence_lite.cards.checkpoint_card as checkpoint_card_module
-from florence_lite import cards
-from florence_lite.cards import CheckpointCard, TaskCard, register_task, task, tasks
-from florence_lite.checkpoint import find_checkpoint
+from florence_lite.cards import TaskCard, own_rule, register_task, task, tasks
+from florence_lite.geometry import quantize
+from florence_lite.tokens import Codec
 
 # task: (sentence, input, grammar); the sentences are those the public checkpoints were trained with.
 FLORENCE_2 = {
@@ -170,9 +168,11 @@ def test_unknown_task(name, message):
         "<DocVQA>What is the total?",
         "is 1 < 2 or 3 > 2",
         "  x",
-        "what is {input}?",
+        "What does {input} mean?",
         "{input} {input}",
-        "<X>{input}",
+        "{input}",
+        "<DocVQA>{input}",
+        "{} {0}",
     ],
 )
 def test_free_prompt_passes_through(sentence):
@@ -199,6 +199,36 @@ def test_new_task_is_one_call(own_tasks):
         register_task(card)
 
 
+def test_a_function_may_come_with_a_task(own_tasks):
+    def rule(annotation):
+        return ()
+
+    card = register_task(TaskCard("<GOAL>", "the goal", "Locate the goal.", "boxes"), rule)
+    assert own_rule("<GOAL>") is rule and task("<GOAL>") is card
+    assert own_rule("<OD>") is None
+    named = TaskCard("<SHOT>", "the shot", "Locate the shot.", "boxes", rule="detection.proposals")
+    with pytest.raises(
+        ValueError, match="task <SHOT>: its card names the rule 'detection.proposals'; give no function"
+    ):
+        register_task(named, rule)
+    with pytest.raises(ValueError, match="task <SHOT>: rule is 'detection.proposals'; give a function, or name a rule"):
+        register_task(replace(named, rule=""), "detection.proposals")
+    assert register_task(named) is task("<SHOT>")
+
+
+def test_regions_of_prompts_have_the_bins_of_answers(toy_tokenizer):
+    """Also where a division by the size of a bin and a multiplication would differ."""
+    codec = Codec(toy_tokenizer)
+    for size_wh in ((1920, 1080), (333, 77), (7, 1001)):
+        width, height = size_wh
+        for share in (0.1, 0.29, 0.3, 0.57, 0.7, 0.999):
+            box = (share * width / 2, share * height / 3, share * width, share * height)
+            written = task("<REGION_TO_OCR>").prompt(region=box, size_wh=size_wh)
+            bins = [toy_tokenizer.vocabulary.bin(id) for id in codec._loc_ids(box, size_wh)]
+            assert "".join(f"<loc_{bin}>" for bin in bins) in written
+            assert bins == quantize([box[:2], box[2:]], size_wh, 1000).ravel().tolist()
+
+
 def test_registering_refuses(tmp_path, own_tasks):
     with pytest.raises(ValueError, match="task <OD> is registered already"):
         register_task(task("<OD>"))
@@ -206,12 +236,6 @@ def test_registering_refuses(tmp_path, own_tasks):
         register_task(task("How many?"))
     with pytest.raises(FileNotFoundError, match="absent.toml"):
         register_task(tmp_path / "absent.toml")
-    ruled = TaskCard("<GOAL>", "the goal", "Goal?", "text", rule="captions.short")
-    with pytest.raises(ValueError, match="<GOAL>: its card names the rule 'captions.short'; give no function beside"):
-        register_task(ruled, rule=lambda annotation: [])
-    with pytest.raises(ValueError, match="<GOAL>: rule is 'captions.short'; give a function, or name a rule in the"):
-        register_task(replace(ruled, rule=""), rule="captions.short")
-    assert "<GOAL>" not in {card.name for card in tasks()}
 
 
 @pytest.mark.parametrize(
@@ -258,75 +282,3 @@ def test_faulty_task_file_is_named(tmp_path, content, message):
 def test_task_card_names_the_faulty_field(change, message):
     with pytest.raises(ValueError, match=message):
         replace(task("<OD>"), **change)
-
-
-CHECKPOINT = CheckpointCard(
-    name="tiny",
-    summary="for tests",
-    source="embedded",
-    licence="MIT",
-    image_size_wh=[32, 32],
-    tasks=["<OD>"],
-    sha256={"config.json": "0" * 64},
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"source": "somewhere"}, "CheckpointCard.source is 'somewhere'; it must be 'embedded' or a Hub id"),
-        ({"image_size_wh": (32,)}, r"CheckpointCard.image_size_wh is \(32,\); it must be 2 numbers"),
-        ({"image_size_wh": (0, 32)}, r"image_size_wh \(0, 32\) .* must be positive"),
-        ({"mean": (0.5, 0.5)}, "CheckpointCard.mean is"),
-        ({"std": (0.5, 0.5, 0.0)}, "std .* must be positive"),
-        ({"sha256": {}}, "CheckpointCard.sha256 is empty; an embedded checkpoint must name its files"),
-        ({"sha256": {"config.json": "abc"}}, "CheckpointCard.sha256 has 'config.json' = 'abc'"),
-        ({"decoding": {"beams": 3}}, "CheckpointCard.decoding has 'beams'; it may hold .*num_beams"),
-        ({"metrics": {"ap": "good"}}, "CheckpointCard.metrics has 'ap' = 'good'; it must be a number"),
-        ({"metrics": {"ap": float("nan")}}, "CheckpointCard.metrics has 'ap'"),
-        ({"licence": " "}, "CheckpointCard.licence is ' '"),
-    ],
-)
-def test_checkpoint_card_names_the_faulty_field(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(CHECKPOINT, **change)
-
-
-def test_lists_of_a_card_become_tuples():
-    assert (CHECKPOINT.image_size_wh, CHECKPOINT.tasks) == ((32, 32), ("<OD>",))
-    assert hash(CHECKPOINT) == hash(replace(CHECKPOINT))
-
-
-def test_folder_of_a_checkpoint():
-    with pytest.raises(FileNotFoundError, match="checkpoint tiny: .*config.json is missing"):
-        CHECKPOINT.find_files()
-    with pytest.raises(ValueError, match="tiny is not embedded; its files come from org/tiny"):
-        replace(CHECKPOINT, source="org/tiny").find_files()
-
-
-def test_a_damaged_file_of_an_embedded_checkpoint(tmp_path, monkeypatch):
-    """The digests of the card are compared whenever it is loaded."""
-    card = cards.checkpoint("scenes-nano")
-    shutil.copytree(card.find_files(), tmp_path / card.name)
-    monkeypatch.setattr(checkpoint_card_module, "card_folder", lambda kind: tmp_path)
-    assert card.find_files() == tmp_path / card.name
-    file = tmp_path / card.name / "tokenizer.json"
-    file.write_bytes(file.read_bytes().replace(b"a", b"b", 1))
-    with pytest.raises(ValueError, match="scenes-nano: .*tokenizer.json is damaged, its sha256 is .*; reinstall"):
-        card.find_files()
-    with pytest.raises(ValueError, match="tokenizer.json is damaged"):
-        find_checkpoint("scenes-nano")
-
-
-def test_unknown_checkpoint():
-    with pytest.raises(ValueError, match="unknown checkpoint 'no-such'; checkpoints: "):
-        cards.checkpoint("no-such")
-
-
-def test_shipped_checkpoints():
-    known = {card.name for card in tasks()}
-    for card in cards.checkpoints():
-        assert cards.checkpoint(card.name) is card
-        assert set(card.tasks) <= known
-        if card.source == "embedded":
-            assert {file.name for file in card.find_files().iterdir()} == set(card.sha256)

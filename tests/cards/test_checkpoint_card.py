@@ -1,0 +1,82 @@
+"""Checkpoint cards: what they may say, and the files of embedded checkpoints."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from florence_lite import cards
+from florence_lite.cards import CheckpointCard, checkpoint_card, tasks
+from florence_lite.checkpoint import find_checkpoint
+
+CHECKPOINT = CheckpointCard(
+    name="tiny",
+    summary="for tests",
+    source="embedded",
+    licence="MIT",
+    image_size_wh=[32, 32],
+    tasks=["<OD>"],
+    sha256={"config.json": "0" * 64},
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "somewhere"}, "CheckpointCard.source is 'somewhere'; it must be 'embedded' or a Hub id"),
+        ({"image_size_wh": (32,)}, r"CheckpointCard.image_size_wh is \(32,\); it must be 2 numbers"),
+        ({"image_size_wh": (0, 32)}, r"image_size_wh \(0, 32\) .* must be positive"),
+        ({"mean": (0.5, 0.5)}, "CheckpointCard.mean is"),
+        ({"std": (0.5, 0.5, 0.0)}, "std .* must be positive"),
+        ({"sha256": {}}, "CheckpointCard.sha256 is empty; an embedded checkpoint must name its files"),
+        ({"sha256": {"config.json": "abc"}}, "CheckpointCard.sha256 has 'config.json' = 'abc'"),
+        ({"sha256": {"config.json": "A" * 64}}, "CheckpointCard.sha256 has 'config.json'"),
+        ({"decoding": {"beams": 3}}, "CheckpointCard.decoding has 'beams'; it may hold .*num_beams"),
+        ({"metrics": {"ap": "good"}}, "CheckpointCard.metrics has 'ap' = 'good'; it must be a number"),
+        ({"decoding": {"num_beams": float("nan")}}, "CheckpointCard.decoding has 'num_beams' = nan"),
+        ({"licence": " "}, "CheckpointCard.licence is ' '"),
+    ],
+)
+def test_checkpoint_card_names_the_faulty_field(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CHECKPOINT, **change)
+
+
+def test_lists_of_a_card_become_tuples():
+    assert (CHECKPOINT.image_size_wh, CHECKPOINT.tasks) == ((32, 32), ("<OD>",))
+    assert hash(CHECKPOINT) == hash(replace(CHECKPOINT))
+
+
+def test_files_of_a_checkpoint():
+    with pytest.raises(FileNotFoundError, match="checkpoint tiny: .*config.json is missing"):
+        CHECKPOINT.find_files()
+    with pytest.raises(ValueError, match="tiny is not embedded; its files come from org/tiny"):
+        replace(CHECKPOINT, source="org/tiny").find_files()
+
+
+def test_a_damaged_file_is_told(tmp_path, monkeypatch):
+    """One bit of the weights is another; the same files are right before."""
+    monkeypatch.setattr(checkpoint_card, "card_folder", lambda kind: tmp_path)
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(range(256)))
+    card = replace(CHECKPOINT, sha256={"model.safetensors": hashlib.sha256(bytes(range(256))).hexdigest()})
+    monkeypatch.setitem(checkpoint_card.CHECKPOINTS.by_name, "tiny", card)
+    assert find_checkpoint("tiny").folder == weights.parent
+    weights.write_bytes(bytes([1, *range(1, 256)]))
+    with pytest.raises(ValueError, match="checkpoint tiny: .*model.safetensors is damaged, its sha256 is .*reinstall"):
+        find_checkpoint("tiny")
+
+
+def test_unknown_checkpoint():
+    with pytest.raises(ValueError, match="unknown checkpoint 'no-such'; checkpoints: "):
+        cards.checkpoint("no-such")
+
+
+def test_shipped_checkpoints():
+    known = {card.name for card in tasks()}
+    for card in cards.checkpoints():
+        assert cards.checkpoint(card.name) is card
+        assert set(card.tasks) <= known
+        if card.source == "embedded":
+            assert {file.name for file in card.find_files().iterdir()} == set(card.sha256)
