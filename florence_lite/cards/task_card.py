@@ -196,10 +196,7 @@ def register_task(card: TaskCard | str | Path, rule: Callable | None = None) -> 
     rules; FileNotFoundError where there is no such file.
     """
     if not isinstance(card, TaskCard):
-        path = Path(card)
-        if not path.is_file():
-            raise FileNotFoundError(f"task card {path} is not a file")
-        card = read_card(TaskCard, path)
+        card = read_card(TaskCard, Path(card))
     if not _MARKER.fullmatch(card.name):
         raise ValueError(f'task {card.name!r} must be called by a marker in angle brackets, such as "<OD>"')
     if rule is not None and card.rule:

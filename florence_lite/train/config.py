@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from florence_lite.cards import task as task_card
+from florence_lite.files import read_toml
 from florence_lite.rules import rule_of, tasks_with_rules
 from florence_lite.values import is_number, is_whole
 
 PRECISIONS = ("bf16", "fp32")
+CONFIGURATION = "training configuration"
 FEATURES = ("computed", "memory", "disk")
 
 
@@ -96,7 +97,7 @@ class RunConfig:
     @classmethod
     def from_toml(cls, path: str | os.PathLike) -> Self:
         """Read `path`; raises FileNotFoundError, or ValueError for TOML or fields that are wrong."""
-        values = read_toml(path)
+        values = read_toml(Path(path), CONFIGURATION)
         try:
             return cls(**check_fields(cls, values))
         except ValueError as error:
@@ -242,17 +243,6 @@ def check_tasks(tasks: Any) -> None:
             raise ValueError(f"tasks: {error}") from None
         if not is_number(rate) or rate <= 0:
             raise ValueError(f"tasks: the rate of {task} is {rate!r}; it must be a number greater than 0")
-
-
-def read_toml(path: str | os.PathLike) -> dict[str, Any]:
-    """The table in `path`; FileNotFoundError, or ValueError where it is no TOML."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no training configuration at {str(path)!r}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid TOML: {error}") from None
 
 
 def check_fields(cls: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
