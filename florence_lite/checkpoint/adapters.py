@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
 from florence_lite.checkpoint.loading import FLOATS, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
+from florence_lite.checks import is_number
 from florence_lite.files import read_json
 from florence_lite.model import FlorenceModel
-from florence_lite.values import is_number
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from florence_lite.cards import task
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE
+from florence_lite.checks import is_number, is_whole
 from florence_lite.files import read_json_object, replace_text
 from florence_lite.inference.preprocessing import FLORENCE_2_SIZE_WH, Preprocessor
 from florence_lite.model import FlorenceConfig
 from florence_lite.tokens import Tokenizer
 from florence_lite.tokens.tokenizer import IMAGE_TOKEN
-from florence_lite.values import is_number, is_whole
 
 # All files of this kind. Saving removes those that it does not write: left over, they would contradict the others.
 COMPANIONS = (
