@@ -14,12 +14,15 @@ from typing import Any
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that a float can hold, so neither infinite nor NaN; True and False are none."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def is_positive(value: object) -> bool:
-    """Whether it is a finite number above 0."""
+    """Whether it is such a number above 0."""
     return is_number(value) and value > 0
 
 
