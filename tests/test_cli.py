@@ -259,7 +259,10 @@ def test_tasks_lists_every_task(command):
     code, out, _ = command("tasks")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == [card.name for card in florence_lite.tasks()]
-    assert "<VQA>                                --text    the answer to a question" in out
+    assert (
+        "<VQA>                                --text    the answer to a question about the image (Florence.ask)\n"
+        in out
+    )
 
 
 def test_checkpoints_lists_licence_and_figures(command, monkeypatch):
@@ -272,6 +275,10 @@ def test_checkpoints_lists_licence_and_figures(command, monkeypatch):
         tasks=("<OD>",),
         metrics={"<OD>/box_f1": 0.81234, "<OCR>/wer": 1.0},
         protocol="on two scenes",
+        command="florence-lite train small.toml",
+        seed=3,
+        hardware="one core",
+        notes="Trained twice.\nThe second one counts.\n",
     )
     monkeypatch.setattr("florence_lite.cards.checkpoints", lambda: (card,))
     code, out, _ = command("checkpoints")
@@ -282,6 +289,9 @@ def test_checkpoints_lists_licence_and_figures(command, monkeypatch):
         "  <OD>/box_f1  0.8123",
         "  <OCR>/wer    1",
         "  measured: on two scenes",
+        "  trained: florence-lite train small.toml, seed 3, on one core",
+        "  Trained twice.",
+        "  The second one counts.",
     ]
 
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from florence_lite.cards.fields import check_numbers, check_text, check_texts
 from florence_lite.cards.registry import Registry, card_folder
-from florence_lite.values import is_number
+from florence_lite.checks import check, check_list, check_text, is_number, is_positive, is_text, is_whole
 
 DECODING = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "length_penalty")
 
@@ -50,30 +49,24 @@ class CheckpointCard:
     notes: str = ""
 
     def __post_init__(self):
-        for name in ("name", "summary", "licence"):
-            check_text(self, name)
-        if self.source != "embedded" and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(self.source)):
-            raise ValueError(f"CheckpointCard.source is {self.source!r}; it must be 'embedded' or a Hub id, 'org/name'")
-        check_texts(self, "tasks")
-        check_numbers(self, "image_size_wh", 2, int)
-        check_numbers(self, "mean", 3, int | float)
-        check_numbers(self, "std", 3, int | float)
-        if min(self.image_size_wh) < 1 or min(self.std) <= 0:
-            raise ValueError(f"CheckpointCard: image_size_wh {self.image_size_wh} and std {self.std} must be positive")
+        check_text(self, "name", "summary", "licence")
+        check(self, "source", _is_source, "'embedded' or a Hub id, 'org/name'")
+        check_list(self, "tasks", is_text)
+        check_list(self, "image_size_wh", lambda side: is_whole(side, 1), "a width and a height in whole pixels", 2)
+        check_list(self, "mean", is_number, "three numbers: of red, green and blue", 3)
+        check_list(self, "std", is_positive, "three numbers above 0: of red, green and blue", 3)
         if self.source == "embedded" and not self.sha256:
-            raise ValueError("CheckpointCard.sha256 is empty; an embedded checkpoint must name its files with digests")
+            raise ValueError("sha256 is empty; an embedded checkpoint must name its files with digests")
         for file, digest in self.sha256.items():
             if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
-                raise ValueError(
-                    f"CheckpointCard.sha256 has {file!r} = {digest!r}; it must be 64 lower-case hexadecimal digits"
-                )
+                raise ValueError(f"sha256 has {file!r} = {digest!r}; it must be 64 lower-case hexadecimal digits")
         for key in self.decoding:
             if key not in DECODING:
-                raise ValueError(f"CheckpointCard.decoding has {key!r}; it may hold {', '.join(DECODING)}")
+                raise ValueError(f"decoding has {key!r}; it may hold {', '.join(DECODING)}")
         for name in ("decoding", "metrics"):
             for key, value in getattr(self, name).items():
                 if not is_number(value):
-                    raise ValueError(f"CheckpointCard.{name} has {key!r} = {value!r}; it must be a number")
+                    raise ValueError(f"{name} has {key!r} = {value!r}; it must be a number")
 
     def find_files(self) -> Path:
         """The folder of an embedded checkpoint; every file in it is compared with its digest.
@@ -94,6 +87,10 @@ class CheckpointCard:
                     "reinstall florence-lite"
                 )
         return folder
+
+
+def _is_source(value: object) -> bool:
+    return value == "embedded" or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", str(value)))
 
 
 CHECKPOINTS = Registry("checkpoint", CheckpointCard)

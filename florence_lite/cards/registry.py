@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
-from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from florence_lite.checks import check_fields
+from florence_lite.files import read_toml
 
 Card = TypeVar("Card")
 
@@ -61,18 +62,9 @@ def card_folder(kind: str) -> Path:
 
 
 def read_card(card_type: type[Card], file: Path) -> Card:
-    """The card in a TOML file; each ValueError begins with the file's name."""
+    """The card in a TOML file; each ValueError names the file. Raises FileNotFoundError where there is none."""
+    table = read_toml(file, "card")
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(card_type)}
-        for key in table:
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise ValueError(f"unknown key {key!r}; {hint}keys: {', '.join(known)}")
-        missing = [key for key, required in known.items() if required and key not in table]
-        if missing:
-            raise ValueError(f"missing {', '.join(missing)}")
-        return card_type(**table)
-    except ValueError as error:  # includes TOML syntax and bytes that are not UTF-8
+        return card_type(**check_fields(card_type, table))
+    except ValueError as error:
         raise ValueError(f"{file.name}: {error}") from error

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from florence_lite.cards.fields import check_choice, check_text, check_texts, check_whole
 from florence_lite.cards.registry import Registry, read_card
+from florence_lite.checks import check_choice, check_list, check_text, check_whole, is_text
 from florence_lite.tokens.codec import region_markup
 from florence_lite.tokens.grammars import GRAMMARS
 
@@ -79,11 +79,10 @@ class TaskCard:
     general_phrases: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name in ("name", "summary", "template", "method"):
-            check_text(self, name)
+        check_text(self, "name", "summary", "template", "method")
         is_free = self.name == self.template and not _MARKER.fullmatch(self.name)
         if not is_free and not _MARKER.fullmatch(self.name):
-            raise ValueError(f'TaskCard.name is {self.name!r}; it must be a marker in angle brackets, such as "<OD>"')
+            raise ValueError(f'name = {self.name!r} must be a marker in angle brackets, such as "<OD>"')
         check_choice(self, "input", INPUTS)
         check_choice(self, "grammar", GRAMMARS)
         check_choice(self, "order", ORDERS)
@@ -91,16 +90,15 @@ class TaskCard:
         slots = self.template.count("{input}")
         if slots != (self.input != "none") and not (is_free and self.input == "none"):
             raise ValueError(
-                f"TaskCard.template is {self.template!r} with {slots} {{input}}; "
+                f"template = {self.template!r} has {slots} {{input}}; "
                 f"it must hold exactly one, or none where input is 'none' (here input is {self.input!r})"
             )
-        check_whole(self, "max_new_tokens", 1)
-        check_whole(self, "num_beams", 1)
-        check_whole(self, "no_repeat_ngram_size", 0)
+        check_whole(self, 1, "max_new_tokens", "num_beams")
+        check_whole(self, 0, "no_repeat_ngram_size")
         if self.rule != "":
             check_text(self, "rule")
-        check_texts(self, "metrics")
-        check_texts(self, "general_phrases")
+        check_list(self, "metrics", is_text)
+        check_list(self, "general_phrases", is_text)
 
     def prompt(
         self,
@@ -196,10 +194,7 @@ def register_task(card: TaskCard | str | Path, rule: Callable | None = None) -> 
     rules; FileNotFoundError where there is no such file.
     """
     if not isinstance(card, TaskCard):
-        path = Path(card)
-        if not path.is_file():
-            raise FileNotFoundError(f"task card {path} is not a file")
-        card = read_card(TaskCard, path)
+        card = read_card(TaskCard, Path(card))
     if not _MARKER.fullmatch(card.name):
         raise ValueError(f'task {card.name!r} must be called by a marker in angle brackets, such as "<OD>"')
     if rule is not None and card.rule:

@@ -8,7 +8,6 @@ says (it may hold suffixes or patterns of foreign names).
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 from collections.abc import Collection
@@ -21,8 +20,9 @@ from torch import Tensor, nn
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
 from florence_lite.checkpoint.loading import FLOATS, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
+from florence_lite.checks import is_number
+from florence_lite.files import read_json
 from florence_lite.model import FlorenceModel
-from florence_lite.values import is_number
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -341,10 +341,7 @@ def _read_config(folder: Path) -> dict:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"there is no adapter in {str(folder)!r}: no file {CONFIG!r}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error})") from None
+    config = read_json(path)
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise ValueError(f"{path} is no configuration of peft: it names no peft_type")
     if config["peft_type"] != "LORA":

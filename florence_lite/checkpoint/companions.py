@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from florence_lite.cards import task
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE
+from florence_lite.checks import is_number, is_whole
+from florence_lite.files import read_json_object, replace_text
 from florence_lite.inference.preprocessing import FLORENCE_2_SIZE_WH, Preprocessor
 from florence_lite.model import FlorenceConfig
 from florence_lite.tokens import Tokenizer
-from florence_lite.tokens.files import read_json, replace_text
 from florence_lite.tokens.tokenizer import IMAGE_TOKEN
-from florence_lite.values import is_number, is_whole
 
 # All files of this kind. Saving removes those that it does not write: left over, they would contradict the others.
 COMPANIONS = (
@@ -63,11 +63,11 @@ def read_preprocessor(folder: str | os.PathLike, size_wh: tuple[int, int] = FLOR
     folder = Path(folder)
     file, settings = folder / "preprocessor_config.json", {}
     if (folder / "processor_config.json").is_file():
-        settings = read_json(folder / "processor_config.json").get("image_processor") or {}
+        settings = read_json_object(folder / "processor_config.json").get("image_processor") or {}
     if settings:
         file = folder / "processor_config.json"
     elif file.is_file():
-        settings = read_json(file)
+        settings = read_json_object(file)
     try:
         if not isinstance(settings, dict):
             raise ValueError(f"image_processor = {settings!r} must be an object")
@@ -124,10 +124,11 @@ def read_decoding(folder: str | os.PathLike) -> dict[str, Any]:
     """
     folder = Path(folder)
     decoding: dict[str, Any] = {}
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_json_object(folder / "config.json") if (folder / "config.json").is_file() else {}
     is_original = isinstance(config.get("vision_config"), dict) and "dim_embed" in config["vision_config"]
-    if not is_original and (folder / "generation_config.json").is_file():
-        decoding = _from_settings(read_json(folder / "generation_config.json"), folder / "generation_config.json")
+    file = folder / "generation_config.json"
+    if not is_original and file.is_file():
+        decoding = _from_settings(read_json_object(file), file)
     sections = [config["text_config"]] if isinstance(config.get("text_config"), dict) else []
     for section in sections if is_original else (*sections, config):
         told = {name: value for name, value in section.items() if value is not None}  # null: nobody set it

@@ -14,8 +14,8 @@ from typing import Any
 
 from florence_lite.checkpoint.companions import decoding_to_settings, read_preprocessor
 from florence_lite.checkpoint.layouts import MICROSOFT_CODE
+from florence_lite.files import read_json_object
 from florence_lite.model import FlorenceConfig
-from florence_lite.tokens.files import read_json
 
 # The only values that the network knows, where a config may hold the field.
 FIXED_TEXT = {
@@ -38,7 +38,7 @@ def read_config(folder: str | os.PathLike) -> FlorenceConfig:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {str(folder)!r} has no file 'config.json'")
-    values = read_json(path)
+    values = read_json_object(path)
     if not isinstance(values.get("florence_lite", {}), dict):
         raise ValueError(f"{path}: florence_lite = {values['florence_lite']!r} must be an object")
     if "image_size_wh" not in values.get("florence_lite", {}):

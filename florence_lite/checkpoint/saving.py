@@ -15,8 +15,8 @@ from torch import Tensor
 
 from florence_lite.checkpoint.configs import config_to_json
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
+from florence_lite.files import replace_text
 from florence_lite.model import FlorenceModel
-from florence_lite.tokens.files import replace_text
 
 ROWS = 64  # a longer table of ids gets a multiple of this many rows, as in the published native checkpoints
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from florence_lite.tokens.files import refuse_lfs_pointer
+from florence_lite.files import read_json, refuse_lfs_pointer
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 MAPPED = 2**26  # bytes of a file that are read before it is unmapped
@@ -82,7 +81,7 @@ def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
         files = [index.parent / Path(name).name for name in names]
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{index} is no index of shards: it needs a 'weight_map' from tensors to files") from None

@@ -27,9 +27,10 @@ def train(
 
     An interrupted run goes on where it was.
     """
-    from florence_lite.train.config import FineTuneConfig, read_toml
+    from florence_lite.files import read_toml
+    from florence_lite.train.config import CONFIGURATION, FineTuneConfig
 
-    if "checkpoint" in read_toml(config):
+    if "checkpoint" in read_toml(config, CONFIGURATION):
         own = FineTuneConfig.from_toml(config)
         with needing("train,eval" if own.validation else "train"):
             from florence_lite.scenes import Scenes

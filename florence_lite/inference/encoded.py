@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from florence_lite.checks import is_whole
 from florence_lite.images import load_image
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import CrossCache, FlorenceModel
-from florence_lite.values import is_whole
 
 IMAGES_AT_ONCE = 8  # images that go through the vision tower together
 SAMPLES = 64  # numbers of every tensor that the digest of a network looks at

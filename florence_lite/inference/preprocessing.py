@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from florence_lite.values import is_number, is_whole
+from florence_lite.checks import is_number, is_whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
+from florence_lite.checks import check_choice, check_not_negative, check_whole
 from florence_lite.model.config import PRESETS
 from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
 from florence_lite.train.config import RunConfig, check_tasks
@@ -34,10 +35,9 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset = {self.preset!r} must be one of {sorted(PRESETS)}")
-        self._check_whole(1, "evaluate_scenes", "vocabulary")
-        self._check_not_negative("dense_weight")
+        check_choice(self, "preset", sorted(PRESETS))
+        check_whole(self, 1, "evaluate_scenes", "vocabulary")
+        check_not_negative(self, "dense_weight")
         if isinstance(self.styles, list):
             object.__setattr__(self, "styles", tuple(self.styles))
         if isinstance(self.styles, str) or not self.styles or not set(self.styles) <= set(STYLES):

@@ -12,7 +12,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
-from florence_lite.tokens.files import read_json, read_text, replace_text
+from florence_lite.files import read_json_object, read_text, replace_text
 from florence_lite.tokens.vocabulary import Vocabulary, added_tokens
 
 IMAGE_TOKEN = "<image>"  # of the native layout; stands for an image token in its input_ids
@@ -56,7 +56,7 @@ class Tokenizer:
         """
         path = Path(path)
         file = _main_file(path)
-        values = read_json(file)
+        values = read_json_object(file)
         records = _read_records(file, values, path)
         ids = [record.id for record in records.values()]
         # Only image tokens may stand where `<image>` does, and networks of other origin have no row for it.
@@ -184,12 +184,12 @@ def _read_records(file: Path, values: dict, path: Path) -> dict[str, _Record]:
         found += _listed(file, values.get("added_tokens", []))
     config, added = path / "tokenizer_config.json", path / "added_tokens.json"
     if config.is_file():
-        decoder = read_json(config).get("added_tokens_decoder", {})
+        decoder = read_json_object(config).get("added_tokens_decoder", {})
         if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
             raise ValueError(f"{config}: added_tokens_decoder must map ids to objects with the token as 'content'")
         found += _listed(config, [{**entry, "id": id} for id, entry in decoder.items()])
     if added.is_file():
-        found += _listed(added, [{"content": text, "id": id} for text, id in read_json(added).items()])
+        found += _listed(added, [{"content": text, "id": id} for text, id in read_json_object(added).items()])
     records: dict[str, _Record] = {}
     for text, record in found:
         first = records.setdefault(text, record)

@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task as task_card
-from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.results import Result
-from florence_lite.rules import pairs, tasks_with_rules
+from florence_lite.rules import Pair, pairs, tasks_with_rules
 from florence_lite.tokens import Codec, Tokenizer
 from florence_lite.train.collate import Row, TaskCollator
 
@@ -53,8 +51,8 @@ class Network:
         """Of a checkpoint's configuration and tokenizer."""
         return cls(tokenizer, config.text.positions, config.image_tokens, config.prompt_side, config.bins)
 
-    def rows(self, task: str) -> Callable[[Annotation], Iterator[Row]]:
-        """From an annotation to the ids of all rows that a task may be trained on, however long."""
+    def row(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
+        """The ids of a training row, however long. size_wh: of its image, in pixels."""
         collate = TaskCollator(
             Codec(self.tokenizer),
             Preprocessor((1, 1)),  # pictures take no part
@@ -64,7 +62,7 @@ class Network:
             _UNLIMITED,
             self.prompt_side,
         )
-        return partial(collate.all_rows, task)
+        return collate.written(task, pair, target, size_wh)
 
     def fits(self, row: Row) -> bool:
         """Whether the network has the positions for a row."""
@@ -134,13 +132,13 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
         except (ValueError, OSError) as error:
             problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
         for name in names:
-            try:
-                if any(pair.targets for pair in pairs(name, sample.annotation)):
-                    tasks[name] += 1
-                    if network:
-                        lengths[name].add(sample)
-            except ValueError as error:
-                problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
+            targets = [(pair, target) for pair in pairs(name, sample.annotation) for target in pair.targets]
+            tasks[name] += bool(targets)
+            for pair, target in targets if network else ():
+                try:
+                    lengths[name].add(sample, pair, target)
+                except ValueError as error:
+                    problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
         step()
     found = replace(dataset, problems=tuple(problems))
     return Check(
@@ -159,22 +157,20 @@ class _Measured:
     """The rows of one task, measured one after the other."""
 
     def __init__(self, task: str, network: Network):
-        self.network, self.most = network, task_card(task).max_new_tokens
-        self.rows = network.rows(task)
+        self.task, self.network, self.most = task, network, task_card(task).max_new_tokens
         self.answers: list[int] = []
         self.names: list[str] = []
         self.prompt = self.too_long = 0
         self.limit = _UNLIMITED
 
-    def add(self, sample: Sample) -> None:
-        for row in self.rows(sample.annotation):
-            # The card counts the opening <s> as well.
-            room = min(self.network.positions - len(row.start), self.most - 1)
-            self.limit = min(self.limit, room)
-            self.too_long += len(row.answer) > room or not self.network.fits(row)
-            self.prompt = max(self.prompt, len(row.prompt))
-            self.answers.append(len(row.answer))
-            self.names.append(sample.name)
+    def add(self, sample: Sample, pair: Pair, target: Answer) -> None:
+        row = self.network.row(self.task, pair, target, sample.annotation.size_wh)
+        room = min(self.network.positions - len(row.start), self.most - 1)  # the card counts the opening <s> as well
+        self.limit = min(self.limit, room)
+        self.too_long += len(row.answer) > room or not self.network.fits(row)
+        self.prompt = max(self.prompt, len(row.prompt))
+        self.answers.append(len(row.answer))
+        self.names.append(sample.name)
 
     def lengths(self) -> Lengths:
         longest = max(self.answers)

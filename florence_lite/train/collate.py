@@ -138,16 +138,16 @@ class TaskCollator:
         Raises ValueError for one that is too long for the network and cannot be shortened.
         """
         drawn = draw(pairs(task, annotation), rng)
-        return None if drawn is None else self._written(task, *drawn, annotation.size_wh)
+        return None if drawn is None else self.written(task, *drawn, annotation.size_wh)
 
     def all_rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
         """Every row that `row` may draw. Raises as `row` does, when it comes to that row."""
         for pair in pairs(task, annotation):
             for target in pair.targets:
-                yield self._written(task, pair, target, annotation.size_wh)
+                yield self.written(task, pair, target, annotation.size_wh)
 
-    def _written(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
-        """The ids of a prompt and of an answer to it."""
+    def written(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
+        """The ids of a prompt and of an answer to it. size_wh: of the image, in pixels. Raises as `row` does."""
         card, target = task_card(task), thinned(target, size_wh)
         prompt = card.prompt(**pair.inputs, size_wh=size_wh, bins=self.bins)
         prompt_ids = self.codec.tokenizer.encode_prompt(prompt)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, MISSING, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from florence_lite.cards import task as task_card
+from florence_lite.checks import (
+    check,
+    check_choice,
+    check_fields,
+    check_list,
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_switch,
+    check_whole,
+    is_positive,
+    is_text,
+    is_whole,
+)
+from florence_lite.files import read_toml
 from florence_lite.rules import rule_of, tasks_with_rules
-from florence_lite.values import is_number, is_whole
 
 PRECISIONS = ("bf16", "fp32")
+CONFIGURATION = "training configuration"
 FEATURES = ("computed", "memory", "disk")
 
 
@@ -55,48 +69,21 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.output, str) or not self.output:
-            raise ValueError(f"output = {self.output!r} must be the path of a folder")
-        self._check_whole(1, "steps", "batch", "accumulate", "evaluate_every", "save_every", "workers")
-        self._check_whole(0, "warmup", "seed")
-        for name in ("learning_rate", "sigma_start", "sigma_end"):
-            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)!r} must be a number greater than 0")
-        self._check_not_negative("weight_decay")
-        self._check_share("sigma_share")
-        self._check_choice("precision", PRECISIONS)
-        self._check_switch("gradient_checkpointing")
+        check(self, "output", is_text, "the path of a folder")
+        check_whole(self, 1, "steps", "batch", "accumulate", "evaluate_every", "save_every", "workers")
+        check_whole(self, 0, "warmup", "seed")
+        check_positive(self, "learning_rate", "sigma_start", "sigma_end")
+        check_not_negative(self, "weight_decay")
+        check_share(self, "sigma_share")
+        check_choice(self, "precision", PRECISIONS)
+        check_switch(self, "gradient_checkpointing")
         if self.batch % self.accumulate:
             raise ValueError(f"batch = {self.batch} cannot be divided into accumulate = {self.accumulate} equal parts")
-
-    def _check_whole(self, least: int, *names: str) -> None:
-        for name in names:
-            if not is_whole(getattr(self, name), least):
-                raise ValueError(f"{name} = {getattr(self, name)!r} must be a whole number of at least {least}")
-
-    def _check_not_negative(self, *names: str) -> None:
-        for name in names:
-            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)!r} must be a number of at least 0")
-
-    def _check_share(self, *names: str) -> None:
-        for name in names:
-            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} = {getattr(self, name)!r} must lie between 0 and 1")
-
-    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        if getattr(self, name) not in choices:
-            raise ValueError(f"{name} = {getattr(self, name)!r} must be one of {', '.join(choices)}")
-
-    def _check_switch(self, *names: str) -> None:
-        for name in names:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} = {getattr(self, name)!r} must be true or false")
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike) -> Self:
         """Read `path`; raises FileNotFoundError, or ValueError for TOML or fields that are wrong."""
-        values = read_toml(path)
+        values = read_toml(Path(path), CONFIGURATION)
         try:
             return cls(**check_fields(cls, values))
         except ValueError as error:
@@ -129,12 +116,9 @@ class DataConfig:
 
     def __post_init__(self):
         check_tasks(self.tasks)
-        if not is_number(self.weight) or self.weight <= 0:
-            raise ValueError(f"weight = {self.weight!r} must be a number greater than 0")
-        if self.columns is not None and not isinstance(self.columns, Mapping):
-            raise ValueError(f"columns = {self.columns!r} must be a table of meanings and column names")
-        if not isinstance(self.shorten, bool):
-            raise ValueError(f"shorten = {self.shorten!r} must be true or false")
+        check_positive(self, "weight")
+        check(self, "columns", lambda value: isinstance(value, Mapping | None), "a table of meanings and column names")
+        check_switch(self, "shorten")
 
 
 @dataclass(frozen=True)
@@ -201,21 +185,18 @@ class FineTuneConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.checkpoint, str) or not self.checkpoint:
-            raise ValueError(f"checkpoint = {self.checkpoint!r} must be a name, a folder or a Hub id")
+        check(self, "checkpoint", is_text, "a name, a folder or a Hub id")
         if not isinstance(self.data, list | tuple) or not self.data:
             raise ValueError("data is missing: give at least one table [[data]] with path and tasks")
         data = tuple(_table(DataConfig, "data", each) for each in self.data)
         object.__setattr__(self, "data", data)
         if self.validation is not None:
             object.__setattr__(self, "validation", _table(ValidationConfig, "validation", self.validation))
-        self._check_whole(0, "lora_rank")
-        if isinstance(self.lora_targets, str) or not all(isinstance(name, str) for name in self.lora_targets):
-            raise ValueError(f"lora_targets = {self.lora_targets!r} must be a list of layer names")
-        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
-        self._check_switch("freeze_vision", "upright")
-        self._check_share("flips", "crops")
-        self._check_choice("features", FEATURES)
+        check_whole(self, 0, "lora_rank")
+        check_list(self, "lora_targets", is_text, "a list of layer names")
+        check_switch(self, "freeze_vision", "upright")
+        check_share(self, "flips", "crops")
+        check_choice(self, "features", FEATURES)
         if self.features != "computed":
             if not self.freeze_vision and not self.lora_rank:
                 raise ValueError(f'features = "{self.features}" needs freeze_vision = true, for what learns changes')
@@ -240,26 +221,5 @@ def check_tasks(tasks: Any) -> None:
             rule_of(task_card(task))
         except ValueError as error:
             raise ValueError(f"tasks: {error}") from None
-        if not is_number(rate) or rate <= 0:
+        if not is_positive(rate):
             raise ValueError(f"tasks: the rate of {task} is {rate!r}; it must be a number greater than 0")
-
-
-def read_toml(path: str | os.PathLike) -> dict[str, Any]:
-    """The table in `path`; FileNotFoundError, or ValueError where it is no TOML."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no training configuration at {str(path)!r}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid TOML: {error}") from None
-
-
-def check_fields(cls: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`values` themselves; ValueError where they lack a field of the dataclass `cls` or have one that it has not."""
-    known = {field.name: field for field in fields(cls)}
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"unknown field {unknown}; known fields are {sorted(known)}")
-    if missing := [f.name for f in known.values() if f.default is MISSING and f.name not in values]:
-        raise ValueError(f"{missing} missing")
-    return values

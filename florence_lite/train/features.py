@@ -13,6 +13,7 @@ from torch import Tensor
 
 from florence_lite.data.augment import Turn, can_turn
 from florence_lite.data.samples import Sample
+from florence_lite.files import read_json
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
 from florence_lite.progress import progress_bar
@@ -48,7 +49,7 @@ def image_features(
     file, done = folder / "features.bin", folder / "features.json"
     content = {"origin": origin, "shape": shape, "dtype": str(dtype), "images": [sample.name for sample in samples]}
     content = json.loads(json.dumps(content))
-    if accelerator.is_main_process and not (done.is_file() and json.loads(done.read_text()) == content):
+    if accelerator.is_main_process and not (done.is_file() and read_json(done) == content):
         folder.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
         file.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from florence_lite.tokens.files import replace_text
+from florence_lite.files import read_json, replace_text
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
@@ -73,7 +73,7 @@ def bring_back(folder: Path) -> None:
 def keep_if_best(output: Path, step: int, merit: float | None) -> None:
     """Copy the checkpoint to `best` if no evaluation had greater merit; "best.json" beside it tells step and merit."""
     record = output / "best.json"
-    before = json.loads(record.read_text())["merit"] if record.is_file() else -math.inf
+    before = read_json(record)["merit"] if record.is_file() else -math.inf
     if merit is None or not merit > before:
         return
     replace_folder(output / "best", lambda partial: shutil.copytree(output / "checkpoint", partial, dirs_exist_ok=True))
@@ -83,7 +83,7 @@ def keep_if_best(output: Path, step: int, merit: float | None) -> None:
 def saved_step(folder: Path) -> int:
     """The step of the state in `folder`, 0 if there is none."""
     path = folder / "step.json"
-    return json.loads(path.read_text())["step"] if path.is_file() else 0
+    return read_json(path)["step"] if path.is_file() else 0
 
 
 def _beside(folder: Path, ending: str) -> Path:

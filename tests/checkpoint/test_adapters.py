@@ -532,7 +532,7 @@ def test_no_base_without_an_adapter(tmp_path):
         (reconfigure(base_model_name_or_path=["a"]), r"base_model_name_or_path is \['a'\]; it must be a text or null"),
         (reconfigure(revision=3), "revision is 3"),
         (reconfigure(peft_type=None), "names no peft_type"),
-        (write(CONFIG, b"\xff\xfe"), "is no JSON file"),
+        (write(CONFIG, b"\xff\xfe"), "is no UTF-8 text"),
     ],
 )
 def test_base_of_a_damaged_config(folder, damage, message):

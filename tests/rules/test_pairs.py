@@ -7,7 +7,9 @@ import pytest
 from florence_lite.answers import Instance
 from florence_lite.cards import TaskCard, register_task, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
+from florence_lite.evaluate.metrics import metrics_of
 from florence_lite.rules import RULES, Pair, pairs, rule_of, tasks_with_rules
+from florence_lite.train import DataConfig
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
 
 NOTHING = Annotation(SIZE, listed=frozenset())
@@ -192,7 +194,7 @@ def test_a_function_beside_the_card(own_tasks):
         ({"text": "door"}, truth(texts="1")),
     ]
     assert [target.text for pair in pairs("<COUNT>", ANNOTATED) for target in pair.targets] == ["2", "1"]
-    assert tasks_with_rules()[-1] == "<COUNT>"
+    assert tasks_with_rules()[-1] == "<COUNT>" and DataConfig("photos", {"<COUNT>": 1})
 
 
 def test_the_name_of_a_rule_in_the_card(own_tasks):
@@ -208,6 +210,10 @@ def test_a_task_without_a_rule_is_told_with_the_remedy(own_tasks):
         rule_of(register_task(COUNT))
     with pytest.raises(ValueError, match=remedy):
         pairs("<COUNT>", ANNOTATED)
+    with pytest.raises(ValueError, match=f"tasks: {remedy}"):
+        DataConfig("photos", {"<COUNT>": 1})
+    with pytest.raises(ValueError, match=remedy):
+        metrics_of(replace(COUNT, metrics=("accuracy",)))
     assert "<COUNT>" not in tasks_with_rules()
     with pytest.raises(ValueError, match="task what is this\\? has no rule"):
         pairs("what is this?", ANNOTATED)

@@ -28,7 +28,7 @@ def test_from_toml(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preset": "huge"}, r"preset = 'huge' must be one of \['base', 'large', 'nano'\]"),
+        ({"preset": "huge"}, r"preset = 'huge' must be one of base, large, nano"),
         ({"styles": ("crayon",)}, r"styles = \('crayon',\) must be a list; choose from fluent, openmoji, noto"),
         ({"styles": "openmoji"}, "styles = 'openmoji' must be a list"),
         ({"evaluate_scenes": 0}, "evaluate_scenes = 0"),
@@ -50,10 +50,10 @@ def test_impossible_values(changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('output = "a"', r"run.toml: \['tasks'\] missing"),
+        ('output = "a"', r"run.toml: missing tasks"),
         (
             'output = "a"\nstep = 5\n[tasks]\n"<OD>" = 1',
-            r"run.toml: unknown field \['step'\]; known fields are .*'steps'",
+            r"run.toml: unknown field 'step'; did you mean 'steps'\? fields: .*evaluate_every",
         ),
         ('output = "a"\nsteps = 0\n[tasks]\n"<OD>" = 1', "run.toml: steps = 0 must be"),
         ('output = "a"\nstyles = "noto"\n[tasks]\n"<OD>" = 1', "run.toml: styles = 'noto' must be a list"),

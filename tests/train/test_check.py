@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from florence_lite import cli
-from florence_lite.cards import task
+from florence_lite.cards import TaskCard, register_task, task
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
+from florence_lite.rules import Pair
 from florence_lite.train.check import COLUMNS, TILE, Network, check, contact_sheet, report_lines
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.data.files import coco, picture, write
@@ -91,12 +92,15 @@ def test_the_limit_of_the_card_counts(network):
 def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp_path):
     cut = picture(tmp_path / "cut.png", SIZE)
     cut.write_bytes(cut.read_bytes()[:60])
-    odd = replace(ANNOTATED, referrals=(replace(ANNOTATED.referrals[0], phrase="this <and> that"),))
+    odd = replace(
+        ANNOTATED, referrals=(replace(ANNOTATED.referrals[0], phrase="this <and> that"), *ANNOTATED.referrals)
+    )
     found = check(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
     told = {problem.kind: (problem.record, problem.what) for problem in found.problems}
     assert told["image unreadable"][0] == "cut.png" and "damaged or cut short" in told["image unreadable"][1]
     assert told["no target for <OPEN_VOCABULARY_DETECTION>"][0] == "odd"
     assert found.summary["problems"] == {kind: 1 for kind in told}
+    assert found.lengths["<OPEN_VOCABULARY_DETECTION>"].shortest > 0  # the other phrases of the image are measured
 
 
 def test_the_report_for_people(network):
@@ -207,3 +211,20 @@ def test_all_captions_of_an_image_are_measured(network):
     assert found.tasks == {"<CAPTION>": 1} | {name: 1 for name in found.tasks if name != "<CAPTION>"}
     assert (found.lengths["<CAPTION>"].too_long, found.lengths["<CAPTION>"].longest_in) == (1, "image 0")
     assert found.lengths["<CAPTION>"].longest > network.positions
+
+
+def test_all_questions_and_phrases_of_an_image_are_measured(network):
+    """One answer of two is too long, and one prompt of two."""
+    long = "a dog and a cat " * 60
+    questions = (Question("is it red?", "yes"), Question("what is it?", long))
+    annotation = Annotation(SIZE, questions=questions, referrals=(Referral("the dog"), Referral(long)))
+    found = check(data(crowd(1), annotation), network)
+    assert [found.lengths[name].too_long for name in ("<VQA>", "<OPEN_VOCABULARY_DETECTION>")] == [1, 1]
+    assert found.tasks["<VQA>"] == 1  # images
+
+
+def test_tasks_of_ones_own_are_checked(network, own_tasks):
+    card = TaskCard("<FIRST>", "the first object", "What is first?", "text")
+    register_task(card, rule=lambda annotation: [Pair(texts=[item.label]) for item in annotation.objects[:1]])
+    found = check(data(crowd(2), crowd(0)), network)
+    assert (found.tasks["<FIRST>"], found.lengths["<FIRST>"].too_long) == (1, 0)

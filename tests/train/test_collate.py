@@ -132,3 +132,15 @@ def test_pixels_are_those_of_the_preprocessor(collate):
 def test_too_long_a_row(toy_tokenizer):
     with pytest.raises(ValueError, match="a row of task <OD> has [0-9]+ tokens; the network takes 30: leave such"):
         collator(toy_tokenizer, {"<OD>": 1.0}, max_length=30)(PAIRS, np.random.default_rng(0))
+
+
+def test_all_rows(toy_tokenizer):
+    """Whatever may be drawn is among them, once for each answer; one that is too long is told."""
+    several = Annotation(SIZE, captions=("a dog",), more_captions=("the red apple and the cat", "a dog " * 30))
+    collate = collator(toy_tokenizer)
+    found = list(collate.all_rows("<CAPTION>", several))
+    assert len(found) == 3 and len({len(row.answer) for row in found}) == 3
+    assert all(collate.row("<CAPTION>", several, np.random.default_rng(seed)) in found for seed in range(9))
+    with pytest.raises(ValueError, match="a row of task <CAPTION> has [0-9]+ tokens; the network takes 40"):
+        list(collator(toy_tokenizer, max_length=40).all_rows("<CAPTION>", several))
+    assert list(collate.all_rows("<VQA>", BARE)) == []

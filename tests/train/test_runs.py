@@ -283,7 +283,7 @@ def test_validation(base, data, tmp_path):
         ({"tasks": ["<COUNT>"]}, ValueError, "<COUNT>"),
         ({"path": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"count": 0}, ValueError, "count = 0 must be a whole number"),
-        ({"colour": "red"}, ValueError, r"unknown field \['colour'\]"),
+        ({"colour": "red"}, ValueError, r"unknown field 'colour'"),
     ],
 )
 def test_validation_that_cannot_be_done_is_told_before_training(base, data, tmp_path, changes, error, message):

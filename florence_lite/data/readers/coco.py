@@ -21,11 +21,12 @@ import numpy as np
 
 from florence_lite.answers import Rings
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral
-from florence_lite.data.readers.files import choose_split, read_json
+from florence_lite.data.readers.files import choose_split
 from florence_lite.data.readers.frames import Frame, Images
 from florence_lite.data.readers.records import Log, Unclear, caption_levels, finished, is_id
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import Dataset
+from florence_lite.files import read_json
 from florence_lite.geometry import mask_to_rings, rasterize
 
 NAME = "coco"

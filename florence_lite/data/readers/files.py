@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+
+from florence_lite.files import read_text
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 SPLITS = {  # other words for the same split, as folders and files are called
@@ -33,22 +33,9 @@ def files_of(reader: ModuleType, path: Path) -> list[Path]:
     return [file for file in found if file.name.lower().endswith(reader.ENDINGS) and reader.accepts(file)]
 
 
-def read_json(path: Path) -> Any:
-    """The JSON of a file. Raises ValueError naming the file and the place."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from None
-
-
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file. Raises ValueError naming a file that is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at U+2028 and others
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    return read_text(path).split("\n")  # splitlines would also split at U+2028 and others
 
 
 def of_split(name: str, split: str) -> bool:

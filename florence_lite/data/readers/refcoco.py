@@ -24,10 +24,11 @@ from typing import Any
 from florence_lite.data.annotation import ObjectAnnotation, Referral
 from florence_lite.data.readers import coco
 from florence_lite.data.readers.coco import Collection, Entry
-from florence_lite.data.readers.files import choose_split, files_of, read_json, split_words
+from florence_lite.data.readers.files import choose_split, files_of, split_words
 from florence_lite.data.readers.frames import Frame
 from florence_lite.data.readers.records import Log, Unclear, is_id
 from florence_lite.data.samples import Dataset
+from florence_lite.files import read_json
 from florence_lite.geometry import box_iou
 
 NAME = "refcoco"

@@ -17,6 +17,7 @@ from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below, of_spli
 from florence_lite.data.readers.frames import Frame, Images
 from florence_lite.data.readers.records import Log, finished
 from florence_lite.data.samples import Dataset
+from florence_lite.files import read_text
 
 NAME = "yolo"
 LOOKS_FOR = "data.yaml with names, or classes.txt or obj.names"
@@ -66,8 +67,8 @@ def _settings(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
         raise ValueError(f"{file} is no YAML: {error}") from None
     names = settings.get("names") if isinstance(settings, dict) else None
     if isinstance(names, list):

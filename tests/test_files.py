@@ -1,0 +1,56 @@
+"""Small files are read with errors that name them, and written at once."""
+
+import re
+
+import pytest
+
+from florence_lite.files import LFS_POINTER, read_json, read_json_object, read_text, read_toml, replace_text
+
+
+def read_table(file):
+    return read_toml(file, "card")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["bare", "byte order mark"])
+def test_reading(tmp_path, mark):
+    file = tmp_path / "a"
+    file.write_bytes(mark + '{"word": "ä"}'.encode())
+    assert read_text(file) == '{"word": "ä"}'
+    assert read_json(file) == read_json_object(file) == {"word": "ä"}
+    file.write_bytes(mark + 'word = "ä"'.encode())
+    assert read_table(file) == {"word": "ä"}
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (read_text, b"\xff\xfe", "is no UTF-8 text"),
+        (read_json, b"\xff\xfe", "is no UTF-8 text"),
+        (read_table, b"\xff\xfe", "is no UTF-8 text"),
+        (read_json, b'{"a":\n1', r"is no JSON file or is cut short \(.*line 2"),
+        (read_json_object, b"[1]", r"holds a JSON list; it must be an object, \{…\}"),
+        (read_table, b"a = 1\nb c", r"is no valid TOML: .*line 2"),
+        (read_text, LFS_POINTER + b"v1", "is a git-lfs pointer, not the file itself: run `git lfs pull`"),
+        (read_json, LFS_POINTER + b"v1", "is a git-lfs pointer"),
+        (read_table, LFS_POINTER + b"v1", "is a git-lfs pointer"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, read, content, message):
+    file = tmp_path / "damaged"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(file)) + " " + message):
+        read(file)
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no card at '.*goal.toml'"):
+        read_table(tmp_path / "goal.toml")
+
+
+def test_an_interrupted_text_leaves_the_old_one(tmp_path):
+    file = tmp_path / "new" / "a.txt"
+    replace_text(file, "one\n")
+    assert file.read_bytes() == b"one\n"
+    with pytest.raises(UnicodeEncodeError):
+        replace_text(file, "two\n\udc80")
+    assert file.read_bytes() == b"one\n"
