@@ -33,7 +33,7 @@ INPUTS = {  # what the prompts with an input are asked with
     "text": {"text": "A cat and a dog on a red sofa."},
     "phrase": {"phrases": ["the red sofa"]},
     "phrases": {"phrases": ["cat", "dog"]},
-    "region": {"region_px": (100, 50, 300, 400), "size_wh": (640, 480)},
+    "region": {"region": (100, 50, 300, 400), "size_wh": (640, 480)},
 }
 
 
