@@ -12,7 +12,7 @@ Box = tuple[float, float, float, float]
 Quad = tuple[float, float, float, float, float, float, float, float]
 """Four corners x0 y0 … x3 y3 in pixels, clockwise from the top left of the reading direction."""
 
-Rings = tuple[tuple[tuple[float, float], ...], ...]
+Polygons = tuple[tuple[tuple[float, float], ...], ...]
 """Outlines of a shape, each a tuple of (x, y) in pixels; holes are further rings (even-odd rule)."""
 
 
@@ -21,7 +21,7 @@ class Instance:
     """One object, text line or region of an answer.
 
     label: its words, or "".
-    box, quad, rings: where it is, at most one of the three; none for a region answer that is only words.
+    box, quad, polygons: where it is, at most one of the three; none for a region answer that is only words.
     score: confidence in [0, 1], or None where nothing was measured.
     tokens: [start, end) positions in the ids that it was read from: its label and its coordinates, or only its
         coordinates where it shares the label of the instance before.
@@ -34,7 +34,7 @@ class Instance:
     label: str = ""
     box: Box | None = None
     quad: Quad | None = None
-    rings: Rings = ()
+    polygons: Polygons = ()
     score: float | None = None
     tokens: tuple[int, int] | None = field(default=None, compare=False)
     coords_at: int | None = field(default=None, compare=False)
@@ -47,12 +47,12 @@ class Instance:
                 raise ValueError(f"instance {self.label!r}: box {self.box} must have x0 <= x1 and y0 <= y1")
         if self.quad is not None:
             _set(self, "quad", self._numbers("quad", self.quad, 8))
-        _set(self, "rings", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.rings))
-        short = [len(ring) for ring in self.rings if len(ring) < 3]
+        _set(self, "polygons", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.polygons))
+        short = [len(ring) for ring in self.polygons if len(ring) < 3]
         if short:
             raise ValueError(f"instance {self.label!r}: a ring has {short[0]} points; it needs at least 3")
-        if (self.box is not None) + (self.quad is not None) + bool(self.rings) > 1:
-            raise ValueError(f"instance {self.label!r}: give one of box, quad and rings, not several")
+        if (self.box is not None) + (self.quad is not None) + bool(self.polygons) > 1:
+            raise ValueError(f"instance {self.label!r}: give one of box, quad and polygons, not several")
         _set(self, "score", confidence(self.score))
 
     def _numbers(self, name: str, values: Any, count: int) -> tuple[float, ...]:
@@ -63,22 +63,22 @@ class Instance:
 
     @property
     def kind(self) -> str:
-        """What it is given as: "box", "quad", "rings", or "label" without coordinates."""
+        """What it is given as: "box", "quad", "polygons", or "label" without coordinates."""
         if self.box is not None:
             return "box"
         if self.quad is not None:
             return "quad"
-        return "rings" if self.rings else "label"
+        return "polygons" if self.polygons else "label"
 
     @property
-    def outlines(self) -> Rings:
+    def outlines(self) -> Polygons:
         """The shape as rings, whatever it was given as; () without coordinates."""
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             return (((x0, y0), (x1, y0), (x1, y1), (x0, y1)),)
         if self.quad is not None:
             return (tuple(zip(self.quad[0::2], self.quad[1::2], strict=True)),)
-        return self.rings
+        return self.polygons
 
     @property
     def bounds(self) -> Box | None:
@@ -96,19 +96,19 @@ class Answer:
 
     text: the words of a prose answer; for a region answer, the label of its instance. "" for lists.
     instances: in the order of the answer.
-    malformed: faults met while reading: items that were dropped and items that were repaired.
+    parse_errors: faults met while reading: items that were dropped and items that were repaired.
     truncated: the ids stopped before `</s>`.
     """
 
     text: str = ""
     instances: tuple[Instance, ...] = ()
-    malformed: int = 0
+    parse_errors: int = 0
     truncated: bool = False
 
     def __post_init__(self):
         _set(self, "instances", tuple(self.instances))
-        if self.malformed < 0:
-            raise ValueError(f"malformed is {self.malformed}; it counts faults and cannot be negative")
+        if self.parse_errors < 0:
+            raise ValueError(f"parse_errors is {self.parse_errors}; it counts faults and cannot be negative")
 
 
 def confidence(score: float | None) -> float | None:

@@ -118,7 +118,7 @@ def mask_to_rings(mask: ArrayLike, tolerance: float = 1.0) -> tuple[NDArray[np.f
     Outlines run along the edges of the pixels, so that `rasterize(mask_to_rings(mask, 0), size_wh)` is the mask
     again; pixels that only touch at a corner belong to different rings. With a tolerance (pixels) the one-pixel steps
     of slanted outlines are levelled, each ring is thinned by the Douglas-Peucker method, and rings that are nowhere
-    wider than the tolerance vanish; the largest always stays. Rings come largest first: a ring before its holes.
+    wider than the tolerance vanish; the largest always stays. Polygons come largest first: a ring before its holes.
     """
     mask = np.asarray(mask, dtype=bool)
     if mask.ndim != 2:

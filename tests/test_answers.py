@@ -9,7 +9,7 @@ from florence_lite.answers import Answer, Instance
 
 BOX = Instance("dog", box=(10, 20, 30, 60), score=0.75, tokens=(1, 6), coords_at=2)
 QUAD = Instance("STOP", quad=(0, 0, 40, 10, 40, 30, 0, 20), score=0.5)
-HOLED = Instance("ring", rings=[[(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (8, 2), (8, 8), (2, 8)]], score=1)
+HOLED = Instance("ring", polygons=[[(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (8, 2), (8, 8), (2, 8)]], score=1)
 WORDS = Instance("a sentence")
 
 
@@ -18,7 +18,7 @@ WORDS = Instance("a sentence")
     [
         (BOX, "box", (10, 20, 30, 60), 1),
         (QUAD, "quad", (0, 0, 40, 30), 1),
-        (HOLED, "rings", (0, 0, 10, 10), 2),
+        (HOLED, "polygons", (0, 0, 10, 10), 2),
         (WORDS, "label", None, 0),
     ],
 )
@@ -34,9 +34,9 @@ def test_instances_know_their_shape(instance, kind, bounds, outlines):
         ({"box": (0, 1, 2)}, "box .* must be 4 finite numbers"),
         ({"box": (0, 0, 1, float("nan"))}, "must be 4 finite numbers"),
         ({"quad": (0, 1, 2, 3)}, "quad .* must be 8 finite numbers"),
-        ({"rings": [[(0, 0), (1, 1)]]}, "a ring has 2 points"),
-        ({"rings": [[(0, 0, 0), (1, 1, 1), (2, 2, 2)]]}, "point .* must be 2 finite numbers"),
-        ({"box": (0, 0, 1, 1), "rings": [[(0, 0), (1, 1), (0, 1)]]}, "one of box, quad and rings"),
+        ({"polygons": [[(0, 0), (1, 1)]]}, "a ring has 2 points"),
+        ({"polygons": [[(0, 0, 0), (1, 1, 1), (2, 2, 2)]]}, "point .* must be 2 finite numbers"),
+        ({"box": (0, 0, 1, 1), "polygons": [[(0, 0), (1, 1), (0, 1)]]}, "one of box, quad and polygons"),
         ({"score": 1.5}, "score is 1.5"),
         ({"score": float("nan")}, "score is nan"),
     ],
@@ -51,8 +51,8 @@ def test_arrays_become_plain_numbers():
     assert instance == Instance("dog", box=(1.0, 2.0, 3.0, 4.0), score=0.5)
     assert all(type(number) is float for number in (*instance.box, instance.score))
     ring = np.array([[0, 0], [4, 0], [4, 4]])
-    assert Instance(rings=[ring]) == Instance(rings=(((0, 0), (4, 0), (4, 4)),))
-    assert Instance(rings=[]) == Instance()
+    assert Instance(polygons=[ring]) == Instance(polygons=(((0, 0), (4, 0), (4, 4)),))
+    assert Instance(polygons=[]) == Instance()
 
 
 def test_where_an_instance_comes_from_does_not_count():
@@ -62,5 +62,5 @@ def test_where_an_instance_comes_from_does_not_count():
 
 def test_answers_are_checked():
     assert Answer(instances=[BOX]).instances == (BOX,)
-    with pytest.raises(ValueError, match="malformed is -1"):
-        Answer(malformed=-1)
+    with pytest.raises(ValueError, match="parse_errors is -1"):
+        Answer(parse_errors=-1)

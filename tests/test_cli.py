@@ -100,7 +100,7 @@ def test_json_is_one_object_and_nothing_else(command, tiny, photos, prompt):
     assert answer["image"] == photos[0]
     assert answer["task"] == prompt[0]
     assert answer["size_wh"] == [40, 50]
-    assert {"text", "instances", "malformed", "truncated", "score"} < answer.keys()
+    assert {"text", "instances", "parse_errors", "truncated", "score"} < answer.keys()
     assert "picture" not in answer
     scores = [instance["score"] for instance in answer["instances"]]
     assert all(score is None or 0 < score < 1 for score in scores)
@@ -229,13 +229,13 @@ def test_checkpoint_that_is_none(command, photos, tmp_path):
                     Instance("dog", box=(1, 2.25, 300, 4), score=0.5),
                     Instance("sea\x1b[2Jlion", box=(0, 0, 9, 9)),
                 ),
-                malformed=2,
+                parse_errors=2,
                 truncated=True,
             ),
             [
                 "dog          0.50      1.0     2.2   300.0     4.0",
                 "sea�[2Jlion            0.0     0.0     9.0     9.0",
-                "malformed parts of the answer, dropped or repaired: 2",
+                "parse errors in the answer, dropped or repaired: 2",
                 "the answer was cut short: it reached the most tokens of its task",
             ],
         ),

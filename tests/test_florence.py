@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import florence_lite.checkpoint.hub as hub_module
-import florence_lite.checkpoint.sources as sources_module
+import florence_lite.checkpoint.locate as sources_module
 import florence_lite.inference.answering as answering_module
 import florence_lite.inference.encoded as encoded_module
 import florence_lite.inference.streaming as streaming_module
@@ -81,10 +81,10 @@ def same(one, other):
     assert one.token_ids == other.token_ids
     assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
     assert one.scores == [None if s is None else pytest.approx(s, abs=1e-4) for s in other.scores]
-    assert [(i.bounds, i.rings, i.tokens, i.coords_at) for i in one.instances] == [
-        (i.bounds, i.rings, i.tokens, i.coords_at) for i in other.instances
+    assert [(i.bounds, i.polygons, i.tokens, i.coords_at) for i in one.instances] == [
+        (i.bounds, i.polygons, i.tokens, i.coords_at) for i in other.instances
     ]
-    assert (one.malformed, one.truncated) == (other.malformed, other.truncated)
+    assert (one.parse_errors, one.truncated) == (other.parse_errors, other.truncated)
 
 
 # ---- the same answers by every way of asking
@@ -195,7 +195,7 @@ def test_phrases(florence, sentences):
     parts = [florence.run(image, "<OPEN_VOCABULARY_DETECTION>", phrases=[p]) for p in ("traffic light", "dog")]
     assert together.token_ids == parts[0].token_ids + parts[1].token_ids
     assert together.labels == parts[0].labels + parts[1].labels
-    assert together.malformed == parts[0].malformed + parts[1].malformed
+    assert together.parse_errors == parts[0].parse_errors + parts[1].parse_errors
     assert together.truncated == (parts[0].truncated or parts[1].truncated)
 
 
@@ -420,11 +420,11 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
     result = florence.detect(IMAGE, phrases=["dog", " cat ", "door"])
     assert result.labels == ["dog", "hat", "door"]
     assert result.token_ids == tuple(i for answer in answers for i in [0, *answer, 2])
-    assert result.malformed == 1 and result.text == "" and not result.truncated
+    assert result.parse_errors == 1 and result.text == "" and not result.truncated
     for instance in result.instances:
         start, end = instance.tokens
         own = codec.parse([*result.token_ids[start:end], 2], "labelled_boxes_or_polygons", IMAGE.size)
-        assert [i.outlines for i in own.instances] == [instance.outlines] and not own.malformed
+        assert [i.outlines for i in own.instances] == [instance.outlines] and not own.parse_errors
     opened = [result.token_ids[i.coords_at] for i in result.instances]
     assert opened == [toy_tokenizer.vocabulary.loc(1), toy_tokenizer.vocabulary.loc(5), answers[2][0]]
 
@@ -509,13 +509,13 @@ def test_truncated_answer_keeps_what_is_whole(florence, toy_tokenizer, monkeypat
     """What the limit cut off is no fault of the network."""
     script(monkeypatch, spell(toy_tokenizer, "dog", (1, 2, 30, 40), "cat", (5, 6)), truncated=True)
     result = florence.run(IMAGE, "<OD>")
-    assert (result.labels, result.malformed, result.truncated) == (["dog"], 0, True)
+    assert (result.labels, result.parse_errors, result.truncated) == (["dog"], 0, True)
     script(monkeypatch, spell(toy_tokenizer, "dog", (1, 2, 30, 40), "cat", (5, 6)))
     result = florence.run(IMAGE, "<OD>")
-    assert (result.labels, result.malformed, result.truncated) == (["dog"], 1, False)
+    assert (result.labels, result.parse_errors, result.truncated) == (["dog"], 1, False)
     script(monkeypatch, spell(toy_tokenizer, (0, 0, 500, 0, 500, 500, 3)), truncated=True)
     result = florence.run(IMAGE, "<REFERRING_EXPRESSION_SEGMENTATION>", text="dog")
-    assert [len(ring) for ring in result.instances[0].rings] == [3] and result.malformed == 0
+    assert [len(ring) for ring in result.instances[0].polygons] == [3] and result.parse_errors == 0
 
 
 # ---- decoding options

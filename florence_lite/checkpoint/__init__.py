@@ -1,6 +1,6 @@
 """Checkpoints: every layout in the wild → our network, strictly; and back.
 
-sources     from a name to a folder    hub         folders from and to the Hugging Face Hub (imported when needed)
+locate      from a name to a folder    hub         folders from and to the Hugging Face Hub (imported when needed)
 layouts     names of the tensors       configs     config.json
 weights     tensors out of files       companions  tokenizer, image processor, decoding settings
 loading     a network from a folder    saving      a network to a folder
@@ -12,8 +12,8 @@ from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
 from florence_lite.checkpoint.configs import config_from_json, config_to_json, read_config
 from florence_lite.checkpoint.layouts import LAYOUTS
 from florence_lite.checkpoint.loading import load_checkpoint, load_tensors
+from florence_lite.checkpoint.locate import find_checkpoint, is_adapter
 from florence_lite.checkpoint.saving import save_checkpoint
-from florence_lite.checkpoint.sources import find_checkpoint, is_adapter
 
 __all__ = [
     "LAYOUTS",

@@ -50,7 +50,7 @@ _FAILURES = (OSError, RuntimeError, json.JSONDecodeError, *HfHubHTTPError.__base
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Repository:
     """Where the files come from; as a string, how messages call it."""
 
     repository: str
@@ -94,7 +94,7 @@ def download(
     Raises FileNotFoundError for what does not exist, may not be read or is not cached, ValueError for a file that
     arrived damaged, ConnectionError where another try may help, and another OSError where the cache cannot be written.
     """
-    source = _Source(repository, revision or constants.DEFAULT_REVISION, _normal(subfolder))
+    source = _Repository(repository, revision or constants.DEFAULT_REVISION, _normal(subfolder))
     try:
         validate_repo_id(repository)
     except HFValidationError:
@@ -161,7 +161,7 @@ def _choose(names: Collection[str]) -> tuple[list[str], list[str]]:
     return [name for name in DESCRIPTIONS if name in names], weights
 
 
-def _cached_folder(source: _Source) -> Path:
+def _cached_folder(source: _Repository) -> Path:
     """The folder in the cache, without any request. Weights are fetched last: once they are there, all is."""
     for name in CONFIGS:
         if config := source.in_cache(name, source.revision):
@@ -179,7 +179,7 @@ def _cached_folder(source: _Source) -> Path:
     )
 
 
-def _fetched_folder(source: _Source, info: ModelInfo) -> Path:
+def _fetched_folder(source: _Repository, info: ModelInfo) -> Path:
     """The folder in the cache at the commit that `info` describes, made complete."""
     listed = {PurePosixPath(file.rfilename): file for file in info.siblings or ()}
     files = {path.name: file for path, file in listed.items() if path.parent == PurePosixPath(source.subfolder)}
@@ -201,7 +201,7 @@ def _fetched_folder(source: _Source, info: ModelInfo) -> Path:
     return source.in_cache(first, info.sha).parent
 
 
-def _check(file: Path, expected: RepoSibling, source: _Source) -> None:
+def _check(file: Path, expected: RepoSibling, source: _Repository) -> None:
     """Compare a file that has just arrived with the Hub's sha256, or with git's hash where it is not an LFS file; a
     damaged one leaves the cache, for the next load would trust it."""
     size = file.stat().st_size
@@ -221,7 +221,7 @@ def _check(file: Path, expected: RepoSibling, source: _Source) -> None:
         )
 
 
-def _explained(error: Exception, source: _Source, what: str) -> OSError | ValueError:
+def _explained(error: Exception, source: _Repository, what: str) -> OSError | ValueError:
     """What a failed request for a file means to the user, and the remedy."""
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # "not in the cache either"

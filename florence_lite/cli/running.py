@@ -155,8 +155,8 @@ def listing(result: Result) -> list[str]:
     lines += [_row(item, width) for item in rows]
     if not lines:
         lines.append("nothing found")
-    if result.malformed:
-        lines.append(f"malformed parts of the answer, dropped or repaired: {result.malformed}")
+    if result.parse_errors:
+        lines.append(f"parse errors in the answer, dropped or repaired: {result.parse_errors}")
     if result.truncated:
         lines.append("the answer was cut short: it reached the most tokens of its task")
     return lines

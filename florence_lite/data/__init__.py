@@ -8,7 +8,7 @@ from florence_lite.data.annotation import (
     Annotation,
     ObjectAnnotation,
     Question,
-    Referral,
+    ReferringExpression,
     Region,
     TextLine,
 )
@@ -21,7 +21,7 @@ __all__ = [
     "ObjectAnnotation",
     "Problem",
     "Question",
-    "Referral",
+    "ReferringExpression",
     "Region",
     "Sample",
     "TextLine",

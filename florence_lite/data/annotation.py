@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from florence_lite.answers import Box, Rings
+from florence_lite.answers import Box, Polygons
 from florence_lite.geometry import mask_to_rings
 
 LISTS = ("objects", "lines")  # what an image may be known to have no more of
@@ -22,7 +22,7 @@ class ObjectAnnotation:
 
     label: category name; "" for an object of which only a phrase is known.
     box: x0 y0 x1 y1 of the visible part.
-    rings: outlines of the visible part, each a tuple of (x, y); holes are further rings (even-odd rule). May be empty.
+    polygons: outlines of the visible part, each a tuple of (x, y); holes are further ones (even-odd rule). () if unknown.
     phrase: a short description of this very object ("a small red apple at the top left"), or "".
 
     Raises ValueError for a box without area.
@@ -30,7 +30,7 @@ class ObjectAnnotation:
 
     label: str
     box: Box
-    rings: Rings = ()
+    polygons: Polygons = ()
     phrase: str = ""
 
     def __post_init__(self):
@@ -80,7 +80,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Referral:
+class ReferringExpression:
     """A phrase and the objects (indices into `Annotation.objects`) that it means: none, one or several."""
 
     phrase: str
@@ -102,29 +102,29 @@ class Annotation:
     size_wh: width and height of the image in pixels.
     captions: one sentence, a detailed description and a paragraph: "" for one that is unknown, () for all.
     more_captions: further sentences of the first kind, as COCO has five.
-    listed: which of "objects" and "lines" are all that there is in the image, so that () means "none". The others may
-        be incomplete: what asks for all of them (detection, reading) is not trained on this image.
+    exhaustive: which of "objects" and "lines" are all that there is in the image, so that () means "none". The others
+        may be incomplete: what asks for all of them (detection, reading) is not trained on this image.
 
-    Raises ValueError for a referral to an object that is not there and for another name in `listed`.
+    Raises ValueError for a referring expression to an object that is not there and for another name in `exhaustive`.
     """
 
     size_wh: tuple[int, int]
     objects: tuple[ObjectAnnotation, ...] = ()
     lines: tuple[TextLine, ...] = ()
     captions: tuple[str, ...] = ()
-    referrals: tuple[Referral, ...] = ()
+    expressions: tuple[ReferringExpression, ...] = ()
     questions: tuple[Question, ...] = ()
     regions: tuple[Region, ...] = ()
     more_captions: tuple[str, ...] = ()
-    listed: frozenset[str] = frozenset(LISTS)
+    exhaustive: frozenset[str] = frozenset(LISTS)
 
     def __post_init__(self):
-        for referral in self.referrals:
-            outside = [i for i in referral.objects if not 0 <= i < len(self.objects)]
+        for expression in self.expressions:
+            outside = [i for i in expression.objects if not 0 <= i < len(self.objects)]
             if outside:
-                raise ValueError(f"phrase {referral.phrase!r} names objects {outside}; there are {len(self.objects)}")
-        if unknown := sorted(set(self.listed) - set(LISTS)):
-            raise ValueError(f"listed holds {unknown}; it may hold {', '.join(LISTS)}")
+                raise ValueError(f"phrase {expression.phrase!r} names objects {outside}; there are {len(self.objects)}")
+        if unknown := sorted(set(self.exhaustive) - set(LISTS)):
+            raise ValueError(f"exhaustive holds {unknown}; it may hold {', '.join(LISTS)}")
 
 
 def _check_box(what: str, box: Box) -> None:

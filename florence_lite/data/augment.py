@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from florence_lite.answers import Box, Rings
+from florence_lite.answers import Box, Polygons
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import box_area, clip_ring, polygon_area
 
@@ -97,7 +97,7 @@ def turned(annotation: Annotation, turn: Turn) -> Annotation:
         return moved[::-1] if turn in _REFLECTIONS else moved  # the sense of rotation stays
 
     objects = tuple(
-        replace(item, box=box(item.box), rings=tuple(ring(points) for points in item.rings))
+        replace(item, box=box(item.box), polygons=tuple(ring(points) for points in item.polygons))
         for item in annotation.objects
     )
     regions = tuple(replace(region, box=box(region.box)) for region in annotation.regions)
@@ -112,7 +112,7 @@ def can_crop(annotation: Annotation) -> bool:
         annotation.lines
         or any(annotation.captions)
         or annotation.more_captions
-        or annotation.referrals
+        or annotation.expressions
         or annotation.questions
         or any(item.phrase for item in annotation.objects)
         or any(words.search(region.text) for region in annotation.regions for words in (_SIDES, _HEIGHTS))
@@ -125,21 +125,21 @@ def crop(image: Image.Image, annotation: Annotation, part: tuple[int, int, int, 
     if not can_crop(annotation):
         raise ValueError("the annotation has words about the whole image, which may be wrong about a part of it")
     objects = tuple(
-        replace(item, box=cut[0], rings=cut[1])
+        replace(item, box=cut[0], polygons=cut[1])
         for item in annotation.objects
-        if (cut := _cut(item.box, item.rings, part))
+        if (cut := _cut(item.box, item.polygons, part))
     )
     regions = tuple(replace(region, box=cut[0]) for region in annotation.regions if (cut := _cut(region.box, (), part)))
     image = image.crop(part)
     return image, replace(annotation, size_wh=image.size, objects=objects, regions=regions)
 
 
-def _cut(box: Box, rings: Rings, part: tuple[int, int, int, int]) -> tuple[Box, Rings] | None:
+def _cut(box: Box, polygons: Polygons, part: tuple[int, int, int, int]) -> tuple[Box, Polygons] | None:
     """Box and outline as a part of the image shows them, in its own pixels; None where too little is left."""
     whole, corner = np.array(box, dtype=np.float64), np.array(part[:2])
     low, high = np.maximum(whole[:2], part[:2]), np.minimum(whole[2:], part[2:])
-    clipped = [ring for ring in (clip_ring(points, part) for points in rings) if polygon_area(ring) > 0]
-    if rings and (*low, *high) != box:  # what is left of a cut object may be narrower than what is left of its box
+    clipped = [ring for ring in (clip_ring(points, part) for points in polygons) if polygon_area(ring) > 0]
+    if polygons and (*low, *high) != box:  # what is left of a cut object may be narrower than what is left of its box
         if not clipped:
             return None
         points = np.concatenate(clipped)
@@ -167,6 +167,6 @@ def _texts(annotation: Annotation) -> Iterator[str]:
     for item in annotation.objects:
         yield from (item.label, item.phrase)
     yield from (region.text for region in annotation.regions)
-    yield from (referral.phrase for referral in annotation.referrals)
+    yield from (expression.phrase for expression in annotation.expressions)
     for pair in annotation.questions:
         yield from (pair.question, pair.answer)

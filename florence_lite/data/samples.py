@@ -118,16 +118,16 @@ class Dataset(Sequence[Sample]):
 
     def summary(self) -> dict[str, Any]:
         """Counts: images; empty (images listed as having no object); objects, outlined (objects with polygons), lines,
-        captions, referrals, questions, regions; problems, a dict of kind → count."""
+        captions, expressions, questions, regions; problems, a dict of kind → count."""
         known = self.annotations
         return {
             "images": len(known),
-            "empty": sum("objects" in a.listed and not a.objects for a in known),
+            "empty": sum("objects" in a.exhaustive and not a.objects for a in known),
             "objects": sum(len(a.objects) for a in known),
-            "outlined": sum(bool(item.rings) for a in known for item in a.objects),
+            "outlined": sum(bool(item.polygons) for a in known for item in a.objects),
             "lines": sum(len(a.lines) for a in known),
             "captions": sum(len(a.captions) + len(a.more_captions) for a in known),
-            "referrals": sum(len(a.referrals) for a in known),
+            "expressions": sum(len(a.expressions) for a in known),
             "questions": sum(len(a.questions) for a in known),
             "regions": sum(len(a.regions) for a in known),
             "problems": dict(Counter(problem.kind for problem in self.problems).most_common()),

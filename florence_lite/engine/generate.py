@@ -55,7 +55,7 @@ def generate(
 
     searches = [start_search(prefix[-1], option) for prefix, option in zip(prefixes, options, strict=True)]
     cross = cross or model.cross_cache(encoder_hidden_states)
-    Decoding(model, cross, encoder_mask, searches, vocab_size).run(prefixes)
+    DecodingBatch(model, cross, encoder_mask, searches, vocab_size).run(prefixes)
     return [search.result for search in searches]
 
 
@@ -63,7 +63,7 @@ def start_search(start: int, options: GenerationOptions) -> Search:
     return BeamSearch(start, options) if options.num_beams > 1 else SingleSearch(start, options)
 
 
-class Decoding:
+class DecodingBatch:
     """A running batch.
 
     Rows stand image by image, search by search, history by history. The shared cross-attention needs the same number of

@@ -35,7 +35,7 @@ class Report:
     """Figures of a checkpoint on a data set. The mappings have the tasks as keys, in the order they were asked for.
 
     figures: task → name of the figure → value; None where there was nothing to measure.
-    answers: task → number of prompts that were answered. malformed: task → faults in these answers (items dropped or
+    answers: task → number of prompts that were answered. parse_errors: task → faults in these answers (items dropped or
         repaired while reading). truncated: task → answers cut short by their most tokens.
     images: number of images that were answered about.
     notes: what a reader of the figures has to know, each naming its task.
@@ -44,7 +44,7 @@ class Report:
 
     figures: Mapping[str, Mapping[str, float | None]]
     answers: Mapping[str, int]
-    malformed: Mapping[str, int]
+    parse_errors: Mapping[str, int]
     truncated: Mapping[str, int]
     images: int
     notes: tuple[str, ...] = ()
@@ -67,10 +67,10 @@ class Report:
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("task", overflow="fold")
         table.add_column("figure", no_wrap=True)
-        for name in ("value", "answers", "malformed", "truncated"):
+        for name in ("value", "answers", "parse_errors", "truncated"):
             table.add_column(name, justify="right", no_wrap=True)
         for task, figures in self.figures.items():
-            counts = [str(number[task]) for number in (self.answers, self.malformed, self.truncated)]
+            counts = [str(number[task]) for number in (self.answers, self.parse_errors, self.truncated)]
             for name, value in figures.items():
                 table.add_row(Text(task), name, "–" if value is None else f"{value:.4f}", *counts)
         return table
@@ -191,7 +191,7 @@ def _report(metrics: Mapping, cases: Mapping[str, list[Case]], images: int, prob
     return Report(
         figures,
         answers={task: len(items) for task, items in cases.items()},
-        malformed={task: sum(case.result.malformed for case in items) for task, items in cases.items()},
+        parse_errors={task: sum(case.result.parse_errors for case in items) for task, items in cases.items()},
         truncated={task: sum(case.result.truncated for case in items) for task, items in cases.items()},
         images=images,
         notes=tuple(dict.fromkeys(notes)),

@@ -277,7 +277,7 @@ def joined(parts: list[Result]) -> Result:
         parts[0],
         text="",
         instances=tuple(instances),
-        malformed=sum(part.malformed for part in parts),
+        parse_errors=sum(part.parse_errors for part in parts),
         dropped=sum(part.dropped for part in parts),
         truncated=any(part.truncated for part in parts),
         token_ids=token_ids,

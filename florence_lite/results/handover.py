@@ -69,7 +69,7 @@ def to_supervision(instances: Sequence[Instance], size_wh: tuple[int, int]) -> A
     labels = [instance.label for instance in placed]
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     scored = all(instance.score is not None for instance in placed)
-    outlined = any(instance.rings for instance in placed)
+    outlined = any(instance.polygons for instance in placed)
     return supervision.Detections(
         xyxy=np.array([instance.bounds for instance in placed], dtype=np.float64),
         mask=np.stack([rasterize(instance.outlines, size_wh) for instance in placed]) if outlined else None,

@@ -65,7 +65,7 @@ def draw(
             _fill(canvas, shape)
     pen = ImageDraw.Draw(canvas)
     for shape in shapes:
-        for ring in shape.rings:
+        for ring in shape.polygons:
             _outline(pen, ring, shape.color, line)
     _draw_plates(pen, shapes, canvas.size, letters, line)
     return _with_strip(canvas, text, letters) if text.strip() else canvas
@@ -81,9 +81,9 @@ def label_color(label: str) -> Color:
 
 @dataclass(frozen=True)
 class _Shape:
-    """An instance in the pixels of the canvas. rings: float64[n, 2] each; bounds: x0 y0 x1 y1; text: for its plate."""
+    """An instance in the canvas's pixels. polygons: float64[n, 2] each; bounds: x0 y0 x1 y1; text: for its plate."""
 
-    rings: tuple[NDArray[np.float64], ...]
+    polygons: tuple[NDArray[np.float64], ...]
     bounds: Box
     filled: bool
     text: str
@@ -97,9 +97,9 @@ class _Shape:
         label = "" if instance.label == text else " ".join(instance.label.split())  # the strip says it already
         score = "" if instance.score is None else f"{instance.score:.2f}"
         return cls(
-            rings=tuple(np.array(ring) * scale for ring in instance.outlines),
+            polygons=tuple(np.array(ring) * scale for ring in instance.outlines),
             bounds=tuple((np.array(instance.bounds) * np.tile(scale, 2)).tolist()),
-            filled=bool(instance.rings),
+            filled=bool(instance.polygons),
             text=" ".join(filter(None, (label, score))),
             color=label_color(instance.label or f"instance {number}"),
         )
@@ -112,7 +112,7 @@ class _Shape:
     def nearest_point(self, x: float, y: float) -> tuple[float, float]:
         """The corner of a filled shape, or the point of the bounds of another, that is nearest to (x, y)."""
         if self.filled:
-            points = np.concatenate(self.rings)
+            points = np.concatenate(self.polygons)
             return tuple(points[np.hypot(*(points - (x, y)).T).argmin()].tolist())
         x0, y0, x1, y1 = self.bounds
         return min(max(x, x0), x1), min(max(y, y0), y1)
@@ -132,7 +132,7 @@ def _fill(canvas: Image.Image, shape: _Shape) -> None:
     x0, y0 = (max(0, int(value)) for value in shape.bounds[:2])
     x1, y1 = (min(int(value) + 1, side) for value, side in zip(shape.bounds[2:], canvas.size, strict=True))
     if x0 < x1 and y0 < y1:
-        inside = rasterize([ring - (x0, y0) for ring in shape.rings], (x1 - x0, y1 - y0))
+        inside = rasterize([ring - (x0, y0) for ring in shape.polygons], (x1 - x0, y1 - y0))
         share = (x1 - x0) * (y1 - y0) / (canvas.width * canvas.height)
         alpha = round(_FILL_ALPHA * (1 - 0.7 * share))  # a shape as large as the picture must not drown it
         canvas.paste(shape.color, (x0, y0), Image.fromarray(inside.astype(np.uint8) * alpha))
@@ -195,7 +195,7 @@ def _best_place(
     rows += [y for step in range(1, 6) for y in (y0 - height * (step + 1), y1 + height * step)]
     corners = [(x, y) for y in rows for x in (x0, x1 - width, x1, x0 - width)]
     if shapes[index].filled:  # a corner of the bounds may be far from the outline
-        points = np.concatenate(shapes[index].rings)
+        points = np.concatenate(shapes[index].polygons)
         top, bottom = points[points[:, 1].argmin()], points[points[:, 1].argmax()]
         corners = [(top[0] - width / 2, top[1] - height), (bottom[0] - width / 2, bottom[1]), *corners]
     tops = np.clip(np.array(corners), 0, np.maximum(0, np.array(canvas_wh) - 1 - np.array(size_wh)))  # [C, 2]

@@ -26,7 +26,7 @@ class Result:
 
     task: name of the task card, or the free prompt.
     size_wh: width and height of the image in pixels.
-    text, instances, malformed, truncated: as in `Answer`.
+    text, instances, parse_errors, truncated: as in `Answer`.
     dropped: instances that were left out because the call asked for that (`general_phrases=False`).
     score: confidence of the answer as a whole in [0, 1]; None where nothing was measured.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
@@ -37,7 +37,7 @@ class Result:
     size_wh: tuple[int, int]
     text: str = ""
     instances: tuple[Instance, ...] = ()
-    malformed: int = 0
+    parse_errors: int = 0
     truncated: bool = False
     dropped: int = 0
     score: float | None = None
@@ -62,7 +62,7 @@ class Result:
     @classmethod
     def from_answer(cls, task: str, size_wh: tuple[int, int], answer: Answer, **more: Any) -> Result:
         """A result that says what `answer` says; `more` are the other fields of `Result`."""
-        return cls(task, size_wh, answer.text, answer.instances, answer.malformed, answer.truncated, **more)
+        return cls(task, size_wh, answer.text, answer.instances, answer.parse_errors, answer.truncated, **more)
 
     @property
     def labels(self) -> list[str]:
@@ -89,7 +89,7 @@ class Result:
     @property
     def polygons(self) -> list[list[NDArray[np.float64]]]:
         """For each instance its rings float64[n, 2], pixels, even-odd rule; an empty list where it has none."""
-        return [[np.array(ring, dtype=np.float64) for ring in instance.rings] for instance in self.instances]
+        return [[np.array(ring, dtype=np.float64) for ring in instance.polygons] for instance in self.instances]
 
     def masks(self) -> NDArray[np.bool_]:
         """bool[N, H, W]: pixels whose centre lies inside the polygon, quad or box; all False without coordinates."""
@@ -100,7 +100,7 @@ class Result:
         return masks
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: task, size_wh, text, instances, malformed, truncated, dropped, score.
+        """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, score.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), rings
         add `polygons` (a list of rings of [x, y]). Token ids stay on the object.
@@ -110,7 +110,7 @@ class Result:
             "size_wh": list(self.size_wh),
             "text": self.text,
             "instances": [_instance_dict(instance) for instance in self.instances],
-            "malformed": self.malformed,
+            "parse_errors": self.parse_errors,
             "truncated": self.truncated,
             "dropped": self.dropped,
             "score": self.score,
@@ -192,6 +192,6 @@ def _instance_dict(instance: Instance) -> dict[str, Any]:
     entry = {"label": instance.label, "box": None if bounds is None else list(bounds), "score": instance.score}
     if instance.quad is not None:
         entry["quad"] = list(instance.quad)
-    if instance.rings:
-        entry["polygons"] = [[list(point) for point in ring] for ring in instance.rings]
+    if instance.polygons:
+        entry["polygons"] = [[list(point) for point in ring] for ring in instance.polygons]
     return entry

@@ -19,10 +19,10 @@ def descriptions(annotation: Annotation) -> Iterator[Pair]:
 
 def proposals(annotation: Annotation) -> Iterator[Pair]:
     """The boxes of all objects."""
-    if "objects" in annotation.listed:
+    if "objects" in annotation.exhaustive:
         yield Pair(instances=tuple(Instance(box=item.box) for item in annotation.objects))
 
 
 def _objects(annotation: Annotation, words: Callable[[ObjectAnnotation], str]) -> Iterator[Pair]:
-    if "objects" in annotation.listed and all(words(item) for item in annotation.objects):
+    if "objects" in annotation.exhaustive and all(words(item) for item in annotation.objects):
         yield Pair(instances=tuple(Instance(words(item), box=item.box) for item in annotation.objects))

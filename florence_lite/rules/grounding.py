@@ -14,7 +14,7 @@ def caption(annotation: Annotation) -> Iterator[Pair]:
     A caption that mentions none teaches to find nothing; whether an answer to it is right, nobody knows.
     """
     sentence = annotation.captions[0] if annotation.captions else ""
-    if not sentence or "objects" not in annotation.listed:
+    if not sentence or "objects" not in annotation.exhaustive:
         return
     places = [(_mentioned_at(sentence, item.label), item) for item in annotation.objects]
     mentioned = sorted(((place, item) for place, item in places if place is not None), key=lambda found: found[0])
@@ -30,7 +30,7 @@ def _mentioned_at(sentence: str, label: str) -> int | None:
 
 def phrases(annotation: Annotation) -> Iterator[Pair]:
     """Each phrase with the boxes that it means; they are written without a label, for the phrase is known."""
-    for referral in annotation.referrals:
-        boxes = [annotation.objects[i].box for i in referral.objects]
-        named, unnamed = (tuple(Instance(label, box=box) for box in boxes) for label in (referral.phrase, ""))
-        yield Pair({"phrases": (referral.phrase,)}, named, targets=(Answer(instances=unnamed),))
+    for expression in annotation.expressions:
+        boxes = [annotation.objects[i].box for i in expression.objects]
+        named, unnamed = (tuple(Instance(label, box=box) for box in boxes) for label in (expression.phrase, ""))
+        yield Pair({"phrases": (expression.phrase,)}, named, targets=(Answer(instances=unnamed),))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from florence_lite.answers import Answer, Instance, Rings
+from florence_lite.answers import Answer, Instance, Polygons
 from florence_lite.cards import TaskCard
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import simplify_ring
@@ -98,10 +98,12 @@ def thinned(answer: Answer, size_wh: tuple[int, int]) -> Answer:
     An instance whose outlines are nowhere wide enough is left out. size_wh: of the image, in pixels.
     """
     tolerance = OUTLINE_TOLERANCE * min(size_wh)
-    thin = (replace(item, rings=_thin(item.rings, tolerance)) if item.rings else item for item in answer.instances)
-    kept = tuple(new for new, old in zip(thin, answer.instances, strict=True) if new.rings or not old.rings)
+    thin = (
+        replace(item, polygons=_thin(item.polygons, tolerance)) if item.polygons else item for item in answer.instances
+    )
+    kept = tuple(new for new, old in zip(thin, answer.instances, strict=True) if new.polygons or not old.polygons)
     return replace(answer, instances=kept)
 
 
-def _thin(rings: Rings, tolerance: float) -> Rings:
-    return tuple(thin for ring in rings if len(thin := simplify_ring(np.array(ring), tolerance)) >= 3)
+def _thin(polygons: Polygons, tolerance: float) -> Polygons:
+    return tuple(thin for ring in polygons if len(thin := simplify_ring(np.array(ring), tolerance)) >= 3)

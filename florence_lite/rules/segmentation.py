@@ -12,15 +12,15 @@ MOST_OUTLINED = 2  # objects that training has one answer outline: every point c
 
 def phrases(annotation: Annotation) -> Iterator[Pair]:
     """The phrases whose objects all have outlines, and those that mean nothing; one answer outlines all objects."""
-    for referral in annotation.referrals:
-        outlines = [annotation.objects[i].rings for i in referral.objects]
+    for expression in annotation.expressions:
+        outlines = [annotation.objects[i].polygons for i in expression.objects]
         if not all(outlines):
             continue
         together = tuple(ring for rings in outlines for ring in rings)
-        target = Answer(instances=(Instance(rings=together),) if together else ())
+        target = Answer(instances=(Instance(polygons=together),) if together else ())
         yield Pair(
-            {"text": referral.phrase},
-            tuple(Instance(rings=rings) for rings in outlines),
+            {"text": expression.phrase},
+            tuple(Instance(polygons=rings) for rings in outlines),
             targets=(target,) if len(outlines) <= MOST_OUTLINED else (),
         )
 
@@ -28,5 +28,5 @@ def phrases(annotation: Annotation) -> Iterator[Pair]:
 def regions(annotation: Annotation) -> Iterator[Pair]:
     """The box of each object that has an outline."""
     for item in annotation.objects:
-        if item.rings:
-            yield Pair({"region": inside(item.box, annotation.size_wh)}, (Instance(rings=item.rings),))
+        if item.polygons:
+            yield Pair({"region": inside(item.box, annotation.size_wh)}, (Instance(polygons=item.polygons),))

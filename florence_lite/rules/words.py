@@ -10,13 +10,13 @@ from florence_lite.rules.regions import inside
 
 def text(annotation: Annotation) -> Iterator[Pair]:
     """All lines as one string."""
-    if "lines" in annotation.listed:
+    if "lines" in annotation.exhaustive:
         yield Pair(texts=(" ".join(line.text for line in annotation.lines),))
 
 
 def lines(annotation: Annotation) -> Iterator[Pair]:
     """Every line with its quadrilateral."""
-    if "lines" in annotation.listed:
+    if "lines" in annotation.exhaustive:
         yield Pair(instances=tuple(Instance(line.text, quad=line.quad) for line in annotation.lines))
 
 

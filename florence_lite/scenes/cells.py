@@ -59,7 +59,7 @@ class SceneCollator:
         scale = np.array([width / annotation.size_wh[0], height / annotation.size_wh[1]])
         classes = np.zeros((height, width), np.int64)
         boxes = np.zeros((height, width, 4), np.int64)
-        shapes = [(item.label, item.rings, item.box) for item in annotation.objects]
+        shapes = [(item.label, item.polygons, item.box) for item in annotation.objects]
         for line in annotation.lines:
             corners = np.reshape(line.quad, (4, 2))
             shapes.append((TEXT_CLASS, (corners,), (*corners.min(axis=0), *corners.max(axis=0))))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from florence_lite.answers import Box
-from florence_lite.data.annotation import Question, Referral, TextLine
+from florence_lite.data.annotation import Question, ReferringExpression, TextLine
 from florence_lite.scenes.catalogue import CLASSES, GROUPS, PLURALS
 
 PLACES = (
@@ -134,7 +134,7 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def referrals(view: View, rng: np.random.Generator) -> tuple[Referral, ...]:
+def expressions(view: View, rng: np.random.Generator) -> tuple[ReferringExpression, ...]:
     """Phrases that mean one object, several, or none, in this order; one or two of each wording that applies.
 
     One: "the dog", "the dog at the top left", "the leftmost dog", "the largest dog", "the dog below the car".
@@ -157,17 +157,19 @@ def referrals(view: View, rng: np.random.Generator) -> tuple[Referral, ...]:
     return tuple(chosen)
 
 
-def _by_class(view: View) -> list[Referral]:
+def _by_class(view: View) -> list[ReferringExpression]:
     return [
-        Referral(f"the {label}", tuple(view.having(label))) for label in view.classes() if len(view.having(label)) == 1
+        ReferringExpression(f"the {label}", tuple(view.having(label)))
+        for label in view.classes()
+        if len(view.having(label)) == 1
     ]
 
 
-def _by_place(view: View) -> list[Referral]:
+def _by_place(view: View) -> list[ReferringExpression]:
     found = []
     for i, label in enumerate(view.labels):
         if sum(_near(view.cell(i), view.cell(j)) for j in view.having(label)) == 1:
-            found.append(Referral(f"the {label} {view.place(i)}", (i,)))
+            found.append(ReferringExpression(f"the {label} {view.place(i)}", (i,)))
     return found
 
 
@@ -176,7 +178,7 @@ def _near(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return max(abs(one[0] - other[0]), abs(one[1] - other[1])) <= 1
 
 
-def _by_extreme(view: View) -> list[Referral]:
+def _by_extreme(view: View) -> list[ReferringExpression]:
     found = []
     for label in view.classes():
         for word, (axis, sign) in EXTREMES.items():
@@ -184,23 +186,23 @@ def _by_extreme(view: View) -> list[Referral]:
             if len(ranked) > 1:
                 lead = abs(view.centre(ranked[0])[axis] - view.centre(ranked[1])[axis]) / min(view.size_wh)
                 if lead >= MARGIN:
-                    found.append(Referral(f"the {word} {label}", (ranked[0],)))
+                    found.append(ReferringExpression(f"the {word} {label}", (ranked[0],)))
     return found
 
 
-def _by_size(view: View) -> list[Referral]:
+def _by_size(view: View) -> list[ReferringExpression]:
     found = []
     for label in view.classes():
         ranked = sorted(view.having(label), key=view.area)
         if len(ranked) > 1:
             if view.area(ranked[-1]) >= MUCH_LARGER * view.area(ranked[-2]):
-                found.append(Referral(f"the largest {label}", (ranked[-1],)))
+                found.append(ReferringExpression(f"the largest {label}", (ranked[-1],)))
             if view.area(ranked[1]) >= MUCH_LARGER * view.area(ranked[0]):
-                found.append(Referral(f"the smallest {label}", (ranked[0],)))
+                found.append(ReferringExpression(f"the smallest {label}", (ranked[0],)))
     return found
 
 
-def _by_relation(view: View) -> list[Referral]:
+def _by_relation(view: View) -> list[ReferringExpression]:
     found = []
     for j, anchor in enumerate(view.labels):
         if len(view.having(anchor)) > 1:
@@ -209,24 +211,24 @@ def _by_relation(view: View) -> list[Referral]:
             for label in view.classes():
                 possible = [i for i in view.having(label) if i != j and view.is_nearly_beside(i, j, relation)]
                 if len(possible) == 1 and view.is_beside(possible[0], j, relation):
-                    found.append(Referral(f"the {label} {relation} the {anchor}", (possible[0],)))
+                    found.append(ReferringExpression(f"the {label} {relation} the {anchor}", (possible[0],)))
     return found
 
 
-def _bare(view: View) -> list[Referral]:
-    return [Referral(label, tuple(view.having(label))) for label in view.classes()]
+def _bare(view: View) -> list[ReferringExpression]:
+    return [ReferringExpression(label, tuple(view.having(label))) for label in view.classes()]
 
 
-def _all(view: View) -> list[Referral]:
+def _all(view: View) -> list[ReferringExpression]:
     found = [
-        Referral(f"all {plural(label)}", tuple(view.having(label)))
+        ReferringExpression(f"all {plural(label)}", tuple(view.having(label)))
         for label in view.classes()
         if len(view.having(label)) > 1
     ]
     for group, members in GROUPS.items():
         inside = tuple(i for i, label in enumerate(view.labels) if label in members)
         if len(inside) > 1:
-            found.append(Referral(f"all {group}", inside))
+            found.append(ReferringExpression(f"all {group}", inside))
     return found
 
 
@@ -236,22 +238,22 @@ def _stranger(view: View, rng: np.random.Generator) -> str:
     return missing[int(rng.integers(len(missing)))]
 
 
-def _missing(view: View, rng: np.random.Generator) -> list[Referral]:
+def _missing(view: View, rng: np.random.Generator) -> list[ReferringExpression]:
     phrases = [f"the {_stranger(view, rng)}", _stranger(view, rng), f"all {plural(_stranger(view, rng))}"]
     groups = [group for group, members in GROUPS.items() if not any(label in members for label in view.labels)]
     if groups:
         phrases.append(f"all {groups[int(rng.integers(len(groups)))]}")
-    return [Referral(phrase) for phrase in phrases]
+    return [ReferringExpression(phrase) for phrase in phrases]
 
 
-def _wrong_class(view: View, rng: np.random.Generator) -> list[Referral]:
+def _wrong_class(view: View, rng: np.random.Generator) -> list[ReferringExpression]:
     stranger = _stranger(view, rng)
     phrases = [f"the {stranger} {view.place(i)}" for i in range(len(view.labels))]
     phrases += [f"the {stranger} {relation} the {anchor}" for anchor in view.classes() for relation in RELATIONS]
-    return [Referral(phrase) for phrase in phrases]
+    return [ReferringExpression(phrase) for phrase in phrases]
 
 
-def _wrong_place(view: View) -> list[Referral]:
+def _wrong_place(view: View) -> list[ReferringExpression]:
     phrases = []
     for label in view.classes():
         cells = [view.cell(i) for i in view.having(label)]
@@ -267,7 +269,7 @@ def _wrong_place(view: View) -> list[Referral]:
             for relation in RELATIONS:
                 if all(view.offset(i, j, _OPPOSITE[relation])[0] >= MARGIN for i in view.having(label)):
                     phrases.append(f"the {label} {relation} the {anchor}")
-    return [Referral(phrase) for phrase in phrases]
+    return [ReferringExpression(phrase) for phrase in phrases]
 
 
 def questions(view: View, lines: tuple[TextLine, ...], rng: np.random.Generator) -> tuple[Question, ...]:

@@ -39,7 +39,7 @@ def render_scene(
     size_wh: pixels, at least 64 each.
 
     Returns an RGB image and its annotation: objects from left to right (left edge, then top edge, of the visible box)
-    with the box and the outline of what is visible, lines of text from top to bottom, three captions, referrals and
+    with the box and the outline of what is visible, lines of text from top to bottom, three captions, expressions and
     questions. The same arguments give the same pixels and truth with the same versions of numpy, Pillow, the artwork
     and the fonts. Raises ValueError for bad arguments, FileNotFoundError for a style that is not installed.
     """
@@ -72,7 +72,7 @@ def annotate(scene: Composition, rng: np.random.Generator) -> Annotation:
         ),
         lines=scene.lines,
         captions=language.captions(view, scene.lines, scene.background),
-        referrals=language.referrals(view, rng),
+        expressions=language.expressions(view, rng),
         questions=language.questions(view, scene.lines, rng),
     )
 

@@ -106,5 +106,5 @@ def scene_sentences(config: TrainConfig) -> Iterator[str]:
         yield from truth.captions
         yield from (words for item in truth.objects for words in (item.label, item.phrase))
         yield from (line.text for line in truth.lines)
-        yield from (referral.phrase for referral in truth.referrals)
+        yield from (expression.phrase for expression in truth.expressions)
         yield from (words for pair in truth.questions for words in (pair.question, pair.answer))

@@ -59,7 +59,7 @@ class Codec:
         """What a sequence of ids says; any integers are taken, and nothing but a wrong grammar or size raises.
 
         ids: with or without `<s>`, `</s>`, padding and the decoder's start token. size_wh: the image in pixels.
-        Of a box whose corners are in the wrong order the corners are ordered, and it counts as malformed.
+        Of a box whose corners are in the wrong order the corners are ordered, and it counts as a parse error.
         The other faults are listed in `florence_lite.tokens.grammars`.
         """
         stream = self.stream(grammar, size_wh)
@@ -77,10 +77,10 @@ class Codec:
     def _shape_ids(self, instance: Instance, form: Grammar, size_wh: tuple[int, int]) -> list[int]:
         if instance.kind == "label":
             return []
-        if instance.kind != "rings":
+        if instance.kind != "polygons":
             return self._loc_ids(instance.box or instance.quad, size_wh)
         ids: list[int] = []
-        for number, ring in enumerate(instance.rings):
+        for number, ring in enumerate(instance.polygons):
             ids += [self.vocabulary.sep] if number else []
             ids += self._loc_ids(ring, size_wh)
         return [self.vocabulary.poly_open, *ids, self.vocabulary.poly_close] if form.brackets else ids
@@ -103,7 +103,7 @@ class AnswerStream:
         self._centre_x, self._centre_y = centres.T.tolist()
         self._position = 0
         self._instances: list[Instance] = []
-        self._malformed = 0
+        self._parse_errors = 0
         self._answer: Answer | None = None
         self._text: list[int] = []  # ids of the words that apply
         self._label = ""
@@ -127,7 +127,7 @@ class AnswerStream:
         if self._answer is None:
             self._act(self._form.cut(self._state), None, self._position)
             text = self._tokenizer.decode(self._text) if self._form.prose else ""
-            self._answer = Answer(text, tuple(self._instances), self._malformed, truncated=not self._state.ended)
+            self._answer = Answer(text, tuple(self._instances), self._parse_errors, truncated=not self._state.ended)
         return self._answer
 
     def _act(self, actions: tuple[Action, ...], id: int | None, position: int) -> tuple[Instance, ...]:
@@ -162,7 +162,7 @@ class AnswerStream:
                 self._forget()
             else:
                 assert action is Action.FAULT
-                self._malformed += 1
+                self._parse_errors += 1
         return finished
 
     def _forget(self) -> None:
@@ -185,14 +185,14 @@ class AnswerStream:
         if not self._form.inherits_label:
             self._label = ""
         if self._rings:
-            return Instance(label, rings=tuple(self._rings), **place)
+            return Instance(label, polygons=tuple(self._rings), **place)
         if not self._bins:
             return Instance(label, **place)
         numbers = self._points()
         if len(numbers) == 8:
             return Instance(label, quad=numbers, **place)
         x0, y0, x1, y1 = numbers
-        self._malformed += x1 < x0 or y1 < y0
+        self._parse_errors += x1 < x0 or y1 < y0
         return Instance(label, box=(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), **place)
 
 

@@ -74,7 +74,7 @@ class Action(enum.Enum):
     DROP_RING = "forget the coordinates in hand"
     DROP = "forget the coordinates and rings in hand"
     ITEM = "the instance in hand is whole"
-    FAULT = "count one malformed"
+    FAULT = "count one parse error"
 
 
 Actions = tuple[Action, ...]
@@ -86,7 +86,7 @@ class Grammar:
 
     text: words may occur; without coordinates they are the whole answer.
     group: coordinates of one box (4) or quad (8), 0 where there are neither.
-    rings: the answer is one polygon, `<sep>` between its rings.
+    polygons: the answer is one polygon, `<sep>` between its rings.
     brackets: `<poly>` rings `</poly>` may stand where a box may.
     single: words, then one box, then the end.
     inherits_label: coordinates without words of their own belong to the words before them.
@@ -96,7 +96,7 @@ class Grammar:
     name: str
     text: bool = True
     group: int = 0
-    rings: bool = False
+    polygons: bool = False
     brackets: bool = False
     single: bool = False
     inherits_label: bool = False
@@ -163,7 +163,7 @@ class Grammar:
                     f"{where}: without a label it would read as another {previous!r}; put unlabelled instances first"
                 )
             previous = instance.label
-        if (self.single or self.rings) and len(answer.instances) > 1:
+        if (self.single or self.polygons) and len(answer.instances) > 1:
             raise ValueError(f"grammar {self.name!r} takes one instance, not {len(answer.instances)}")
         if answer.text and not self.prose:
             raise ValueError(f"grammar {self.name!r} takes no text, only instances; got {answer.text[:40]!r}")
@@ -173,7 +173,7 @@ class Grammar:
 
     def _kinds(self) -> tuple[str, ...]:
         kinds = {0: (), 4: ("box",), 8: ("quad",)}[self.group]
-        return kinds + ("rings",) * (self.rings or self.brackets) + ("label",) * self.single
+        return kinds + ("polygons",) * (self.polygons or self.brackets) + ("label",) * self.single
 
     def _follow(self, state: State, id_class: IdClass) -> tuple[State, Actions] | None:
         """`step` for the classes that make up items; None where the id has no place."""
@@ -203,7 +203,7 @@ class Grammar:
         return following, (*self._leave(state), Action.NEW_LABEL, Action.TEXT)
 
     def _follow_loc(self, state: State) -> tuple[State, Actions] | None:
-        if self.rings or state.stage is Stage.RINGS:
+        if self.polygons or state.stage is Stage.RINGS:
             count = state.count + 1 if state.count <= _MIN_RING else _MIN_RING
             return State(Stage.RINGS, count, state.ringed), (Action.LOC,)
         if not self.group:
@@ -224,7 +224,7 @@ class Grammar:
         if state.stage is Stage.LABEL and not self.prose:
             return (Action.FAULT,)
         if state.stage is Stage.RINGS:
-            return _polygon(state, closed=self.rings)
+            return _polygon(state, closed=self.polygons)
         unfinished = self._leave(state)
         return (*unfinished, Action.ITEM) if self.single and state.labelled else unfinished
 
@@ -252,7 +252,7 @@ GRAMMARS: dict[str, Grammar] = {
         Grammar("boxes", text=False, group=4),
         Grammar("labelled_quads", group=8),
         Grammar("labelled_boxes_or_polygons", group=4, brackets=True, inherits_label=True),
-        Grammar("polygons", text=False, rings=True),
+        Grammar("polygons", text=False, polygons=True),
         Grammar("region_text", group=4, single=True),
     )
 }

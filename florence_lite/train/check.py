@@ -272,15 +272,15 @@ def contact_sheet(dataset: Dataset, count: int = 12) -> Image.Image:
 def _tile(sample: Sample, image: Image.Image) -> Image.Image:
     annotation = sample.annotation
     instances = [
-        Instance(item.label or item.phrase, rings=item.rings)
-        if item.rings
+        Instance(item.label or item.phrase, polygons=item.polygons)
+        if item.polygons
         else Instance(item.label or item.phrase, box=item.box)
         for item in annotation.objects
     ]
     instances += [Instance(line.text, quad=line.quad) for line in annotation.lines]
     instances += [Instance(region.text, box=region.box) for region in annotation.regions]
     words = [*filter(None, annotation.captions[:1])]
-    words += [f"phrase: {r.phrase}" + ("" if r.objects else " (absent)") for r in annotation.referrals[:2]]
+    words += [f"phrase: {r.phrase}" + ("" if r.objects else " (absent)") for r in annotation.expressions[:2]]
     words += [f"{q.question} – {q.answer}" for q in annotation.questions[:2]]
     result = Result(sample.name, annotation.size_wh, "\n".join(words), tuple(instances))
     drawn = result.draw(image, max_side=TILE)

@@ -26,8 +26,8 @@ from florence_lite.model.transformer import DecoderLayer, EncoderLayer
 from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
-from florence_lite.train.figures import Log, RunningMeans
 from florence_lite.train.folders import bring_back, keep_if_best, replace_folder, save_state, saved_step
+from florence_lite.train.log import RunningMeans, TrainingLog
 
 TRACKERS = ("tensorboard", "trackio")  # that get the figures if they are installed
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes while one evaluates; ten minutes would be usual
@@ -118,7 +118,7 @@ def fit(
         schedule.last_epoch = step  # the optimiser's state holds the learning rate
 
     accelerator.init_trackers("florence-lite")
-    log, means, started = Log(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
+    log, means, started = TrainingLog(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
     with Progress(
         TextColumn("training"),
         BarColumn(),

@@ -1,6 +1,6 @@
 """One annotated image made by hand: two dogs, a door and a line of text on 100 × 80 pixels."""
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 
 SIZE = (100, 80)
 
@@ -20,11 +20,11 @@ ANNOTATED = Annotation(
     objects=(LEFT_DOG, RIGHT_DOG, DOOR),
     lines=(STOP, TextLine("5 miles", (-4.0, 70.0, 40.0, 70.0, 40.0, 84.0, -4.0, 84.0))),
     captions=("a door and a dog", "a door, a dog and a dog", "There is a door. There are two dogs."),
-    referrals=(
-        Referral("the door", (2,)),
-        Referral("all dogs", (0, 1)),
-        Referral("the cat"),
-        Referral("everything", (0, 1, 2)),
+    expressions=(
+        ReferringExpression("the door", (2,)),
+        ReferringExpression("all dogs", (0, 1)),
+        ReferringExpression("the cat"),
+        ReferringExpression("everything", (0, 1, 2)),
     ),
     questions=(Question("is there a door?", "yes"), Question("how many dogs?", "2")),
 )

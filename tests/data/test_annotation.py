@@ -2,7 +2,7 @@
 
 import pytest
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression, TextLine
 
 
 @pytest.mark.parametrize("box", [(5, 0, 5, 9), (0, 9, 5, 9), (6, 0, 5, 9), (0, float("nan"), 5, 9)])
@@ -19,7 +19,9 @@ def test_quads_have_four_corners():
 @pytest.mark.parametrize("objects", [(1,), (-1,), (0, 2)])
 def test_referrals_name_objects_that_are_there(objects):
     with pytest.raises(ValueError, match=r"phrase 'the dog' names objects \[.*\]; there are 1"):
-        Annotation((9, 9), (ObjectAnnotation("dog", (0, 0, 5, 5)),), referrals=(Referral("the dog", objects),))
+        Annotation(
+            (9, 9), (ObjectAnnotation("dog", (0, 0, 5, 5)),), expressions=(ReferringExpression("the dog", objects),)
+        )
 
 
 def test_an_image_may_be_without_annotations():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
 from florence_lite.data.augment import SMALLEST_CROP, Augmentation, Turn, can_crop, can_turn, crop, transpose, turned
 from florence_lite.geometry import rasterize
 from tests.data.annotated import rectangle
@@ -59,9 +59,9 @@ def test_boxes_and_outlines_follow_the_pixels(turn):
     assert annotation.regions[0].box == bounds(PIXELS[turn](covered(LAWN.box)))
     for before, after in zip(PLAIN.objects, annotation.objects, strict=True):
         assert after.box == bounds(PIXELS[turn](covered(before.box)))
-        mask = PIXELS[turn](rasterize(before.rings, SIZE))
-        assert np.array_equal(rasterize(after.rings, annotation.size_wh), mask)
-        assert list(map(sense_of_rotation, after.rings)) == list(map(sense_of_rotation, before.rings))
+        mask = PIXELS[turn](rasterize(before.polygons, SIZE))
+        assert np.array_equal(rasterize(after.polygons, annotation.size_wh), mask)
+        assert list(map(sense_of_rotation, after.polygons)) == list(map(sense_of_rotation, before.polygons))
 
 
 @pytest.mark.parametrize("turn", PIXELS, ids=lambda turn: turn.name)
@@ -85,8 +85,8 @@ def test_there_and_back(turn):
         ({"more_captions": ("the topmost dog",)}, True, False),
         ({"more_captions": ("right there",)}, False, False),
         ({"lines": (TextLine("OPEN", (0, 0, 9, 0, 9, 9, 0, 9)),)}, False, False),
-        ({"referrals": (Referral("the leftmost dog", (0,)),)}, False, False),
-        ({"referrals": (Referral("dog above the door", (0,)),)}, True, False),
+        ({"expressions": (ReferringExpression("the leftmost dog", (0,)),)}, False, False),
+        ({"expressions": (ReferringExpression("dog above the door", (0,)),)}, True, False),
         ({"questions": (Question("what is right of the door?", "dog"),)}, False, False),
         ({"questions": (Question("what is it?", "left"),)}, False, False),
         ({"questions": (Question("where is the dog?", "at the bottom"),)}, True, False),
@@ -119,8 +119,8 @@ def test_crop():
     assert door.box == (45.0, 10.0, 55.0, 50.0)
     for before, after in zip(BARE.objects, cropped.objects, strict=True):
         assert after.label == before.label
-        mask = rasterize(before.rings, SIZE)[10:60, 5:60]
-        assert np.array_equal(rasterize(after.rings, (55, 50)), mask)
+        mask = rasterize(before.polygons, SIZE)[10:60, 5:60]
+        assert np.array_equal(rasterize(after.polygons, (55, 50)), mask)
 
 
 def test_a_crop_of_all_changes_nothing():
@@ -147,9 +147,9 @@ def test_a_crop_of_all_changes_nothing():
 )
 def test_what_is_left_of_an_object(ring, part, box):
     item = ObjectAnnotation("dog", (10.0, 10.0, 50.0, 60.0), (ring,) if ring else ())
-    _, annotation = crop(noise_image(0), Annotation(SIZE, (item,), listed=frozenset({"objects"})), part)
+    _, annotation = crop(noise_image(0), Annotation(SIZE, (item,), exhaustive=frozenset({"objects"})), part)
     assert [item.box for item in annotation.objects] == ([] if box is None else [box])
-    assert annotation.listed == {"objects"}
+    assert annotation.exhaustive == {"objects"}
 
 
 def test_an_outline_loses_the_parts_that_are_gone():
@@ -158,7 +158,7 @@ def test_an_outline_loses_the_parts_that_are_gone():
     _, annotation = crop(noise_image(0), Annotation(SIZE, (item,)), (10, 10, 90, 45))
     (found,) = annotation.objects
     assert found.box == (0.0, 0.0, 40.0, 30.0)  # not up to the cut: there is nothing between the parts
-    assert found.rings == (rectangle(0, 0, 40, 30),)
+    assert found.polygons == (rectangle(0, 0, 40, 30),)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_outline_loses_the_parts_that_are_gone():
         ({"captions": ("", "a bright dog")}, False),
         ({"more_captions": ("a bright dog",)}, False),
         ({"lines": (TextLine("OPEN", (0, 0, 9, 0, 9, 9, 0, 9)),)}, False),
-        ({"referrals": (Referral("the cat"),)}, False),
+        ({"expressions": (ReferringExpression("the cat"),)}, False),
         ({"questions": (Question("how many dogs?", "1"),)}, False),
         ({"objects": (dataclasses.replace(DOG, phrase="the larger dog"),)}, False),
         ({"regions": (Region("the left side of the picture", LAWN.box),)}, False),
@@ -243,7 +243,7 @@ def test_the_truth_follows_crops_and_turns():
     seen = 0
     for part, annotation in drawn(Augmentation(upright=False, crops=1), Annotation(SIZE, (item,)), image):
         for found in annotation.objects:
-            assert np.array_equal(rasterize(found.rings, annotation.size_wh), np.asarray(part))
+            assert np.array_equal(rasterize(found.polygons, annotation.size_wh), np.asarray(part))
             assert found.box == bounds(np.asarray(part))
             seen += 1
     assert 30 < seen < 60  # of some, too little is left

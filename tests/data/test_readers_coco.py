@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Referral
+from florence_lite.data.annotation import ReferringExpression
 from florence_lite.data.readers.coco import CAPTION_LENGTHS, union
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.geometry import mask_iou, mask_to_rle, rasterize
@@ -83,9 +83,9 @@ def test_boxes_polygons_and_negatives(folder):
     outlined = {**DOG, "segmentation": [[50, 10, 90, 10, 90, 70]]}
     dataset = read(folder, [CAT, outlined], [*ONE, ("empty.jpg", 100, 80)])
     cat, dog = dataset[0].annotation.objects
-    assert (cat.label, cat.box, cat.rings) == ("cat", (10, 10, 30, 30), ())
-    assert (dog.label, dog.box, dog.rings) == ("dog", (50, 10, 90, 70), (((50, 10), (90, 10), (90, 70)),))
-    assert dataset[1].annotation.objects == () and dataset[1].annotation.listed == {"objects"}
+    assert (cat.label, cat.box, cat.polygons) == ("cat", (10, 10, 30, 30), ())
+    assert (dog.label, dog.box, dog.polygons) == ("dog", (50, 10, 90, 70), (((50, 10), (90, 10), (90, 70)),))
+    assert dataset[1].annotation.objects == () and dataset[1].annotation.exhaustive == {"objects"}
     assert (dataset.classes, dataset.summary()["empty"], dataset.problems) == (("cat", "dog"), 1, ())
 
 
@@ -97,8 +97,8 @@ def test_run_lengths_become_outlines_with_holes(folder, compressed):
     dataset = read(folder, [{**record, "bbox": [10, 5, 10, 25]}, record], [("a.jpg", 60, 40)])
     for item in dataset[0].annotation.objects:
         assert item.box == pytest.approx((10, 5, 20, 30), abs=1)
-        assert mask_iou(rasterize(item.rings, (60, 40)), framed_mask()) > 0.95
-        assert len(item.rings) == 2
+        assert mask_iou(rasterize(item.polygons, (60, 40)), framed_mask()) > 0.95
+        assert len(item.polygons) == 2
 
 
 def test_outlines_are_scaled_with_the_image(folder):
@@ -106,9 +106,9 @@ def test_outlines_are_scaled_with_the_image(folder):
     masked = {**CAT, "segmentation": mask_to_rle(np.pad(np.ones((20, 20), dtype=bool), ((10, 130), (10, 170))))}
     dataset = read(folder, [outlined, masked], [("a.jpg", 200, 160)])
     first, second = dataset[0].annotation.objects
-    assert first.rings == (((5, 5), (15, 5), (15, 15)),)
+    assert first.polygons == (((5, 5), (15, 5), (15, 15)),)
     assert first.box == second.box == (5, 5, 15, 15)
-    assert rasterize(second.rings, (100, 80)).sum() == pytest.approx(100, abs=10)
+    assert rasterize(second.polygons, (100, 80)).sum() == pytest.approx(100, abs=10)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_outlines_are_scaled_with_the_image(folder):
 )
 def test_outlines_that_are_none_leave_the_box(folder, segmentation, message):
     dataset = read(folder, [{**CAT, "segmentation": segmentation}])
-    assert dataset[0].annotation.objects[0].rings == ()
+    assert dataset[0].annotation.objects[0].polygons == ()
     assert kinds(dataset) == {"polygon left out": 1}
     assert message in dataset.problems[0].what
 
@@ -133,7 +133,7 @@ def test_outlines_that_are_none_leave_the_box(folder, segmentation, message):
 def test_outlines_end_where_the_image_does(folder):
     """A slanting edge is cut at the border; its outer corner is not moved onto it."""
     dataset = read(folder, [{**CAT, "segmentation": [[80, 10, 140, 40, 80, 70]]}])
-    (ring,) = dataset[0].annotation.objects[0].rings
+    (ring,) = dataset[0].annotation.objects[0].polygons
     assert set(ring) == {(80, 10), (100, 20), (100, 60), (80, 70)}
 
 
@@ -191,8 +191,8 @@ def test_captions_of_another_file_join_the_objects(folder):
     dataset = read(folder, [CAT])
     both, captioned = dataset.annotations
     assert both.captions == ("sentence 0",) and both.more_captions == ("sentence 1", "sentence 2")
-    assert both.listed == {"objects"} and len(both.objects) == 1
-    assert captioned.listed == set() and captioned.captions  # nothing is known about its objects
+    assert both.exhaustive == {"objects"} and len(both.objects) == 1
+    assert captioned.exhaustive == set() and captioned.captions  # nothing is known about its objects
 
 
 def test_captions_of_several_lengths(folder):
@@ -246,8 +246,8 @@ def read_expressions(folder, records, split=None):
 def test_expressions(folder, record, expected):
     dataset = read_expressions(folder, [{"image_id": 1, **record}])
     annotation = dataset[0].annotation
-    assert annotation.referrals == tuple(Referral(*each) for each in expected)
-    assert len(annotation.objects) == 2 and annotation.listed == {"objects"}
+    assert annotation.expressions == tuple(ReferringExpression(*each) for each in expected)
+    assert len(annotation.objects) == 2 and annotation.exhaustive == {"objects"}
     assert dataset.problems == ()
 
 
@@ -256,8 +256,8 @@ def test_an_object_known_by_its_phrase_alone(folder):
     annotation = dataset[1].annotation
     item = annotation.objects[0]
     assert (item.label, item.phrase, item.box) == ("", "a hat", (5, 5, 25, 15))
-    assert annotation.listed == set()  # the list of objects was not complete
-    assert dataset[0].annotation.listed == {"objects"}
+    assert annotation.exhaustive == set()  # the list of objects was not complete
+    assert dataset[0].annotation.exhaustive == {"objects"}
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_an_object_known_by_its_phrase_alone(folder):
 def test_expressions_that_are_left_out(folder, record, message):
     good = {"image_id": 1, "sent": "the cat", "ann_id": 1}
     dataset = read_expressions(folder, [good, record])
-    assert len(dataset[0].annotation.referrals) == 1
+    assert len(dataset[0].annotation.expressions) == 1
     assert dataset.problems[-1].what.startswith(message)
     assert (dataset.problems[-1].file, dataset.problems[-1].record) == ("refs.json", "expression number 1")
 
@@ -287,7 +287,9 @@ def test_expressions_decide_the_split(folder):
         {"image_id": 2, "sent": "the dog", "ann_id": [], "split": "testA"},
     ]
     named = {
-        split: [(s.name, [r.phrase for r in s.annotation.referrals]) for s in read_expressions(folder, records, split)]
+        split: [
+            (s.name, [r.phrase for r in s.annotation.expressions]) for s in read_expressions(folder, records, split)
+        ]
         for split in ("train", "val", "testA")
     }
     assert named == {
@@ -301,7 +303,7 @@ def test_pickles_of_plain_data_only(folder):
     write(folder / "instances.json", coco(ONE, [CAT]))
     refs = folder / "refs(unc).p"
     refs.write_bytes(pickle.dumps([{"image_id": 1, "ann_id": 1, "sentences": [{"sent": "the cat"}]}], protocol=2))
-    assert read_dataset(folder)[0].annotation.referrals == (Referral("the cat", (0,)),)
+    assert read_dataset(folder)[0].annotation.expressions == (ReferringExpression("the cat", (0,)),)
     refs.write_bytes(pickle.dumps([print]))
     with pytest.raises(ValueError, match=r"refs\(unc\).p cannot be read .*builtins.print, which is not plain data"):
         read_dataset(folder)
@@ -322,7 +324,7 @@ def test_shared_coco(shared_data, tmp_path):
     dataset = read_dataset(tmp_path)
     assert dataset.format == "refcoco"
     counts = dataset.summary()
-    assert (counts["images"], counts["captions"], counts["referrals"], counts["outlined"]) == (746, 3732, 93, 510)
+    assert (counts["images"], counts["captions"], counts["expressions"], counts["outlined"]) == (746, 3732, 93, 510)
     assert counts["problems"] == {"scaled to the image": 740, "crowd left out": 7}
     for annotation in dataset.annotations:
         width, height = annotation.size_wh

@@ -35,7 +35,7 @@ def test_voc(voc):
     dataset = read_dataset(voc)
     assert [sample.name for sample in dataset] == [f"VOC/JPEGImages/{name}.jpg" for name in "abc"]
     item = dataset[0].annotation.objects[0]
-    assert (item.label, item.box, dataset[0].annotation.listed) == ("cat", (10, 10, 30, 30), {"objects"})
+    assert (item.label, item.box, dataset[0].annotation.exhaustive) == ("cat", (10, 10, 30, 30), {"objects"})
     assert (dataset.problems, dataset.classes) == ((), ("cat",))
 
 
@@ -91,9 +91,9 @@ def yolo(tmp_path):
 def test_yolo(yolo):
     dataset = read_dataset(yolo)
     cat, dog = dataset[0].annotation.objects
-    assert (cat.label, cat.box, cat.rings) == ("cat", pytest.approx((10, 10, 30, 30)), ())
+    assert (cat.label, cat.box, cat.polygons) == ("cat", pytest.approx((10, 10, 30, 30)), ())
     assert (dog.label, dog.box) == ("dog", pytest.approx((50, 20, 90, 60)))
-    assert dog.rings == (((50, 20), (90, 20), (90, 60)),)
+    assert dog.polygons == (((50, 20), (90, 20), (90, 60)),)
     assert dataset[1].annotation.objects[0].box == (0, 0, 100, 80)
     assert dataset[2].annotation.objects == () and dataset.summary()["empty"] == 1
     assert dataset.files == ("data.yaml: 2 classes", "3 images, 2 with a label file")
@@ -187,7 +187,7 @@ def test_icdar(tmp_path, name):
     lines = dataset[0].annotation.lines
     assert [line.text for line in lines] == ["STOP, please", "1984"]
     assert lines[0].quad == (10, 10, 50, 10, 50, 20, 10, 20)
-    assert dataset[0].annotation.listed == {"lines"}
+    assert dataset[0].annotation.exhaustive == {"lines"}
     assert kinds(dataset) == {"illegible text left out": 1}
     assert dataset.problems[0].record == "a.jpg, line 3"
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Question, Referral
+from florence_lite.data.annotation import Question, ReferringExpression
 from florence_lite.data.readers import from_columns
 from tests.data.files import kinds, picture
 
@@ -40,7 +40,7 @@ def test_boxes(kind, box):
     dataset = read(rows(boxes=[[box], []], names=[["cat"], []]), labels="names", **{kind: "boxes"})
     item = dataset[0].annotation.objects[0]
     assert (item.label, item.box) == ("cat", (10, 10, 30, 40))
-    assert dataset[1].annotation.objects == () and dataset[1].annotation.listed == {"objects"}
+    assert dataset[1].annotation.objects == () and dataset[1].annotation.exhaustive == {"objects"}
     assert dataset[0].load().size == SIZE
     assert (dataset.format, dataset.problems, dataset[0].name) == ("huggingface", (), "row 0")
 
@@ -63,10 +63,10 @@ def test_nested_columns_and_class_numbers(nested):
 
 def test_phrases():
     both = read(rows(boxes=[[BOX, BOX]], said=[["one", "two"]]), boxes_xyxy="boxes", phrases="said")[0].annotation
-    assert both.referrals == (Referral("one", (0,)), Referral("two", (1,)))
-    assert [item.phrase for item in both.objects] == ["one", "two"] and both.listed == set()
+    assert both.expressions == (ReferringExpression("one", (0,)), ReferringExpression("two", (1,)))
+    assert [item.phrase for item in both.objects] == ["one", "two"] and both.exhaustive == set()
     single = read(rows(box=[BOX], said=[["one", "two"]]), boxes_xyxy="box", phrases="said")[0].annotation
-    assert single.referrals == (Referral("one", (0,)), Referral("two", (0,)))
+    assert single.expressions == (ReferringExpression("one", (0,)), ReferringExpression("two", (0,)))
 
 
 def test_words():
@@ -82,13 +82,13 @@ def test_words():
     annotation = read(table, **columns, quads="corners", texts="texts")[0].annotation
     assert annotation.captions == ("a cat", "", "A cat sits.") and annotation.more_captions == ("one cat",)
     assert annotation.questions == (Question("how many?", "1"),)
-    assert annotation.lines[0].text == "STOP" and annotation.listed == {"lines"}
+    assert annotation.lines[0].text == "STOP" and annotation.exhaustive == {"lines"}
 
 
 def test_polygons():
     table = rows(boxes=[[BOX]], names=[["cat"]], outlines=[[[[10.0, 10, 30, 10, 30, 30]]]])
     dataset = read(table, boxes_xyxy="boxes", labels="names", polygons="outlines")
-    assert dataset[0].annotation.objects[0].rings == (((10, 10), (30, 10), (30, 30)),)
+    assert dataset[0].annotation.objects[0].polygons == (((10, 10), (30, 10), (30, 30)),)
 
 
 def test_images_are_turned_upright_and_decoded_late():

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral, Region
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression, Region
 from florence_lite.data.readers import to_jsonl
 from florence_lite.data.samples import Sample
 from tests.data.annotated import ANNOTATED, SIZE
@@ -17,16 +17,16 @@ INSIDE = Annotation(  # all of the annotation that lies inside the image, with t
     ANNOTATED.objects,
     ANNOTATED.lines[:1],
     ANNOTATED.captions,
-    ANNOTATED.referrals,
+    ANNOTATED.expressions,
     ANNOTATED.questions,
     (Region("a lawn in the sun", (1.5, 2.5, 30.0, 40.0)),),
     ("a sentence\u2028of two lines",),
 )
-PARTIAL = Annotation(SIZE, (ObjectAnnotation("", (5, 5, 10, 10)),), captions=("", "detailed"), listed=frozenset())
+PARTIAL = Annotation(SIZE, (ObjectAnnotation("", (5, 5, 10, 10)),), captions=("", "detailed"), exhaustive=frozenset())
 
 
 @pytest.mark.parametrize(
-    "annotation", [INSIDE, PARTIAL, Annotation(SIZE), Annotation(SIZE, listed=frozenset({"lines"}))]
+    "annotation", [INSIDE, PARTIAL, Annotation(SIZE), Annotation(SIZE, exhaustive=frozenset({"lines"}))]
 )
 def test_round_trip(tmp_path, annotation):
     path = picture(tmp_path / "photos" / "ä 1.png", SIZE)
@@ -55,9 +55,9 @@ def read_record(folder, **record):
 
 
 def test_what_is_left_out_is_unknown_and_what_is_empty_is_none(tmp_path):
-    assert read_record(tmp_path)[1].annotation.listed == set()
-    assert read_record(tmp_path, objects=[])[1].annotation.listed == {"objects"}
-    assert read_record(tmp_path, objects=[], lines=[], listed=["lines"])[1].annotation.listed == {"lines"}
+    assert read_record(tmp_path)[1].annotation.exhaustive == set()
+    assert read_record(tmp_path, objects=[])[1].annotation.exhaustive == {"objects"}
+    assert read_record(tmp_path, objects=[], lines=[], exhaustive=["lines"])[1].annotation.exhaustive == {"lines"}
 
 
 def test_masks_and_polygons_give_the_box(tmp_path):
@@ -65,7 +65,7 @@ def test_masks_and_polygons_give_the_box(tmp_path):
     mask = {"label": "b", "mask": {"size": [80, 100], "counts": [10 * 80 + 10, 20, 60, 20, 80 * 100 - 910]}}
     objects = read_record(tmp_path, objects=[square, mask])[1].annotation.objects
     assert [item.box for item in objects] == [(10, 10, 30, 30), (10, 10, 12, 30)]
-    assert len(objects[1].rings) == 1
+    assert len(objects[1].polygons) == 1
 
 
 def test_coordinates_in_another_size(tmp_path):
@@ -80,9 +80,9 @@ def test_references_follow_the_objects_that_remain(tmp_path):
     dataset = read_record(
         tmp_path,
         objects=[{"label": "a", "box": box} for box in boxes],
-        referrals=[{"phrase": "first", "objects": [0]}, {"phrase": "second", "objects": [1]}, {"phrase": "none"}],
+        expressions=[{"phrase": "first", "objects": [0]}, {"phrase": "second", "objects": [1]}, {"phrase": "none"}],
     )
-    assert dataset[1].annotation.referrals == (Referral("second", (0,)), Referral("none"))
+    assert dataset[1].annotation.expressions == (ReferringExpression("second", (0,)), ReferringExpression("none"))
     assert kinds(dataset) == {"duplicate image": 1, "box left out": 1, "phrase left out": 1}
 
 
@@ -98,11 +98,11 @@ def test_references_follow_the_objects_that_remain(tmp_path):
         ({"objects": [{"label": "a", "polygons": [[1, 2, 3]]}]}, "objects[0]: its polygons are no lists"),
         ({"lines": [{"quad": [1, 1, 9, 1, 9, 9, 1, 9]}]}, "lines[0]: its text is None"),
         ({"captions": "a dog"}, "its captions is 'a dog'; it must be a list of texts"),
-        ({"referrals": [{"phrase": "a", "objects": [0]}]}, "referrals[0]: objects is [0]"),
-        ({"referrals": [{"phrase": "a", "objects": ["x"]}]}, "referrals[0]: objects is ['x']"),
+        ({"expressions": [{"phrase": "a", "objects": [0]}]}, "expressions[0]: objects is [0]"),
+        ({"expressions": [{"phrase": "a", "objects": ["x"]}]}, "expressions[0]: objects is ['x']"),
         ({"questions": [{"question": "a?"}]}, "questions[0]: its answer is None"),
         ({"regions": [{"box": [1, 1, 5, 5]}]}, "regions[0]: its text is None"),
-        ({"listed": ["words"]}, "its listed is ['words']"),
+        ({"exhaustive": ["words"]}, "its exhaustive is ['words']"),
     ],
 )
 def test_records_that_are_left_out(tmp_path, record, message):

@@ -36,7 +36,7 @@ def test_images_are_read_when_asked_for():
 
 def test_summary_counts():
     problems = (Problem("a.json", "1", "x", "box clipped"), Problem("a.json", "2", "x", "box clipped"))
-    annotations = ANNOTATED, Annotation(SIZE), Annotation(SIZE, listed=frozenset())
+    annotations = ANNOTATED, Annotation(SIZE), Annotation(SIZE, exhaustive=frozenset())
     dataset = Dataset([PICTURE] * 3, annotations, ("a", "b", "c"), problems=problems)
     assert dataset.summary() == {
         "images": 3,
@@ -45,7 +45,7 @@ def test_summary_counts():
         "outlined": 3,
         "lines": 2,
         "captions": 3,
-        "referrals": 4,
+        "expressions": 4,
         "questions": 2,
         "regions": 0,
         "problems": {"box clipped": 2},
@@ -67,7 +67,7 @@ def test_a_sample_loads_only_what_fits_its_annotation():
 def test_masks_become_outlines():
     item = ObjectAnnotation.from_mask("dog", [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]], tolerance=0)
     assert item.box == (1.0, 1.0, 3.0, 3.0)
-    assert set(item.rings[0]) == {(1.0, 1.0), (3.0, 1.0), (3.0, 3.0), (1.0, 3.0)}
+    assert set(item.polygons[0]) == {(1.0, 1.0), (3.0, 1.0), (3.0, 3.0), (1.0, 3.0)}
     with pytest.raises(ValueError, match="object 'dog': its mask is empty"):
         ObjectAnnotation.from_mask("dog", [[0, 0]])
 
@@ -77,8 +77,8 @@ def test_regions_and_lists_are_checked():
         Region(" ", (0, 0, 5, 5))
     with pytest.raises(ValueError, match="region 'a lawn': box .* must have"):
         Region("a lawn", (5, 0, 5, 5))
-    with pytest.raises(ValueError, match=r"listed holds \['words'\]; it may hold objects, lines"):
-        Annotation(SIZE, listed=frozenset({"words"}))
+    with pytest.raises(ValueError, match=r"exhaustive holds \['words'\]; it may hold objects, lines"):
+        Annotation(SIZE, exhaustive=frozenset({"words"}))
 
 
 # ---- formats ---------------------------------------------------------------------------------------------------------

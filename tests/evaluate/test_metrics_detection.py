@@ -58,7 +58,7 @@ def test_one_class_forgets_the_labels():
 
 def test_quads_and_rings_are_measured_by_their_bounds():
     quad = Instance("STOP", quad=(5, 0, 10, 5, 5, 10, 0, 5), score=0.5)
-    ring = Instance("dog", rings=(rectangle(*B),), score=0.5)
+    ring = Instance("dog", polygons=(rectangle(*B),), score=0.5)
     figures = measured("ap", places([found("STOP", A), found("dog", B)], [quad, ring])).figures
     assert figures["ap"] == pytest.approx(1)
 
@@ -85,8 +85,8 @@ def test_box_ar(answer, ar1, ar10):
     ],
 )
 def test_mask_ap_sees_holes(rings, ap, ap75):
-    truth = Instance("ring", rings=(rectangle(0, 0, 10, 10), rectangle(2, 2, 6, 6)))
-    figures = measured("mask_ap", places([truth], [Instance("ring", rings=rings, score=0.9)])).figures
+    truth = Instance("ring", polygons=(rectangle(0, 0, 10, 10), rectangle(2, 2, 6, 6)))
+    figures = measured("mask_ap", places([truth], [Instance("ring", polygons=rings, score=0.9)])).figures
     assert (figures["mask_ap"], figures["mask_ap75"]) == (pytest.approx(ap), pytest.approx(ap75))
 
 

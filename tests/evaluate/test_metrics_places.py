@@ -63,7 +63,7 @@ def test_absent_rejected(cases, expected):
 
 
 def outline(*boxes):
-    return Instance(rings=tuple(rectangle(*box) for box in boxes))
+    return Instance(polygons=tuple(rectangle(*box) for box in boxes))
 
 
 @pytest.mark.parametrize(

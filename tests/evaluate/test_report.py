@@ -9,7 +9,7 @@ from PIL import Image
 
 from florence_lite import cli
 from florence_lite.cards import TaskCard, task, tasks
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression
 from florence_lite.data.samples import Sample
 from florence_lite.evaluate import metrics
 from florence_lite.evaluate.metrics import METRICS, metrics_of
@@ -83,7 +83,7 @@ OTHER = Annotation(
     SIZE,
     (ObjectAnnotation("a cat with a very long tail", (10, 10, 50, 50), (((10, 10), (50, 10), (50, 50)),), "the cat"),),
     captions=("a cat with a very long tail on a green sofa", "an animal that sleeps on a sofa", "A cat sleeps here."),
-    referrals=(Referral("the only cat here", (0,)),),
+    expressions=(ReferringExpression("the only cat here", (0,)),),
     questions=(Question("is it asleep?", "yes"),),
 )
 
@@ -107,9 +107,9 @@ def test_truth_gets_full_marks_for_every_task():
 
 def test_faults_are_counted_beside_the_figures(only_own):
     data = samples(ANNOTATED, OTHER)
-    report = evaluate(Oracle(data, malformed=2, truncated=True), data, MODEST)
+    report = evaluate(Oracle(data, parse_errors=2, truncated=True), data, MODEST)
     assert report.answers == {"<VQA>": 3, "<REGION_TO_CATEGORY>": 4, "<OPEN_VOCABULARY_DETECTION>": 5}
-    assert report.malformed == {name: 2 * count for name, count in report.answers.items()}
+    assert report.parse_errors == {name: 2 * count for name, count in report.answers.items()}
     assert report.truncated == report.answers
     row = next(line for line in str(report).splitlines() if "vqa_accuracy" in line)
     assert row.split() == ["<VQA>", "vqa_accuracy", "1.0000", "3", "6", "3"]
@@ -216,7 +216,7 @@ def test_a_report_is_plain_data():
     assert json.loads(json.dumps(report.to_dict())) == {
         "figures": {"<OD>": {"ap": 0.5, "ap50": None}},
         "answers": {"<OD>": 1},
-        "malformed": {"<OD>": 0},
+        "parse_errors": {"<OD>": 0},
         "truncated": {"<OD>": 0},
         "images": 1,
         "notes": [],

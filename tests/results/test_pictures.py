@@ -81,9 +81,9 @@ def test_source_image_is_not_drawn_on():
     [
         Instance("dog", box=(100, 100, 300, 300)),
         Instance("dog", quad=(100, 100, 300, 100, 300, 300, 100, 300)),
-        Instance("dog", rings=(square(100, 100, 300, 300),)),
+        Instance("dog", polygons=(square(100, 100, 300, 300),)),
     ],
-    ids=["box", "quad", "rings"],
+    ids=["box", "quad", "polygons"],
 )
 def test_outline_in_the_colour_of_the_label(instance):
     picture = draw(blank(700, 500), result((700, 500), instance))
@@ -93,7 +93,7 @@ def test_outline_in_the_colour_of_the_label(instance):
 
 
 def test_only_polygons_are_filled_and_holes_are_not():
-    ring = Instance("ring", rings=(square(100, 100, 300, 300), square(150, 150, 250, 250)))
+    ring = Instance("ring", polygons=(square(100, 100, 300, 300), square(150, 150, 250, 250)))
     picture = draw(blank(700, 500), result((700, 500), ring))
     assert picture.getpixel((125, 200)) not in (GROUND, label_color("ring"))
     assert picture.getpixel((200, 200)) == GROUND

@@ -10,8 +10,8 @@ from florence_lite.results import Result
 
 BOX = Instance("dog", box=(10, 20, 30, 60), score=0.75, tokens=(1, 6), coords_at=2)
 QUAD = Instance("STOP", quad=(0, 0, 40, 10, 40, 30, 0, 20), score=0.5)
-RING = Instance("cat", rings=[[(0, 0), (10, 0), (10, 10), (0, 10)]])
-HOLED = Instance("ring", rings=[[(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (8, 2), (8, 8), (2, 8)]], score=1)
+RING = Instance("cat", polygons=[[(0, 0), (10, 0), (10, 10), (0, 10)]])
+HOLED = Instance("ring", polygons=[[(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (8, 2), (8, 8), (2, 8)]], score=1)
 WORDS = Instance("a sentence")
 
 
@@ -34,9 +34,9 @@ def test_results_are_checked(fields, message):
 
 
 def test_a_result_says_what_the_answer_says():
-    answer = Answer("words", (BOX,), malformed=2, truncated=True)
+    answer = Answer("words", (BOX,), parse_errors=2, truncated=True)
     told = Result.from_answer("<OD>", (64, 80), answer, token_ids=[0, 5, 2], token_logprobs=np.array([-1, -2, -3]))
-    assert (told.text, told.instances, told.malformed, told.truncated) == ("words", (BOX,), 2, True)
+    assert (told.text, told.instances, told.parse_errors, told.truncated) == ("words", (BOX,), 2, True)
     assert (told.token_ids, told.token_logprobs) == ((0, 5, 2), (-1.0, -2.0, -3.0))
 
 
@@ -60,7 +60,9 @@ def test_an_empty_result():
 
 
 def test_to_dict_is_ready_for_json():
-    told = result(BOX, QUAD, RING, WORDS, text="words", malformed=1, token_ids=np.array([1, 2]), score=np.float32(0.5))
+    told = result(
+        BOX, QUAD, RING, WORDS, text="words", parse_errors=1, token_ids=np.array([1, 2]), score=np.float32(0.5)
+    )
     read = json.loads(json.dumps(told.to_dict(), allow_nan=False))
     assert read == {
         "task": "<OD>",
@@ -77,7 +79,7 @@ def test_to_dict_is_ready_for_json():
             },
             {"label": "a sentence", "box": None, "score": None},
         ],
-        "malformed": 1,
+        "parse_errors": 1,
         "truncated": False,
         "dropped": 0,
         "score": 0.5,

@@ -6,13 +6,13 @@ import pytest
 
 from florence_lite.answers import Instance
 from florence_lite.cards import TaskCard, register_task, task, tasks
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
 from florence_lite.evaluate.metrics import metrics_of
 from florence_lite.rules import RULES, Pair, pairs, rule_of, tasks_with_rules
 from florence_lite.train import DataConfig
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
 
-NOTHING = Annotation(SIZE, listed=frozenset())
+NOTHING = Annotation(SIZE, exhaustive=frozenset())
 
 
 def boxed(*objects, label=lambda item: item.label):
@@ -61,16 +61,16 @@ def test_captions_of_one_kind_are_references_of_one_question():
 
 def test_every_phrase_is_asked_for():
     task = "<OPEN_VOCABULARY_DETECTION>"
-    assert [inputs["phrases"] for inputs in prompts(task)] == [(r.phrase,) for r in ANNOTATED.referrals]
+    assert [inputs["phrases"] for inputs in prompts(task)] == [(r.phrase,) for r in ANNOTATED.expressions]
     assert [len(found[0]) for found in truths(task)] == [1, 2, 0, 3]
     assert truths(task)[0] == truth((Instance("the door", box=DOOR.box),))
 
 
 def test_phrases_are_outlined_where_all_outlines_are_known():
     task = "<REFERRING_EXPRESSION_SEGMENTATION>"
-    assert truths(task)[0] == truth((Instance(rings=DOOR.rings),))
+    assert truths(task)[0] == truth((Instance(polygons=DOOR.polygons),))
     assert [len(found[0]) for found in truths(task)] == [1, 2, 0, 3]
-    partly = replace(ANNOTATED, objects=(replace(LEFT_DOG, rings=()), RIGHT_DOG, DOOR))
+    partly = replace(ANNOTATED, objects=(replace(LEFT_DOG, polygons=()), RIGHT_DOG, DOOR))
     assert [inputs["text"] for inputs in prompts(task, partly)] == ["the door", "the cat"]
     assert len(questions("<REGION_TO_SEGMENTATION>", partly)) == 2
 
@@ -134,8 +134,8 @@ def test_an_image_known_to_be_empty_is_asked_about(task):
 
 @pytest.mark.parametrize("task", ["<OD>", "<OCR>", "<OCR_WITH_REGION>"])
 def test_incomplete_lists_are_no_truth(task):
-    assert questions(task, replace(ANNOTATED, listed=frozenset())) == []
-    assert questions("<REGION_TO_CATEGORY>", replace(ANNOTATED, listed=frozenset()))
+    assert questions(task, replace(ANNOTATED, exhaustive=frozenset())) == []
+    assert questions("<REGION_TO_CATEGORY>", replace(ANNOTATED, exhaustive=frozenset()))
 
 
 def test_every_card_names_a_rule_and_every_rule_has_a_card():
@@ -159,8 +159,8 @@ def test_prompts_suit_their_cards(name):
         assert bool(pair.texts) == in_words and not (in_words and pair.instances)
 
 
-def test_a_referral_to_nothing_has_an_empty_truth():
-    absent = Annotation(SIZE, referrals=(Referral("the cat"),))
+def test_a_referring_expression_to_nothing_has_an_empty_truth():
+    absent = Annotation(SIZE, expressions=(ReferringExpression("the cat"),))
     assert truths("<OPEN_VOCABULARY_DETECTION>", absent) == [truth()]
     assert STOP.text == truths("<REGION_TO_OCR>")[0][1][0]
 

@@ -8,7 +8,7 @@ import pytest
 
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import TaskCard, register_task, task
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
 from florence_lite.data.augment import Turn, turned
 from florence_lite.geometry import dequantize, quantize
 from florence_lite.rules import draw, pairs, tasks_with_rules, thinned
@@ -37,7 +37,7 @@ def region(label: str, box) -> Target:
 
 
 def outline(*objects: ObjectAnnotation) -> Answer:
-    return Answer(instances=(Instance(rings=tuple(ring for item in objects for ring in item.rings)),))
+    return Answer(instances=(Instance(polygons=tuple(ring for item in objects for ring in item.polygons)),))
 
 
 EXPECTED = {  # every target that may be drawn
@@ -107,7 +107,7 @@ def at_bins(answer: Answer, bins: int) -> Answer:
 
     instances = []
     for item in answer.instances:
-        rings = tuple(tuple(map(tuple, snap(ring))) for ring in item.rings)
+        rings = tuple(tuple(map(tuple, snap(ring))) for ring in item.polygons)
         box = None if item.box is None else tuple(snap(item.box).ravel())
         quad = None if item.quad is None else tuple(snap(item.quad).ravel())
         instances.append(Instance(item.label, box, quad, rings))
@@ -153,7 +153,7 @@ IN_A_ROW = Annotation(  # not in the order from left to right
     ),
     lines=(STOP, TextLine("far left", (0, 0, 9, 0, 9, 9, 0, 9))),
     captions=("low, last, first and high",),
-    referrals=(Referral("all", (1, 0, 2, 3)),),
+    expressions=(ReferringExpression("all", (1, 0, 2, 3)),),
 )
 
 
@@ -243,11 +243,11 @@ def test_outlines_are_thinned():
     """Points nearer than 1.5 % of the shorter side, here 1.2 pixels, to the straight line go; slivers go altogether."""
     wavy = ((5.0, 10.0), (20.0, 11.0), (35.0, 10.0), (35.0, 40.0), (20.0, 45.0), (5.0, 40.0))
     sliver = ((10.0, 20.0), (30.0, 20.5), (30.0, 21.0))
-    item = dataclasses.replace(LEFT_DOG, rings=(wavy, sliver))
+    item = dataclasses.replace(LEFT_DOG, polygons=(wavy, sliver))
     (drawn_target, *_) = drawn("<REGION_TO_SEGMENTATION>", Annotation(SIZE, (item,)))
     (instance,) = drawn_target.answer.instances
-    assert instance.rings == (tuple(point for point in wavy if point != (20.0, 11.0)),)
-    only_sliver = Annotation(SIZE, (dataclasses.replace(LEFT_DOG, rings=(sliver,)),))
+    assert instance.polygons == (tuple(point for point in wavy if point != (20.0, 11.0)),)
+    only_sliver = Annotation(SIZE, (dataclasses.replace(LEFT_DOG, polygons=(sliver,)),))
     assert drawn("<REGION_TO_SEGMENTATION>", only_sliver)[0].answer == Answer()
 
 
@@ -256,15 +256,15 @@ def test_quads_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("listed", "unknown"),
+    ("exhaustive", "unknown"),
     [
         ({"objects"}, {"<OCR>", "<OCR_WITH_REGION>"}),
         ({"lines"}, {"<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<CAPTION_TO_PHRASE_GROUNDING>"}),
     ],
 )
-def test_what_asks_for_all_needs_a_complete_list(listed, unknown):
+def test_what_asks_for_all_needs_a_complete_list(exhaustive, unknown):
     """A data set of boxes does not teach that its photos hold no words."""
-    partial = dataclasses.replace(ANNOTATED, listed=frozenset(listed))
+    partial = dataclasses.replace(ANNOTATED, exhaustive=frozenset(exhaustive))
     assert {name for name in EXPECTED if drawn(name, partial)[0] is None} == unknown
 
 
@@ -289,12 +289,12 @@ def test_regions_are_described():
 
 def test_a_third_of_the_phrases_mean_nothing_where_there_are_both_kinds():
     """However many there are of each; drawn evenly it would be nine in ten here."""
-    absent = tuple(Referral(f"cat {n}") for n in range(9))
-    annotation = dataclasses.replace(ANNOTATED, referrals=(Referral("the door", (2,)), *absent))
+    absent = tuple(ReferringExpression(f"cat {n}") for n in range(9))
+    annotation = dataclasses.replace(ANNOTATED, expressions=(ReferringExpression("the door", (2,)), *absent))
     for name in ("<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>"):
         found = [target(name, annotation, seed).answer.instances for seed in range(400)]
         assert np.mean([not instances for instances in found]) == pytest.approx(1 / 3, abs=0.07)
-    only = dataclasses.replace(ANNOTATED, referrals=absent)
+    only = dataclasses.replace(ANNOTATED, expressions=absent)
     assert {item.answer for item in drawn("<OPEN_VOCABULARY_DETECTION>", only)} == {Answer()}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from florence_lite import scenes
 from florence_lite.scenes.catalogue import GROUPS
-from florence_lite.scenes.language import View, captions, plural, questions, referrals
+from florence_lite.scenes.language import View, captions, expressions, plural, questions
 
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 PLACE = "|".join(
@@ -84,20 +84,20 @@ def test_referrals_mean_what_they_say(annotations):
     kinds = Counter()
     for seed, annotation in enumerate(annotations):
         counts = []
-        for referral in annotation.referrals:
-            assert sorted(referral.objects) == sorted(meaning(annotation, referral.phrase)), (seed, referral)
-            kinds[min(len(referral.objects), 2)] += 1
-            counts.append(len(referral.objects))
-        phrases = [referral.phrase for referral in annotation.referrals]
+        for expression in annotation.expressions:
+            assert sorted(expression.objects) == sorted(meaning(annotation, expression.phrase)), (seed, expression)
+            kinds[min(len(expression.objects), 2)] += 1
+            counts.append(len(expression.objects))
+        phrases = [expression.phrase for expression in annotation.expressions]
         assert len(set(phrases)) == len(phrases) or counts.count(0) > 1, f"seed {seed} repeats itself"
     assert min(kinds[0], kinds[1], kinds[2]) > 200, f"too few absent, unique or ambiguous phrases: {kinds}"
 
 
-def test_every_wording_of_a_referral_occurs(annotations):
+def test_every_wording_of_an_expression_occurs(annotations):
     phrases = {}
     for annotation in annotations:
-        for referral in annotation.referrals:
-            phrases.setdefault(len(referral.objects), []).append(referral.phrase)
+        for expression in annotation.expressions:
+            phrases.setdefault(len(expression.objects), []).append(expression.phrase)
     for pattern in (
         rf"the .+ ({RELATION}) the .+",
         rf"the .+ ({PLACE})",
@@ -114,12 +114,12 @@ def test_every_wording_of_a_referral_occurs(annotations):
 def test_unique_phrases_are_unique_by_a_margin(annotations):
     for annotation in annotations:
         margin = 0.119 * min(annotation.size_wh)
-        for referral in annotation.referrals:
-            if match := re.fullmatch(rf"the .+ ({RELATION}) the (.+)", referral.phrase):
+        for expression in annotation.expressions:
+            if match := re.fullmatch(rf"the .+ ({RELATION}) the (.+)", expression.phrase):
                 anchors = [j for j, thing in enumerate(annotation.objects) if thing.label == match[2]]
-                for i in referral.objects:
+                for i in expression.objects:
                     assert lead(annotation, i, anchors[0], match[1]) >= margin
-            if match := re.fullmatch("the largest (.+)", referral.phrase):
+            if match := re.fullmatch("the largest (.+)", expression.phrase):
                 areas = [area(annotation, i) for i, thing in enumerate(annotation.objects) if thing.label == match[1]]
                 assert sorted(areas)[-1] >= 1.39 * sorted(areas)[-2]
 
@@ -128,9 +128,9 @@ def test_hard_absent_phrases_are_about_what_is_there(annotations):
     hard = 0
     for annotation in annotations:
         present = {thing.label for thing in annotation.objects}
-        for referral in annotation.referrals:
-            match = re.fullmatch(rf"the (.+?) ({PLACE}|({RELATION}) the .+)", referral.phrase)
-            hard += not referral.objects and match is not None and match[1] in present
+        for expression in annotation.expressions:
+            match = re.fullmatch(rf"the (.+?) ({PLACE}|({RELATION}) the .+)", expression.phrase)
+            hard += not expression.objects and match is not None and match[1] in present
     assert hard > 200
 
 
@@ -198,5 +198,5 @@ def test_an_empty_scene_has_words_too():
         "nothing",
         "A plain blue background. There are no objects: nothing. There is no text.",
     )
-    assert all(not referral.objects for referral in referrals(view, np.random.default_rng(0)))
+    assert all(not expression.objects for expression in expressions(view, np.random.default_rng(0)))
     assert {question.answer for question in questions(view, (), np.random.default_rng(0))} <= {"0", "no", "nothing"}

@@ -42,8 +42,8 @@ class Oracle:
         elif prompt.task == "<OCR>":
             text = " ".join(line.text for line in truth.lines)
         else:
-            [referral] = {each for each in truth.referrals if (each.phrase,) == tuple(prompt.phrases)}
-            instances = tuple(Instance(box=truth.objects[i].box, score=0.5) for i in referral.objects)
+            [expression] = {each for each in truth.expressions if (each.phrase,) == tuple(prompt.phrases)}
+            instances = tuple(Instance(box=truth.objects[i].box, score=0.5) for i in expression.objects)
         return Result(prompt.task, truth.size_wh, text, instances)
 
 

@@ -115,7 +115,7 @@ def test_boxes_and_rings_are_the_visible_masks(size_wh):
             y, x = np.nonzero(mask)
             assert thing.label == label
             assert thing.box == (x.min(), y.min(), x.max() + 1, y.max() + 1)
-            ious.append(mask_iou(rasterize(thing.rings, size_wh), mask))
+            ious.append(mask_iou(rasterize(thing.polygons, size_wh), mask))
         corners = [thing.box[:2] for thing in annotation.objects]
         assert corners == sorted(corners), "objects go from left to right"
     if size_wh == (224, 224):  # one pixel of tolerance is a lot on the smallest pictures

@@ -41,13 +41,15 @@ def quad(label: str, *bins: int) -> Instance:
 
 def polygon(label: str, *rings: Sequence[int]) -> Instance:
     """A polygon whose rings are x y x y … bins."""
-    return Instance(label, rings=[list(zip(centres(*ring)[::2], centres(*ring)[1::2], strict=True)) for ring in rings])
+    return Instance(
+        label, polygons=[list(zip(centres(*ring)[::2], centres(*ring)[1::2], strict=True)) for ring in rings]
+    )
 
 
 def centres(*bins: int) -> tuple[float, ...]:
     return tuple(bin + 0.5 for bin in bins)
 
 
-def answer(*instances: Instance, text: str = "", malformed: int = 0, truncated: bool = False) -> Answer:
+def answer(*instances: Instance, text: str = "", parse_errors: int = 0, truncated: bool = False) -> Answer:
     """An answer with its instances written out."""
-    return Answer(text, instances, malformed, truncated)
+    return Answer(text, instances, parse_errors, truncated)

@@ -62,17 +62,17 @@ PARSED = {
     "caption of several bytes a character": ("text", ["中新中", END], answer(text="中新中")),
     "spaces are kept": ("labelled_boxes", [" dog ", A, END], answer(box(" dog ", *A))),
     "box before the first label": ("labelled_boxes", [A, "dog", B, END], answer(box("", *A), box("dog", *B))),
-    "six locations": ("labelled_boxes", ["dog", A, 7, 8, END], answer(box("dog", *A), malformed=1)),
-    "label without a box": ("labelled_boxes", ["dog", A, "cat", END], answer(box("dog", *A), malformed=1)),
+    "six locations": ("labelled_boxes", ["dog", A, 7, 8, END], answer(box("dog", *A), parse_errors=1)),
+    "label without a box": ("labelled_boxes", ["dog", A, "cat", END], answer(box("dog", *A), parse_errors=1)),
     "box cut short, next clean": (
-        "labelled_boxes", ["dog", 1, 2, 3, "cat", B, END], answer(box("cat", *B), malformed=1),
+        "labelled_boxes", ["dog", 1, 2, 3, "cat", B, END], answer(box("cat", *B), parse_errors=1),
     ),
     "box cut at the limit": ("labelled_boxes", ["dog", A, "cat", 1, 2], answer(box("dog", *A), truncated=True)),
     "label cut at the limit": ("labelled_boxes", ["dog", A, "ca"], answer(box("dog", *A), truncated=True)),
     "cut between items": ("labelled_boxes", ["dog", A], answer(box("dog", *A), truncated=True)),
     "corners in the wrong order": (
         "labelled_boxes", ["dog", (30, 2, 1, 40), "cat", (1, 40, 30, 2), END],
-        answer(box("dog", *A), box("cat", *A), malformed=2),
+        answer(box("dog", *A), box("cat", *A), parse_errors=2),
     ),
     "typed location": ("labelled_boxes", ["dog<loc_1000>", A, END], answer(box("dog<loc_1000>", *A))),
     "no boxes": ("labelled_boxes", [END], answer()),
@@ -84,15 +84,15 @@ PARSED = {
     "after the end": ("labelled_boxes", ["dog", A, END, "cat", B, END], answer(box("dog", *A))),
     "pads inside": ("labelled_boxes", [PAD, "d", PAD, "og", 1, PAD, 2, 30, 40, END], answer(box("dog", *A))),
     "marks out of place": (
-        "labelled_boxes", ["dog", SEP, OTHER, A, CLOSE, END], answer(box("dog", *A), malformed=2),
+        "labelled_boxes", ["dog", SEP, OTHER, A, CLOSE, END], answer(box("dog", *A), parse_errors=2),
     ),
     "proposals": ("boxes", [A, B, END], answer(box("", *A), box("", *B))),
-    "words among proposals": ("boxes", ["the dog", A, END], answer(box("", *A), malformed=1)),
+    "words among proposals": ("boxes", ["the dog", A, END], answer(box("", *A), parse_errors=1)),
     "quads": (
         "labelled_quads", ["STOP", LINE, "88", OTHER_LINE, END], answer(quad("STOP", *LINE), quad("88", *OTHER_LINE)),
     ),
     "quad cut short, next line clean": (
-        "labelled_quads", ["A", LINE[:6], "B", OTHER_LINE, END], answer(quad("B", *OTHER_LINE), malformed=1),
+        "labelled_quads", ["A", LINE[:6], "B", OTHER_LINE, END], answer(quad("B", *OTHER_LINE), parse_errors=1),
     ),
     "quad without words": (
         "labelled_quads", ["A", LINE, OTHER_LINE, END], answer(quad("A", *LINE), quad("", *OTHER_LINE)),
@@ -102,7 +102,7 @@ PARSED = {
     ),
     "pads stay out of captions": ("text", [END, BOS, PAD, "a dog", PAD, END, PAD, PAD], answer(text="a dog")),
     "caption cut at the limit": ("text", ["a dog and"], answer(text="a dog and", truncated=True)),
-    "locations in a caption": ("text", ["a dog", A, " sits", END], answer(text="a dog sits", malformed=1)),
+    "locations in a caption": ("text", ["a dog", A, " sits", END], answer(text="a dog sits", parse_errors=1)),
     "lines of text": ("text", ["one\ntwo\n", END], answer(text="one\ntwo\n")),
     "a box and a polygon": (
         "labelled_boxes_or_polygons", ["dog", A, "cat", OPEN, TRIANGLE, CLOSE, END],
@@ -114,25 +114,25 @@ PARSED = {
     ),
     "bracket never closed": (
         "labelled_boxes_or_polygons", ["cat", OPEN, TRIANGLE, "dog", A, END],
-        answer(polygon("cat", TRIANGLE), box("dog", *A), malformed=1),
+        answer(polygon("cat", TRIANGLE), box("dog", *A), parse_errors=1),
     ),
     "polygon of two points in brackets": (
-        "labelled_boxes_or_polygons", ["cat", OPEN, A, CLOSE, A, END], answer(box("cat", *A), malformed=1),
+        "labelled_boxes_or_polygons", ["cat", OPEN, A, CLOSE, A, END], answer(box("cat", *A), parse_errors=1),
     ),
     "polygon with a hole": ("polygons", [TRIANGLE, SEP, HOLE, END], answer(polygon("", TRIANGLE, HOLE))),
-    "polygon of two points": ("polygons", [A, END], answer(malformed=1)),
-    "ring of two points": ("polygons", [TRIANGLE, SEP, A, END], answer(polygon("", TRIANGLE), malformed=1)),
+    "polygon of two points": ("polygons", [A, END], answer(parse_errors=1)),
+    "ring of two points": ("polygons", [TRIANGLE, SEP, A, END], answer(polygon("", TRIANGLE), parse_errors=1)),
     "whole ring, then two short ones": (
-        "polygons", [TRIANGLE, SEP, 1, 2, SEP, 3, 4, END], answer(polygon("", TRIANGLE), malformed=2),
+        "polygons", [TRIANGLE, SEP, 1, 2, SEP, 3, 4, END], answer(polygon("", TRIANGLE), parse_errors=2),
     ),
-    "x without y": ("polygons", [TRIANGLE, 5, END], answer(polygon("", TRIANGLE), malformed=1)),
+    "x without y": ("polygons", [TRIANGLE, 5, END], answer(polygon("", TRIANGLE), parse_errors=1)),
     "polygon cut at the limit": ("polygons", [TRIANGLE, 5], answer(polygon("", TRIANGLE), truncated=True)),
     "second ring cut at the limit": ("polygons", [TRIANGLE, SEP, 1, 2], answer(polygon("", TRIANGLE), truncated=True)),
     "region and its words": ("region_text", ["dog", A, END], answer(box("dog", *A), text="dog")),
     "region without locations": ("region_text", ["dog", END], answer(Instance("dog"), text="dog")),
     "region without words": ("region_text", [A, END], answer(box("", *A))),
-    "region echoed twice": ("region_text", ["dog", A, A, END], answer(box("dog", *A), text="dog", malformed=1)),
-    "region cut short": ("region_text", ["dog", 1, 2, END], answer(Instance("dog"), text="dog", malformed=1)),
+    "region echoed twice": ("region_text", ["dog", A, A, END], answer(box("dog", *A), text="dog", parse_errors=1)),
+    "region cut short": ("region_text", ["dog", 1, 2, END], answer(Instance("dog"), text="dog", parse_errors=1)),
     "region cut at the limit": ("region_text", ["dog", 1, 2], answer(Instance("dog"), text="dog", truncated=True)),
     "no region": ("region_text", [END], answer()),
 }  # fmt: skip
@@ -147,7 +147,7 @@ def test_parse(codec, grammar, parts, expected):
 def test_ids_that_no_vocabulary_has(codec, outside):
     assert outside not in range(codec.vocabulary.size)
     ids = spell(codec.tokenizer, "dog", A, END)
-    assert codec.parse([outside, *ids], "labelled_boxes", SIZE) == answer(box("dog", *A), malformed=1)
+    assert codec.parse([outside, *ids], "labelled_boxes", SIZE) == answer(box("dog", *A), parse_errors=1)
 
 
 def test_ids_may_be_an_array(codec):
@@ -233,9 +233,9 @@ labels = st.one_of(st.sampled_from(NASTY), st.text(max_size=8))
 def shapes(draw, label: str, kind: str) -> Instance:
     if kind == "label":
         return Instance(label or "words")
-    if kind == "rings":
+    if kind == "polygons":
         ring = st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=5)
-        return Instance(label, rings=draw(st.lists(ring, min_size=1, max_size=3)))
+        return Instance(label, polygons=draw(st.lists(ring, min_size=1, max_size=3)))
     bins = [draw(coordinate) for _ in range(8 if kind == "quad" else 4)]
     if kind == "quad":
         return Instance(label, quad=bins)
@@ -247,8 +247,8 @@ KINDS = {
     "labelled_boxes": ["box"],
     "boxes": ["box"],
     "labelled_quads": ["quad"],
-    "labelled_boxes_or_polygons": ["box", "rings"],
-    "polygons": ["rings"],
+    "labelled_boxes_or_polygons": ["box", "polygons"],
+    "polygons": ["polygons"],
     "region_text": ["box", "label"],
 }
 
@@ -278,7 +278,7 @@ def in_pixels(said: Answer, size_wh: tuple[int, int]) -> Answer:
             instance.label,
             box=None if instance.box is None else pixels(instance.box).ravel(),
             quad=None if instance.quad is None else pixels(instance.quad).ravel(),
-            rings=[pixels(ring) for ring in instance.rings],
+            polygons=[pixels(ring) for ring in instance.polygons],
         )
 
     return Answer(said.text, [moved(instance) for instance in said.instances])
@@ -347,7 +347,7 @@ def test_what_was_said_before_a_cut_stands(codec, grammar, parts, cut):
     stream = codec.stream(grammar, SIZE)
     told = [instance for id in ids[:cut] for instance in stream.push(id)]
     assert described(told) == described(whole.instances[: len(told)]) == described(part.instances[: len(told)])
-    assert part.malformed <= whole.malformed
+    assert part.parse_errors <= whole.parse_errors
 
 
 def described(instances) -> list:
@@ -395,7 +395,7 @@ def test_real_answers_of_florence_2(published, folder):
         whole = np.array(expected["bboxes"] if "bboxes" in expected else expected["quad_boxes"])
         assert (np.floor(shapes) == whole).all()
         assert [instance.label for instance in read.instances] == expected.get("labels", expected.get("bboxes_labels"))
-        assert (read.malformed, read.truncated) == (0, False)
+        assert (read.parse_errors, read.truncated) == (0, False)
         assert read == codec.parse(
             [*codec.serialize(read, GRAMMAR_OF[case["task"]], case["size"]), 2], GRAMMAR_OF[case["task"]], case["size"]
         )

@@ -5,7 +5,7 @@ from florence_lite.tokens import GRAMMARS, IdClass, grammar
 from florence_lite.tokens.grammars import Action, State
 from tests.tokens.spelling import BOS, CLOSE, END, LOC, OPEN, OTHER, PAD, SEP, TEXT
 
-BOX, QUAD, RINGS = {"box": (0, 0, 1, 1)}, {"quad": (0, 0, 1, 0, 1, 1, 0, 1)}, {"rings": [[(0, 0), (1, 0), (1, 1)]]}
+BOX, QUAD, RINGS = {"box": (0, 0, 1, 1)}, {"quad": (0, 0, 1, 0, 1, 1, 0, 1)}, {"polygons": [[(0, 0), (1, 0), (1, 1)]]}
 
 
 def walk(name: str, *classes: IdClass) -> tuple[State, list[Action]]:
@@ -121,13 +121,13 @@ def test_faults(name, classes, faults):
     ("name", "instances", "text", "message"),
     [
         ("labelled_boxes", [Instance("A", **QUAD)], "", "'labelled_boxes'.*'quad'.*takes box"),
-        ("labelled_boxes", [Instance("A", **BOX), Instance("B", **RINGS)], "", "instance 1.*'rings'"),
+        ("labelled_boxes", [Instance("A", **BOX), Instance("B", **RINGS)], "", "instance 1.*'polygons'"),
         ("labelled_boxes", [Instance("A")], "", "'label'.*takes box"),
         ("labelled_boxes", [Instance("A", **BOX), Instance(**BOX)], "", "put unlabelled instances first"),
         ("labelled_boxes", [], "words", "'labelled_boxes' takes no text"),
         ("boxes", [Instance("A", **BOX)], "", "'boxes'.*takes no labels"),
         ("labelled_quads", [Instance("A", **BOX)], "", "'labelled_quads'.*takes quad"),
-        ("labelled_boxes_or_polygons", [Instance("A", **QUAD)], "", "takes box or rings"),
+        ("labelled_boxes_or_polygons", [Instance("A", **QUAD)], "", "takes box or polygons"),
         ("polygons", [Instance("A", **RINGS)], "", "'polygons'.*takes no labels"),
         ("polygons", [Instance(**RINGS)] * 2, "", "'polygons' takes one instance, not 2"),
         ("text", [Instance("A", **BOX)], "", "'text'.*takes text and no instances"),

@@ -12,7 +12,7 @@ from florence_lite import cli
 from florence_lite.cards import TaskCard, register_task, task
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
 from florence_lite.rules import Pair
@@ -31,7 +31,7 @@ def network(toy_tokenizer) -> Network:
 def crowd(count: int) -> Annotation:
     """`count` dogs and nothing else."""
     dogs = tuple(ObjectAnnotation("dog", (i % 50, i % 40, 60.0, 50.0)) for i in range(count))
-    return Annotation(SIZE, dogs, listed=frozenset({"objects"}))
+    return Annotation(SIZE, dogs, exhaustive=frozenset({"objects"}))
 
 
 def data(*annotations: Annotation) -> Dataset:
@@ -39,7 +39,7 @@ def data(*annotations: Annotation) -> Dataset:
 
 
 def test_counts(network):
-    bare = Annotation(SIZE, captions=("a wall",), listed=frozenset())
+    bare = Annotation(SIZE, captions=("a wall",), exhaustive=frozenset())
     found = check(data(ANNOTATED, crowd(5), crowd(0), bare), network)
     assert found.classes == {"dog": (7, 2), "door": (1, 1)}
     assert found.tasks["<OD>"] == 3  # images without dogs count: they teach that there may be none
@@ -93,7 +93,7 @@ def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp
     cut = picture(tmp_path / "cut.png", SIZE)
     cut.write_bytes(cut.read_bytes()[:60])
     odd = replace(
-        ANNOTATED, referrals=(replace(ANNOTATED.referrals[0], phrase="this <and> that"), *ANNOTATED.referrals)
+        ANNOTATED, expressions=(replace(ANNOTATED.expressions[0], phrase="this <and> that"), *ANNOTATED.expressions)
     )
     found = check(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
     told = {problem.kind: (problem.record, problem.what) for problem in found.problems}
@@ -105,7 +105,7 @@ def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp
 
 def test_the_report_for_people(network):
     lines = list(report_lines(check(data(ANNOTATED, crowd(40)), network)))
-    assert "2 images, 43 objects, 3 outlined, 2 lines, 3 captions, 4 referrals, 2 questions" in lines
+    assert "2 images, 43 objects, 3 outlined, 2 lines, 3 captions, 4 expressions, 2 questions" in lines
     assert "dog          42        2" in lines
     assert next(line for line in lines if line.startswith("<OD>")).endswith("longest in image 1")
     assert lines[-1] == "no problems"
@@ -217,7 +217,9 @@ def test_all_questions_and_phrases_of_an_image_are_measured(network):
     """One answer of two is too long, and one prompt of two."""
     long = "a dog and a cat " * 60
     questions = (Question("is it red?", "yes"), Question("what is it?", long))
-    annotation = Annotation(SIZE, questions=questions, referrals=(Referral("the dog"), Referral(long)))
+    annotation = Annotation(
+        SIZE, questions=questions, expressions=(ReferringExpression("the dog"), ReferringExpression(long))
+    )
     found = check(data(crowd(1), annotation), network)
     assert [found.lengths[name].too_long for name in ("<VQA>", "<OPEN_VOCABULARY_DETECTION>")] == [1, 1]
     assert found.tasks["<VQA>"] == 1  # images

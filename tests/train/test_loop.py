@@ -8,8 +8,8 @@ import torch
 
 from florence_lite.train import folders
 from florence_lite.train.config import RunConfig
-from florence_lite.train.figures import RunningMeans
 from florence_lite.train.folders import bring_back, save_state, saved_step
+from florence_lite.train.log import RunningMeans
 from florence_lite.train.loop import coordinate_sigma, cosine_with_warmup, parameter_groups
 from tests.train.stopped import Stopped
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from florence_lite.answers import Rings
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Referral
+from florence_lite.answers import Polygons
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression
 from florence_lite.data.readers.files import choose_split
-from florence_lite.data.readers.frames import Frame, Images
-from florence_lite.data.readers.records import Log, Unclear, caption_levels, finished, is_id
+from florence_lite.data.readers.frames import ImageFrame, Images
+from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished, is_id
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import Dataset
 from florence_lite.files import read_json
@@ -45,7 +45,7 @@ def accepts(file: Path) -> bool:
 
 def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
-    log = Log(root)
+    log = ProblemLog(root)
     collection = Collection(root, log)
     for file in choose_split(files, split, root, "annotation file"):
         collection.add_file(file)
@@ -57,11 +57,11 @@ class Entry:
     """What is known so far about one image."""
 
     path: Path
-    frame: Frame
+    frame: ImageFrame
     objects: list[ObjectAnnotation] = field(default_factory=list)
     lists_objects: bool = False
     captions: list[tuple[str, str]] = field(default_factory=list)  # length, words
-    referrals: list[Referral] = field(default_factory=list)
+    expressions: list[ReferringExpression] = field(default_factory=list)
 
     def annotation(self) -> Annotation:
         short, *longer = ([words for each, words in self.captions if each == length] for length in CAPTION_LENGTHS)
@@ -70,8 +70,8 @@ class Entry:
             tuple(self.objects),
             captions=caption_levels(*(words[0] if words else "" for words in (short, *longer))),
             more_captions=tuple(short[1:]),
-            referrals=tuple(self.referrals),
-            listed=frozenset({"objects"} if self.lists_objects else ()),
+            expressions=tuple(self.expressions),
+            exhaustive=frozenset({"objects"} if self.lists_objects else ()),
         )
 
 
@@ -81,7 +81,7 @@ class Collection:
     entries: by the path of the image. by_image_id, by_annotation_id: in all files read, for what refers to them.
     """
 
-    def __init__(self, root: Path, log: Log):
+    def __init__(self, root: Path, log: ProblemLog):
         self.images, self.log = Images(root, log), log
         self.entries: dict[Path, Entry] = {}
         self.by_image_id: dict[Any, Entry | None] = {}
@@ -184,7 +184,7 @@ class Collection:
         if "category_id" in record or "bbox" in record or "segmentation" in record:
             self._add_object(replace(entry.frame, file=file), entry, what, record, categories)
 
-    def _add_object(self, frame: Frame, entry: Entry, what: str, record: dict, categories: dict[Any, str]) -> None:
+    def _add_object(self, frame: ImageFrame, entry: Entry, what: str, record: dict, categories: dict[Any, str]) -> None:
         if record.get("iscrowd"):
             return frame.tell("crowd left out", "iscrowd is set", what)
         if record.get("category_id") not in categories:
@@ -200,11 +200,11 @@ class Collection:
             categories[record["category_id"]], box if box is not None else record.get("bbox"), record=what
         )
         if inside is not None:
-            entry.objects.append(replace(inside, rings=rings))
+            entry.objects.append(replace(inside, polygons=rings))
             if "id" in record:
                 self.by_annotation_id[record["id"]] = (entry, len(entry.objects) - 1)
 
-    def _rings(self, frame: Frame, what: str, segmentation: Any) -> Rings:
+    def _rings(self, frame: ImageFrame, what: str, segmentation: Any) -> Polygons:
         if not segmentation:
             return ()
         if isinstance(segmentation, dict):
@@ -220,12 +220,12 @@ class Collection:
                     "polygon left out", f"its run lengths are for {size} pixels, not {declared[0]}×{declared[1]}", what
                 )
                 return ()
-            return frame.rings(mask_to_rings(mask), what)
+            return frame.polygons(mask_to_rings(mask), what)
         if not isinstance(segmentation, list):
             frame.tell("polygon left out", f"segmentation is a {type(segmentation).__name__}, not a list", what)
             return ()
         parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        return union(frame.rings(parts, what), frame.size_wh)
+        return union(frame.polygons(parts, what), frame.size_wh)
 
     def finished(self, format: str) -> Dataset:
         """All that was collected. Raises ValueError where nothing is left."""
@@ -233,8 +233,8 @@ class Collection:
         return finished(rows, self.log, format, [*self.files, _folders(self.entries, self.log)], self.classes)
 
 
-def union(parts: Rings, size_wh: tuple[int, int]) -> Rings:
-    """Rings of all that the parts cover. COCO's parts add up where they overlap, rings would cancel each other."""
+def union(parts: Polygons, size_wh: tuple[int, int]) -> Polygons:
+    """Polygons of all that the parts cover. COCO's parts add up where they overlap, rings would cancel each other."""
     if len(parts) < 2:
         return parts
     bounds = [(*np.min(part, axis=0), *np.max(part, axis=0)) for part in parts]
@@ -257,7 +257,7 @@ def _xyxy(bbox: Any) -> list[float] | None:
     return [x, y, x + width, y + height]
 
 
-def _folders(paths: Sequence[Path] | dict, log: Log) -> str:
+def _folders(paths: Sequence[Path] | dict, log: ProblemLog) -> str:
     """Where the images lie, in a line."""
     counts = Counter(log.name(path.parent) for path in paths)
     return "images in " + ", ".join(f"{folder} ({count})" for folder, count in counts.most_common(5))

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from florence_lite.answers import Box, Quad, Rings
+from florence_lite.answers import Box, Polygons, Quad
 from florence_lite.data.annotation import ObjectAnnotation
 from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below
-from florence_lite.data.readers.records import Log, Unclear
+from florence_lite.data.readers.records import ProblemLog, Unclear
 from florence_lite.geometry import box_area, clip_ring
 from florence_lite.images import load_image
 
@@ -23,7 +23,7 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageFrame:
     """The image that a record's coordinates belong to.
 
     size_wh: of the upright image. scale: from the record's pixels to the image's, x and y; 1 where they agree.
@@ -32,7 +32,7 @@ class Frame:
 
     size_wh: tuple[int, int]
     scale: tuple[float, float]
-    log: Log
+    log: ProblemLog
     file: Path
     record: str
 
@@ -57,7 +57,7 @@ class Frame:
             self.tell("box clipped", f"{_short(scaled.tolist())} reaches out of {self._size}", record)
         return tuple(clipped.tolist())
 
-    def rings(self, polygons: Iterable[Any], record: str) -> Rings:
+    def polygons(self, polygons: Iterable[Any], record: str) -> Polygons:
         """Polygons, each a flat list x y x y … or a list of [x, y], as rings inside the image; others are told."""
         rings = []
         for polygon in polygons:
@@ -85,7 +85,7 @@ class Frame:
     ) -> ObjectAnnotation | None:
         """The object, its box and polygons brought into the image; None, told, without a box that is one."""
         inside = self.box(box, record)
-        return None if inside is None else ObjectAnnotation(label, inside, self.rings(polygons, record), phrase)
+        return None if inside is None else ObjectAnnotation(label, inside, self.polygons(polygons, record), phrase)
 
     def quad(self, numbers: Any, record: str) -> Quad | None:
         """x0 y0 … x3 y3 of the record inside the image, clockwise; None, told, for one that is none or lies outside."""
@@ -115,7 +115,7 @@ class Frame:
 class Images:
     """The image files below a folder, found by the names that records give them."""
 
-    def __init__(self, root: Path, log: Log):
+    def __init__(self, root: Path, log: ProblemLog):
         self.root, self.log = root, log
 
     @cached_property
@@ -142,7 +142,7 @@ class Images:
             raise Unclear(f"there is no image {name!r} in {self.root}")
         raise Unclear(f"the image {name!r} could be any of {', '.join(self.log.name(p) for p in places[:3])}")
 
-    def frame(self, image: Path, declared_wh: tuple[float, float] | None, file: Path, record: str) -> Frame | None:
+    def frame(self, image: Path, declared_wh: tuple[float, float] | None, file: Path, record: str) -> ImageFrame | None:
         """The frame of an image whose record says it has `declared_wh` pixels; None, told, for one that is unusable.
 
         An image that was resized since, keeping its aspect, is taken: coordinates are scaled to it.
@@ -158,13 +158,13 @@ def frame_of(
     size: tuple[int, int],
     stored: tuple[int, int],
     declared_wh: tuple[float, float] | None,
-    log: Log,
+    log: ProblemLog,
     file: Path,
     record: str,
-) -> Frame | None:
+) -> ImageFrame | None:
     """The frame of an image of `size`, `stored` before its EXIF rotation; as `Images.frame`."""
     if not declared_wh or not all(declared_wh) or tuple(declared_wh) == size:
-        return Frame(size, (1.0, 1.0), log, file, record)
+        return ImageFrame(size, (1.0, 1.0), log, file, record)
     width, height = declared_wh
     said = f"{width:g}×{height:g} in the file, {size[0]}×{size[1]} in the image"
     if (width, height) == stored:
@@ -175,7 +175,7 @@ def frame_of(
     if abs(declared_wh[1 - long] * factor - size[1 - long]) > 1 + 0.01 * size[1 - long]:
         return log.add(file, record, "size contradicts the image", f"{said}, which is another shape")
     log.add(file, record, "scaled to the image", said)
-    return Frame(size, (size[0] / width, size[1] / height), log, file, record)
+    return ImageFrame(size, (size[0] / width, size[1] / height), log, file, record)
 
 
 def image_sizes(image: Path | Any) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, Referral, TextLine
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 from florence_lite.data.readers.files import split_words
-from florence_lite.data.readers.frames import Frame, frame_of, image_sizes
-from florence_lite.data.readers.records import Log, Unclear, caption_levels, finished
+from florence_lite.data.readers.frames import ImageFrame, frame_of, image_sizes
+from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished
 from florence_lite.data.samples import Dataset
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name
     if "labels" in columns:
         names = _class_names(rows.features, columns["labels"])
     needed = rows.select_columns(sorted({column.split(".")[0] for column in columns.values()}))
-    log = Log(Path(name))
+    log = ProblemLog(Path(name))
     kept, found = [], []
     for number, row in enumerate(needed):
         record = f"row {number}"
@@ -187,8 +187,8 @@ def _list(value: Any) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, frame: Frame) -> Annotation:
-    objects, referrals = _objects(row, columns, names, frame)
+def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, frame: ImageFrame) -> Annotation:
+    objects, expressions = _objects(row, columns, names, frame)
     quads, texts = _list(_value(row, columns, "quads")), _list(_value(row, columns, "texts"))
     if len(quads) != len(texts):
         raise Unclear(f"it has {len(quads)} quads for {len(texts)} texts")
@@ -203,16 +203,18 @@ def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, f
         tuple(objects),
         tuple(lines),
         caption_levels(*(texts[0] if texts else "" for texts in captions)),
-        tuple(referrals),
+        tuple(expressions),
         _questions(row, columns),
         more_captions=tuple(captions[0][1:]),
-        listed=frozenset(name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns),
+        exhaustive=frozenset(
+            name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns
+        ),
     )
 
 
 def _objects(
-    row: Any, columns: Mapping[str, str], names: list[str] | None, frame: Frame
-) -> tuple[list[ObjectAnnotation], list[Referral]]:
+    row: Any, columns: Mapping[str, str], names: list[str] | None, frame: ImageFrame
+) -> tuple[list[ObjectAnnotation], list[ReferringExpression]]:
     kind = next((meaning for meaning in _CORNERS if meaning in columns), None)
     if kind is None:
         return [], []
@@ -225,7 +227,7 @@ def _objects(
             raise Unclear(f"it has {len(boxes)} boxes for {len(values)} {meaning}")
     if len(boxes) != 1 and len(phrases) not in (0, len(boxes)):
         raise Unclear(f"it has {len(boxes)} boxes for {len(phrases)} phrases")
-    objects, referrals = [], []
+    objects, expressions = [], []
     for number, box in enumerate(boxes):
         what = f"object {number}"
         label = _label(labels[number], names) if labels else ""
@@ -235,9 +237,9 @@ def _objects(
         own = [str(p) for p in (phrases if len(boxes) == 1 else phrases[number : number + 1]) if p]
         item = frame.object(label, _CORNERS[kind](*box), polygons[number] or (), own[0] if own else "", what)
         if item is not None:
-            referrals += [Referral(phrase, (len(objects),)) for phrase in own]
+            expressions += [ReferringExpression(phrase, (len(objects),)) for phrase in own]
             objects.append(item)
-    return objects, referrals
+    return objects, expressions
 
 
 def _label(value: Any, names: list[str] | None) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from florence_lite.data.annotation import Annotation, TextLine
 from florence_lite.data.readers.files import choose_split, read_lines
-from florence_lite.data.readers.frames import Frame, Images
-from florence_lite.data.readers.records import Log, Unclear, finished
+from florence_lite.data.readers.frames import ImageFrame, Images
+from florence_lite.data.readers.records import ProblemLog, Unclear, finished
 from florence_lite.data.samples import Dataset
 
 NAME = "icdar"
@@ -35,7 +35,7 @@ def accepts(file: Path) -> bool:
 
 def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
-    log = Log(root)
+    log = ProblemLog(root)
     images = Images(root, log)
     rows = []
     files = choose_split(files, split, root, "text file")
@@ -47,7 +47,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
             continue
         frame = images.frame(path, None, file, path.name)
         if frame is not None:
-            annotation = Annotation(frame.size_wh, lines=_lines(file, frame), listed=frozenset({"lines"}))
+            annotation = Annotation(frame.size_wh, lines=_lines(file, frame), exhaustive=frozenset({"lines"}))
             rows.append((path, annotation, log.name(path)))
     folders = ", ".join(dict.fromkeys(log.name(file.parent) for file in files))
     return finished(rows, log, NAME, [f"{len(files)} .txt files in {folders}"])
@@ -63,7 +63,7 @@ def _numbers(line: str) -> list[float]:
     return []
 
 
-def _lines(file: Path, frame: Frame) -> tuple[TextLine, ...]:
+def _lines(file: Path, frame: ImageFrame) -> tuple[TextLine, ...]:
     rows = [(number, line.strip()) for number, line in enumerate(read_lines(file), start=1) if line.strip()]
     rest = {number: line.split(",", 8)[8:] for number, line in rows if len(_numbers(line)) == 8}
     has_scripts = bool(rest) and all("," in text[0] and text[0].split(",")[0] in _SCRIPTS for text in rest.values())

@@ -10,13 +10,13 @@
      "lines": [{"text": "STOP", "quad": [x0, y0, …, x3, y3]}],
      "captions": ["one sentence", "a detailed description", "a paragraph"],
      "more_captions": ["another sentence"],
-     "referrals": [{"phrase": "all dogs", "objects": [0, 2]}],     positions in "objects"; [] for "none"
+     "expressions": [{"phrase": "all dogs", "objects": [0, 2]}],     positions in "objects"; [] for "none"
      "questions": [{"question": "how many dogs?", "answer": "2"}],
      "regions": [{"text": "a lawn in the sun", "box": [x0, y0, x1, y1]}],
-     "listed": ["objects"]}                    optional, see below
+     "exhaustive": ["objects"]}                optional, see below
 
-All keys but "image" are optional. "objects": [] says that there is none, no "objects" that nothing is known; "listed"
-tells it where the keys do not: a list that is there but not named in it is incomplete. Other keys are told.
+All keys but "image" are optional. "objects": [] says that there is none, no "objects" that nothing is known. "exhaustive"
+says it where the keys do not: a list that is there but not named in it is incomplete. Other keys are reported.
 """
 
 from __future__ import annotations
@@ -30,10 +30,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from florence_lite.data.annotation import LISTS, Annotation, ObjectAnnotation, Question, Referral, Region, TextLine
+from florence_lite.data.annotation import (
+    LISTS,
+    Annotation,
+    ObjectAnnotation,
+    Question,
+    ReferringExpression,
+    Region,
+    TextLine,
+)
 from florence_lite.data.readers.files import choose_split, read_lines
-from florence_lite.data.readers.frames import Frame, Images
-from florence_lite.data.readers.records import Log, Unclear, finished
+from florence_lite.data.readers.frames import ImageFrame, Images
+from florence_lite.data.readers.records import ProblemLog, Unclear, finished
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.geometry import mask_to_rings
@@ -48,10 +56,10 @@ _KEYS = (
     "lines",
     "captions",
     "more_captions",
-    "referrals",
+    "expressions",
     "questions",
     "regions",
-    "listed",
+    "exhaustive",
 )
 
 
@@ -64,7 +72,7 @@ def accepts(file: Path) -> bool:
 
 def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
-    log = Log(root)
+    log = ProblemLog(root)
     images = Images(root, log)
     rows: list[tuple] = []
     told, seen = [], set()
@@ -88,7 +96,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     return finished(rows, log, NAME, told)
 
 
-def _row(line: str, file: Path, what: str, images: Images, log: Log) -> tuple[Path, Annotation, str] | None:
+def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -112,7 +120,7 @@ def _is_side(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
 
 
-def _annotation(record: dict, frame: Frame) -> Annotation:
+def _annotation(record: dict, frame: ImageFrame) -> Annotation:
     objects: list[ObjectAnnotation] = []
     place: dict[int, int] = {}  # position in the record → in `objects`
     for number, entry in enumerate(_dicts(record, "objects")):
@@ -130,15 +138,15 @@ def _annotation(record: dict, frame: Frame) -> Annotation:
         box = frame.box(entry.get("box"), f"regions[{number}]")
         if box is not None:
             regions.append(Region(_text(entry, "text", f"regions[{number}]"), box))
-    listed = record.get("listed", [name for name in LISTS if name in record])
+    listed = record.get("exhaustive", [name for name in LISTS if name in record])
     if not isinstance(listed, list) or not set(map(str, listed)) <= set(LISTS):
-        raise Unclear(f"its listed is {listed!r}; it may hold {', '.join(LISTS)}")
+        raise Unclear(f"its exhaustive is {listed!r}; it may hold {', '.join(LISTS)}")
     return Annotation(
         frame.size_wh,
         tuple(objects),
         tuple(lines),
         _texts(record, "captions"),
-        tuple(_referrals(record, place, frame)),
+        tuple(_expressions(record, place, frame)),
         tuple(
             Question(*(_text(entry, key, f"questions[{n}]") for key in ("question", "answer")))
             for n, entry in enumerate(_dicts(record, "questions"))
@@ -149,7 +157,7 @@ def _annotation(record: dict, frame: Frame) -> Annotation:
     )
 
 
-def _object(entry: dict, what: str, frame: Frame) -> ObjectAnnotation | None:
+def _object(entry: dict, what: str, frame: ImageFrame) -> ObjectAnnotation | None:
     polygons, box = entry.get("polygons") or [], entry.get("box")
     if not isinstance(polygons, list):
         raise Unclear(f"{what}: polygons is {polygons!r}; it must be a list of outlines")
@@ -171,14 +179,14 @@ def _object(entry: dict, what: str, frame: Frame) -> ObjectAnnotation | None:
     return frame.object(label, box, polygons, phrase, what)
 
 
-def _referrals(record: dict, place: dict[int, int], frame: Frame) -> Iterable[Referral]:
-    for number, entry in enumerate(_dicts(record, "referrals")):
-        what, meant = f"referrals[{number}]", entry.get("objects", [])
+def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iterable[ReferringExpression]:
+    for number, entry in enumerate(_dicts(record, "expressions")):
+        what, meant = f"expressions[{number}]", entry.get("objects", [])
         phrase = _text(entry, "phrase", what)
         if not isinstance(meant, list) or not all(i in range(len(record.get("objects") or [])) for i in meant):
             raise Unclear(f"{what}: objects is {meant!r}; it must be a list of positions in objects")
         if all(i in place for i in meant):
-            yield Referral(phrase, tuple(place[i] for i in meant))
+            yield ReferringExpression(phrase, tuple(place[i] for i in meant))
         else:
             frame.tell("phrase left out", f"{phrase!r} means an object that was left out", what)
 
@@ -233,27 +241,27 @@ def to_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
 def to_record(annotation: Annotation) -> dict[str, Any]:
     """An annotation as the keys of a line, without its image; what is empty and says nothing is left out."""
     record: dict[str, Any] = {"size_wh": list(annotation.size_wh)}
-    if annotation.objects or "objects" in annotation.listed:
+    if annotation.objects or "objects" in annotation.exhaustive:
         record["objects"] = [_object_record(item) for item in annotation.objects]
-    if annotation.lines or "lines" in annotation.listed:
+    if annotation.lines or "lines" in annotation.exhaustive:
         record["lines"] = [{"text": line.text, "quad": list(line.quad)} for line in annotation.lines]
     rest = {
         "captions": list(annotation.captions),
         "more_captions": list(annotation.more_captions),
-        "referrals": [{"phrase": r.phrase, "objects": list(r.objects)} for r in annotation.referrals],
+        "expressions": [{"phrase": r.phrase, "objects": list(r.objects)} for r in annotation.expressions],
         "questions": [{"question": q.question, "answer": q.answer} for q in annotation.questions],
         "regions": [{"text": region.text, "box": list(region.box)} for region in annotation.regions],
     }
     record |= {key: value for key, value in rest.items() if value}
-    if annotation.listed != {name for name in LISTS if name in record}:
-        record["listed"] = sorted(annotation.listed)
+    if annotation.exhaustive != {name for name in LISTS if name in record}:
+        record["exhaustive"] = sorted(annotation.exhaustive)
     return record
 
 
 def _object_record(item: ObjectAnnotation) -> dict[str, Any]:
     record: dict[str, Any] = {"label": item.label, "box": list(item.box)}
-    if item.rings:
-        record["polygons"] = [[list(point) for point in ring] for ring in item.rings]
+    if item.polygons:
+        record["polygons"] = [[list(point) for point in ring] for ring in item.polygons]
     if item.phrase:
         record["phrase"] = item.phrase
     return record

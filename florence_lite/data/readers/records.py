@@ -17,7 +17,7 @@ class Unclear(ValueError):
 
 
 @dataclass
-class Log:
+class ProblemLog:
     """Collects problems. root: the folder that files are named from."""
 
     root: Path
@@ -44,7 +44,7 @@ def caption_levels(*captions: str) -> tuple[str, ...]:
 
 def finished(
     rows: Sequence[tuple[Any, Annotation, str]],
-    log: Log,
+    log: ProblemLog,
     format: str,
     files: Iterable[str],
     classes: Iterable[str] = (),

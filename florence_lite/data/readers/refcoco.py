@@ -21,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from florence_lite.data.annotation import ObjectAnnotation, Referral
+from florence_lite.data.annotation import ObjectAnnotation, ReferringExpression
 from florence_lite.data.readers import coco
 from florence_lite.data.readers.coco import Collection, Entry
 from florence_lite.data.readers.files import choose_split, files_of, split_words
-from florence_lite.data.readers.frames import Frame
-from florence_lite.data.readers.records import Log, Unclear, is_id
+from florence_lite.data.readers.frames import ImageFrame
+from florence_lite.data.readers.records import ProblemLog, Unclear, is_id
 from florence_lite.data.samples import Dataset
 from florence_lite.files import read_json
 from florence_lite.geometry import box_iou
@@ -56,7 +56,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
 
     Raises ValueError where no COCO file says where the images are.
     """
-    log = Log(root)
+    log = ProblemLog(root)
     collection = Collection(root, log)
     listed = files_of(coco, root)
     if not listed:
@@ -129,7 +129,7 @@ def _add_expressions(collection: Collection, file: Path, records: Sequence[dict]
             meant.add(entry.path)
             objects = _objects(collection, replace(entry.frame, file=file), entry, what, record)
             for words in _phrases(record):
-                entry.referrals.append(Referral(words, objects))
+                entry.expressions.append(ReferringExpression(words, objects))
                 if len(objects) == 1 and not entry.objects[objects[0]].phrase:
                     entry.objects[objects[0]] = replace(entry.objects[objects[0]], phrase=words)
         except Unclear as error:
@@ -149,7 +149,7 @@ def _phrases(record: dict) -> list[str]:
     return words
 
 
-def _objects(collection: Collection, frame: Frame, entry: Entry, what: str, record: dict) -> tuple[int, ...]:
+def _objects(collection: Collection, frame: ImageFrame, entry: Entry, what: str, record: dict) -> tuple[int, ...]:
     """Indices of the objects that a record means."""
     key = next((key for key in (*_IDS, *_BOXES) if key in record), None)
     if key is None:
@@ -171,7 +171,7 @@ def _objects(collection: Collection, frame: Frame, entry: Entry, what: str, reco
     return tuple(dict.fromkeys(indices))
 
 
-def _place(frame: Frame, entry: Entry, what: str, box: Any) -> int:
+def _place(frame: ImageFrame, entry: Entry, what: str, box: Any) -> int:
     """Index of the object with this box; it is added where there is none."""
     inside = frame.box(box, what)
     if inside is None:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.readers.files import choose_split, files_below, read_lines, split_words
 from florence_lite.data.readers.frames import Images
-from florence_lite.data.readers.records import Log, Unclear, finished
+from florence_lite.data.readers.records import ProblemLog, Unclear, finished
 from florence_lite.data.samples import Dataset
 
 NAME = "voc"
@@ -30,7 +30,7 @@ def accepts(file: Path) -> bool:
 
 def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
-    log = Log(root)
+    log = ProblemLog(root)
     images = Images(root, log)
     files, told = _of_split(list(files), root, split, log)
     rows, seen = [], set()
@@ -50,7 +50,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     return finished(rows, log, NAME, [told])
 
 
-def _of_split(files: list[Path], root: Path, split: str | None, log: Log) -> tuple[list[Path], str]:
+def _of_split(files: list[Path], root: Path, split: str | None, log: ProblemLog) -> tuple[list[Path], str]:
     """The files of a split and a line that says which."""
     folders = ", ".join(dict.fromkeys(log.name(file.parent) for file in files))
     if split is None:
@@ -74,7 +74,7 @@ def _of_split(files: list[Path], root: Path, split: str | None, log: Log) -> tup
     return list(dict.fromkeys(kept)), f"{log.name(chosen)}: {len(kept)} .xml files in {folders}"
 
 
-def _row(file: Path, images: Images, log: Log) -> tuple[Path, Annotation, str] | None:
+def _row(file: Path, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
     try:
         top = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
@@ -103,7 +103,7 @@ def _row(file: Path, images: Images, log: Log) -> tuple[Path, Annotation, str] |
         item = frame.object(label, corners, record=f"{what} {label!r}")
         if item is not None:
             objects.append(item)
-    annotation = Annotation(frame.size_wh, tuple(objects), listed=frozenset({"objects"}))
+    annotation = Annotation(frame.size_wh, tuple(objects), exhaustive=frozenset({"objects"}))
     return path, annotation, log.name(path)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below, of_split, read_lines, split_words
-from florence_lite.data.readers.frames import Frame, Images
-from florence_lite.data.readers.records import Log, finished
+from florence_lite.data.readers.frames import ImageFrame, Images
+from florence_lite.data.readers.records import ProblemLog, finished
 from florence_lite.data.samples import Dataset
 from florence_lite.files import read_text
 
@@ -36,7 +36,7 @@ def accepts(file: Path) -> bool:
 
 def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
-    log = Log(root)
+    log = ProblemLog(root)
     if len(files) > 1:
         yamls = [file for file in files if file.suffix in (".yaml", ".yml")]
         files = yamls if len(yamls) == 1 else files
@@ -54,7 +54,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
             continue
         objects = _objects(labels, frame, classes) if labels else ()
         labelled += labels is not None
-        rows.append((path, Annotation(frame.size_wh, objects, listed=frozenset({"objects"})), log.name(path)))
+        rows.append((path, Annotation(frame.size_wh, objects, exhaustive=frozenset({"objects"})), log.name(path)))
     told = f"{log.name(files[0])}: {len(classes)} classes", f"{len(rows)} images, {labelled} with a label file"
     return finished(rows, log, NAME, told, classes.values())
 
@@ -78,7 +78,7 @@ def _settings(file: Path) -> dict[str, Any]:
     return {**settings, "names": {number: str(name) for number, name in names.items()}}
 
 
-def _images(settings: dict, file: Path, root: Path, split: str | None, log: Log) -> list[Path]:
+def _images(settings: dict, file: Path, root: Path, split: str | None, log: ProblemLog) -> list[Path]:
     """The image files of a split, by data.yaml where it names folders, else by the names of folders."""
     words = split_words(split) if split else _SPLITS
     places = [place for word in words if (given := settings.get(word)) for place in _listed(given)]
@@ -117,7 +117,7 @@ def _resolved(place: str, base: str, file: Path) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _from_list(line: str, file: Path, log: Log) -> Path | None:
+def _from_list(line: str, file: Path, log: ProblemLog) -> Path | None:
     name = line.strip()
     if not name:
         return None
@@ -137,7 +137,7 @@ def _labels_of(image: Path) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _objects(file: Path, frame: Frame, classes: dict[int, str]) -> tuple[ObjectAnnotation, ...]:
+def _objects(file: Path, frame: ImageFrame, classes: dict[int, str]) -> tuple[ObjectAnnotation, ...]:
     objects, seen = [], set()
     width, height = frame.size_wh
     for number, line in enumerate(read_lines(file), start=1):

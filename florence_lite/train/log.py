@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 
-class Log:
+class TrainingLog:
     """Writes figures into a file of JSON lines and to the trackers; only the main process does."""
 
     def __init__(self, path: Path, accelerator: Accelerator):

@@ -9,14 +9,14 @@ from typing import NamedTuple
 from florence_lite.cards import CheckpointCard, checkpoints
 
 
-class Source(NamedTuple):
+class Located(NamedTuple):
     """folder: with the files of the checkpoint; card: what is known about it, or None."""
 
     folder: Path
     card: CheckpointCard | None
 
 
-def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None) -> Source:
+def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None) -> Located:
     """The folder of a checkpoint, downloaded if it is not here yet.
 
     name: name or Hub id of a checkpoint card, a local folder, or a Hub id "org/name".
@@ -35,7 +35,7 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
         folder = (card.find_files() if is_embedded else Path(name)) / (subfolder or "")
         if not folder.is_dir():
             raise FileNotFoundError(f"checkpoint {str(name)!r} has no folder {subfolder!r}")
-        return Source(folder, card)
+        return Located(folder, card)
     repository = card.source if card else str(name)
     if repository.count("/") != 1:
         raise FileNotFoundError(
@@ -44,7 +44,7 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
         )
     from florence_lite.checkpoint.hub import download  # a fifth of a second that embedded and local ones do not need
 
-    return Source(download(repository, revision, subfolder), card)
+    return Located(download(repository, revision, subfolder), card)
 
 
 def is_adapter(folder: Path) -> bool:
