@@ -105,7 +105,7 @@ def measure(size: str, rounds: int) -> list[dict]:
                     taken[side].append(in_new_process(side, folder))
             row = {"files": name}
             for side, each in taken.items():
-                row[side] = {key: statistics.median(figures[key] for figures in each) for key in each[0]}
+                row[side] = {key: statistics.median(metrics[key] for metrics in each) for key in each[0]}
             if len(sides) == 2:
                 pairs = list(zip(*taken.values(), strict=True))
                 for key in ("load_s", "read_s"):

@@ -49,7 +49,7 @@ def cpu_abilities() -> list[str]:
 
 
 def environment() -> dict:
-    """Where the figures were taken."""
+    """Where the metrics were taken."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
         "commit": git.stdout.strip() if git.returncode == 0 else None,

@@ -169,7 +169,7 @@ class Florence:
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
         keep_image: bool = True,
-        **decoding: Any,
+        **options: Any,
     ) -> Result | list[Result]:
         """Answer prompts about images.
 
@@ -180,7 +180,7 @@ class Florence:
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
             phrases; (x0, y0, x1, y1) in pixels.
         keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels.
-        decoding: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
+        options: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
             for id: the n-gram rule holds for every task, the first token may come again, rows of the vocabulary that
@@ -191,10 +191,10 @@ class Florence:
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.
         One image that cannot be read ends the call; `run_each` goes on.
         """
-        asked = self._asked(prompts, text, phrases, region, decoding=decoding)
+        asked = self._asked(prompts, text, phrases, region, options=options)
         one_prompt = isinstance(prompts, str | Prompt)
         if not isinstance(images, list | tuple):
-            [results] = self._results([(images, asked)], decoding, keep_image)
+            [results] = self._results([(images, asked)], options, keep_image)
             return results[0] if one_prompt else results
         if one_prompt:
             asked *= len(images)
@@ -204,7 +204,7 @@ class Florence:
                 "or one image or one prompt for all"
             )
         questions = [(image, [each]) for image, each in zip(images, asked, strict=True)]
-        return [results[0] for results in self._results(questions, decoding, keep_image)]
+        return [results[0] for results in self._results(questions, options, keep_image)]
 
     def run_each(
         self,
@@ -215,7 +215,7 @@ class Florence:
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
         keep_image: bool = False,
-        **decoding: Any,
+        **options: Any,
     ) -> Iterator[Result | list[Result] | ImageError]:
         """Answer prompts about any number of images, one after the other; nothing is kept of those that are done.
 
@@ -223,7 +223,7 @@ class Florence:
             a few (`IMAGES_AT_ONCE`) go through the network together.
         prompts: one, or a list of prompts that are all asked about every image.
         keep_image: whether results keep their pictures.
-        text, phrases, region, decoding: as in `run`.
+        text, phrases, region, options: as in `run`.
 
         Yields, for each image in order, a Result, or a list of them if a list of prompts was given. In the place of an
         image that cannot be read, or does not hold the region, stands an `ImageError`, an exception that was not
@@ -238,8 +238,8 @@ class Florence:
             raise ValueError(
                 f"images is one {type(images).__name__}; run_each takes a list or another iterable, run takes one"
             )
-        asked = self._asked(prompts, text, phrases, region, decoding=decoding)
-        answers = stream(self.encoder, self.answering, ((image, asked) for image in images), decoding, keep_image)
+        asked = self._asked(prompts, text, phrases, region, options=options)
+        answers = stream(self.encoder, self.answering, ((image, asked) for image in images), options, keep_image)
         return map(_only, answers) if isinstance(prompts, str | Prompt) else answers
 
     # ---- one method per kind of question -----------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Florence:
         if not isinstance(images, list | tuple):
             return joined(self.run(images, prompts, **options))
         keep_image = options.pop("keep_image", True)
-        asked = self._asked(prompts, decoding=options)
+        asked = self._asked(prompts, options=options)
         return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
 
     def segment(
@@ -304,18 +304,18 @@ class Florence:
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
         *,
-        decoding: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> list[Asked]:
-        return [self.answering.ask(prompt, decoding) for prompt in as_prompts(prompts, text, phrases, region)]
+        return [self.answering.ask(prompt, options) for prompt in as_prompts(prompts, text, phrases, region)]
 
     def _results(
-        self, questions: Sequence[tuple[Any, Sequence[Asked]]], decoding: Mapping[str, Any], keep_image: bool
+        self, questions: Sequence[tuple[Any, Sequence[Asked]]], options: Mapping[str, Any], keep_image: bool
     ) -> list[list[Result]]:
         """For each image, the results of what is asked about it. Raises what is wrong with the first bad image."""
         results: list[list[Result]] = []
         with progress_bar(len(questions) > IMAGES_AT_ONCE) as progress:
             bar = progress.add_task("images", total=len(questions))
-            for answer in stream(self.encoder, self.answering, questions, decoding, keep_image):
+            for answer in stream(self.encoder, self.answering, questions, options, keep_image):
                 if isinstance(answer, ImageError):
                     raise answer.reason
                 results.append(answer)

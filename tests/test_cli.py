@@ -265,7 +265,7 @@ def test_tasks_lists_every_task(command):
     )
 
 
-def test_checkpoints_lists_licence_and_figures(command, monkeypatch):
+def test_checkpoints_lists_licence_and_metrics(command, monkeypatch):
     card = CheckpointCard(
         name="small",
         summary="a small one",
@@ -312,7 +312,7 @@ def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
     assert f"images: {count}" in out and out.split()[-8:-2] == ["<OD>", "box_f1", "0.5000", str(count), "0", "0"]
     styles = ("noto", "fluent") if options else ("fluent", "openmoji")
     assert calls == [((64, 64), "validation" if options else "test", count, styles)]
-    assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["figures"] == {
+    assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["metrics"] == {
         "<OD>": {"box_f1": 0.5}
     }
 
@@ -326,7 +326,7 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
 
     def evaluate(florence, samples, tasks, count):
         told = {"size": florence.model.config.image_size_wh, "split": samples.seeds, "count": count, "tasks": tasks}
-        return SimpleNamespace(named_figures=lambda: told | {"styles": samples.styles})
+        return SimpleNamespace(named_metrics=lambda: told | {"styles": samples.styles})
 
     monkeypatch.setattr("florence_lite.train.validation.evaluate", evaluate)
     monkeypatch.setattr("florence_lite.scenes.training.train", train)

@@ -430,7 +430,7 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
 
 
 def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
-    """P(label)^(1/length) · P(any location) · P(near)^(1/4), from the probabilities of the written ids."""
+    """P(label)^(1/length) · P(any location) · P(within tolerance)^(1/4), from the probabilities of the written ids."""
     label = spell(toy_tokenizer, "red apple")
     answer = [*label, *spell(toy_tokenizer, (1, 2, 30, 40), (5, 6, 70, 80))]
     script(monkeypatch, answer)

@@ -120,8 +120,8 @@ def test_checkpoint_table_equals_the_cards():
     for card in cards.checkpoints():
         if card.source != "embedded":
             continue
-        figures = [f"{card.metrics[name]:.2f}" if name in card.metrics else "–" for name in metrics]
-        expected.append([f"`{card.name}`", card.licence, "{}×{}".format(*card.image_size_wh), *figures])
+        metrics = [f"{card.metrics[name]:.2f}" if name in card.metrics else "–" for name in metrics]
+        expected.append([f"`{card.name}`", card.licence, "{}×{}".format(*card.image_size_wh), *metrics])
     assert body == expected
 
 
@@ -131,8 +131,8 @@ def test_table_of_public_checkpoints_equals_the_cards():
     expected = []
     for card in cards.checkpoints():
         if card.source != "embedded":
-            figures = [f"{card.metrics[name]}" if name in card.metrics else "–" for name in metrics]
-            expected.append([f"`{card.name}`", f"`{card.source}`", card.licence, *figures])
+            cells = [f"{card.metrics[name]}" if name in card.metrics else "–" for name in metrics]
+            expected.append([f"`{card.name}`", f"`{card.source}`", card.licence, *cells])
     assert sorted(body) == sorted(expected)
 
 
@@ -220,7 +220,7 @@ def test_a_task_of_ones_own_answers_learns_and_is_measured(photos):
     assert changed == 1
     exec(compile(shorter, "README", "exec"), names)
     report = names["report"]
-    assert report.answers == {"<COUNT>": 2} and report.figures["<COUNT>"]["accuracy"] is not None
+    assert report.answers == {"<COUNT>": 2} and report.metrics["<COUNT>"]["accuracy"] is not None
     assert (photos.parent / "runs" / "count" / "checkpoint" / "model.safetensors").is_file()
 
 

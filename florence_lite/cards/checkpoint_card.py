@@ -25,7 +25,7 @@ class CheckpointCard:
     tasks: markers of the tasks it was trained for.
     sha256: the files of an embedded checkpoint with their hexadecimal digests.
     decoding: values of `DECODING` that replace those of the task cards.
-    metrics: measured figures, each explained by `protocol`.
+    metrics: measured metrics, each explained by `protocol`.
     protocol, command, seed, hardware, notes: how it was trained and measured, in words a reader can repeat.
 
     Raises ValueError naming the field, its value and the rule.

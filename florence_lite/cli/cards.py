@@ -13,7 +13,7 @@ def tasks() -> None:
 
 
 def checkpoints() -> None:
-    """List the checkpoints with their licences, measured figures and how they were trained."""
+    """List the checkpoints with their licences, measured metrics and how they were trained."""
     from florence_lite.cards import checkpoints
 
     for card in checkpoints():

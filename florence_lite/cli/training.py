@@ -49,7 +49,7 @@ def train(
         from florence_lite.scenes.training import train as train_on_scenes
 
         with redirect_stdout(sys.stderr):
-            folder = train_on_scenes(settings, scene_validation(settings).figures)
+            folder = train_on_scenes(settings, scene_validation(settings).metrics)
         print(folder)
 
 

@@ -22,7 +22,7 @@ class ObjectAnnotation:
 
     label: category name; "" for an object of which only a phrase is known.
     box: x0 y0 x1 y1 of the visible part.
-    polygons: outlines of the visible part, each a tuple of (x, y); holes are further ones (even-odd rule). () if unknown.
+    polygons: outlines of the visible part, each a tuple of (x, y); holes are further ones (even-odd). () if unknown.
     phrase: a short description of this very object ("a small red apple at the top left"), or "".
 
     Raises ValueError for a box without area.

@@ -20,13 +20,13 @@ class Scores:
 
     token_logprobs: [T], of every id of the answer given the prefix and the ids before it.
     location_logprobs: [T], of the next id being any location, in place of each id of the answer.
-    near_logprobs: [T], of the next id being a location near the one that was written, given that it is a location; NaN
-        for ids that are none.
+    tolerance_logprobs: [T], of the next id being a location within `tolerance` bins of the one that was written, given
+        that it is a location; NaN for ids that are none.
     """
 
     token_logprobs: Tensor
     location_logprobs: Tensor
-    near_logprobs: Tensor
+    tolerance_logprobs: Tensor
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def score(
     prefixes: Sequence[list[int]],
     answers: Sequence[list[int]],
     locations: range = range(0),
-    near: int = 0,
+    tolerance: int = 0,
     cross: CrossCache | None = None,
     vocab_size: int | None = None,
 ) -> list[Scores]:
@@ -46,7 +46,8 @@ def score(
     encoder_hidden_states, encoder_mask, prefixes, cross: as in `generate`; the rows of an image stand together.
     vocab_size: as in `generate`; what has no token has no share in the probabilities.
     answers: one list of ids per prefix, such as `Generated.ids`; may be empty.
-    locations: ids of the coordinates, in order; near: how many bins from each other two of them are near.
+    locations: ids of the coordinates, in order.
+    tolerance: how many bins another location may lie from the written one and still count with it.
 
     The probabilities are those of the bare network: no forced, banned or sharpened ids.
     Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
@@ -74,18 +75,18 @@ def score(
         logprobs = model.logits(states).float()[:, :vocab_size].log_softmax(-1)
         of_bins = logprobs[:, locations.start : locations.stop]
         written = logprobs.gather(1, ids[:, None])[:, 0]
-        parts.append((written, of_bins.logsumexp(-1), _near(of_bins, ids - locations.start, near)))
+        parts.append((written, of_bins.logsumexp(-1), _within(of_bins, ids - locations.start, tolerance)))
     lengths = [len(answer) for answer in answers]
     columns = [torch.cat(column).cpu().split(lengths) for column in zip(*parts, strict=True)]
     return [Scores(*row) for row in zip(*columns, strict=True)]
 
 
-def _near(of_bins: Tensor, chosen: Tensor, near: int) -> Tensor:
-    """Log-probability [N] of a bin at most `near` from the chosen one among all bins; NaN where none was chosen.
+def _within(of_bins: Tensor, chosen: Tensor, tolerance: int) -> Tensor:
+    """Log-probability [N] of a bin at most `tolerance` from the chosen one among all bins; NaN where none was chosen.
 
     of_bins: log-probabilities [N, bins]; chosen: int64 [N], outside of 0 … bins - 1 where none was chosen.
     """
     bins = of_bins.shape[1]
-    far = (torch.arange(bins, device=chosen.device) - chosen[:, None]).abs() > near
+    far = (torch.arange(bins, device=chosen.device) - chosen[:, None]).abs() > tolerance
     logprobs = of_bins.masked_fill(far, float("-inf")).logsumexp(-1) - of_bins.logsumexp(-1)
     return logprobs.masked_fill((chosen < 0) | (chosen >= bins), float("nan"))

@@ -1,6 +1,6 @@
 """Measuring a checkpoint on a data set: `evaluate` asks everything that the data can check and gives a `Report`.
 
-report    questions asked, answers held against the truth, figures        metrics    one measure each, by name
+report    questions asked, answers held against the truth, metrics        metrics    one measure each, by name
 """
 
 from florence_lite.evaluate.report import Report, evaluate

@@ -1,7 +1,7 @@
-"""Asking a checkpoint everything that a data set can check, and the figures of its answers.
+"""Asking a checkpoint everything that a data set can check, and the metrics of its answers.
 
 report = evaluate(florence, read_dataset("photos"), ["<OD>", "<CAPTION>"])
-report.figures["<OD>"]["ap50"], report.truncated["<OD>"]
+report.metrics["<OD>"]["ap50"], report.truncated["<OD>"]
 print(report)
 """
 
@@ -34,15 +34,15 @@ SHOWN = 5  # problems that the printed report names
 class Report:
     """Figures of a checkpoint on a data set. The mappings have the tasks as keys, in the order they were asked for.
 
-    figures: task → name of the figure → value; None where there was nothing to measure.
+    metrics: task → name of the metric → value; None where there was nothing to measure.
     answers: task → number of prompts that were answered. parse_errors: task → faults in these answers (items dropped or
         repaired while reading). truncated: task → answers cut short by their most tokens.
     images: number of images that were answered about.
-    notes: what a reader of the figures has to know, each naming its task.
+    notes: what a reader of the metrics has to know, each naming its task.
     problems: images and prompts that were left out.
     """
 
-    figures: Mapping[str, Mapping[str, float | None]]
+    metrics: Mapping[str, Mapping[str, float | None]]
     answers: Mapping[str, int]
     parse_errors: Mapping[str, int]
     truncated: Mapping[str, int]
@@ -50,28 +50,28 @@ class Report:
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
-    def named_figures(self) -> dict[str, float | None]:
-        """All figures by one name each, such as "<OD>/ap50"."""
-        return {f"{task}/{name}": value for task, each in self.figures.items() for name, value in each.items()}
+    def named_metrics(self) -> dict[str, float | None]:
+        """All metrics by one name each, such as "<OD>/ap50"."""
+        return {f"{task}/{name}": value for task, each in self.metrics.items() for name, value in each.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the names of the fields."""
         return asdict(self)
 
     def table(self) -> Table:
-        """A `rich` table: a row for each figure, with the answers it was measured on and their faults."""
+        """A `rich` table: a row for each metric, with the answers it was measured on and their faults."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("task", overflow="fold")
-        table.add_column("figure", no_wrap=True)
+        table.add_column("metric", no_wrap=True)
         for name in ("value", "answers", "parse_errors", "truncated"):
             table.add_column(name, justify="right", no_wrap=True)
-        for task, figures in self.figures.items():
+        for task, metrics in self.metrics.items():
             counts = [str(number[task]) for number in (self.answers, self.parse_errors, self.truncated)]
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 table.add_row(Text(task), name, "–" if value is None else f"{value:.4f}", *counts)
         return table
 
@@ -108,9 +108,9 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     number = len(samples) if count is None else min(count, len(samples))
     if not number:
         raise ValueError("there are no samples to measure on")
-    metrics = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
+    measures = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
 
-    cases: dict[str, list[Case]] = {name: [] for name in metrics}
+    cases: dict[str, list[Case]] = {name: [] for name in measures}
     problems: list[Problem] = []
     images = 0
     with progress_bar(number > IMAGES_AT_ONCE) as progress:
@@ -119,10 +119,10 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
             batch = [samples[i] for i in range(first, min(first + IMAGES_AT_ONCE, number))]
             readable, scenes = _encoded(florence, batch, problems)
             images += len(readable)
-            for name in metrics:
+            for name in measures:
                 cases[name] += _answered(florence, name, readable, scenes, problems)
             progress.advance(bar, len(batch))
-    return _report(metrics, cases, images, problems)
+    return _report(measures, cases, images, problems)
 
 
 def _encoded(
@@ -177,19 +177,19 @@ def _problem(sample: Sample, kind: str, error: Exception) -> Problem:
     return Problem(file, sample.name, str(error), kind)
 
 
-def _report(metrics: Mapping, cases: Mapping[str, list[Case]], images: int, problems: list[Problem]) -> Report:
-    figures: dict[str, dict[str, float | None]] = {}
+def _report(measures: Mapping, cases: Mapping[str, list[Case]], images: int, problems: list[Problem]) -> Report:
+    metrics: dict[str, dict[str, float | None]] = {}
     notes: list[str] = []
-    for task, by_name in metrics.items():
-        figures[task] = {}
+    for task, by_name in measures.items():
+        metrics[task] = {}
         if not cases[task]:
             notes.append(f"{task}: the data set holds nothing that this task could be measured by")
         for each in by_name.values():
             measured = each.measure(cases[task])
-            figures[task] |= measured.figures
+            metrics[task] |= measured.metrics
             notes += [f"{task}: {note}" for note in measured.notes]
     return Report(
-        figures,
+        metrics,
         answers={task: len(items) for task, items in cases.items()},
         parse_errors={task: sum(case.result.parse_errors for case in items) for task, items in cases.items()},
         truncated={task: sum(case.result.truncated for case in items) for task, items in cases.items()},

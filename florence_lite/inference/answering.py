@@ -15,7 +15,7 @@ from florence_lite.cards import task as task_card
 from florence_lite.engine import Generated, GenerationOptions, Scores, generate, score
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.prompts import Prompt
-from florence_lite.inference.scores import NEAR, score_instances, score_text
+from florence_lite.inference.scores import TOLERANCE, score_instances, score_text
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer
@@ -49,13 +49,13 @@ class Answering:
     def __init__(
         self, model: FlorenceModel, tokenizer: Tokenizer, card: CheckpointCard | None, decoding: Mapping[str, Any]
     ):
-        self.model, self.tokenizer, self.card, self.decoding = model, tokenizer, card, decoding
+        self.model, self.tokenizer, self.card, self.defaults = model, tokenizer, card, decoding
         self.codec = Codec(tokenizer)
 
-    def ask(self, prompt: Prompt, decoding: Mapping[str, Any]) -> Asked:
+    def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
-        self.options(card, prefix_length=1, decoding=decoding)
+        self.generation_options(card, prefix_length=1, options=options)
         if card.input != "region" or prompt.region is None:  # whether a region fits depends on its image
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         return Asked(card, prompt)
@@ -79,14 +79,14 @@ class Answering:
 
     @torch.inference_mode()
     def answer(
-        self, pairs: Sequence[tuple[EncodedImage, Request]], decoding: Mapping[str, Any], keep_image: bool = True
+        self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any], keep_image: bool = True
     ) -> list[Result]:
         """One Result per image and request, in order. keep_image: whether results keep the pictures.
 
         Raises ValueError for a prompt that is too long for the network.
         """
         images, requests = [image for image, _ in pairs], [request for _, request in pairs]
-        general = decoding.get("general_phrases", not decoding.get("compat"))
+        general = options.get("general_phrases", not options.get("compat"))
         results: dict[int, Result] = {}
         for groups in self._calls(images):
             order = [number for numbers in groups for number in numbers]
@@ -98,7 +98,7 @@ class Answering:
                 of_groups = [images[numbers[0]] for numbers in groups]
                 states, mask = torch.stack([image.hidden_states for image in of_groups]), None
                 cross = _together([image.cross_cache(self.model) for image in of_groups])
-            decoded = self._decode(chosen, states, mask, cross, decoding)
+            decoded = self._decode(chosen, states, mask, cross, options)
             for number, (generated, scores) in zip(order, decoded, strict=True):
                 answered = (requests[number], images[number], generated, scores)
                 results[number] = self._result(*answered, keep_image, general)
@@ -143,19 +143,19 @@ class Answering:
         states: Tensor,
         mask: Tensor | None,
         cross: CrossCache,
-        decoding: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> list[tuple[Generated, Scores]]:
         """Generate and score the answers to requests whose images stand together in `states` and `cross`."""
         start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
         on_decoder = self.model.config.prompt_side == "decoder"
         prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
-        options = [self.options(r.card, len(p), decoding) for r, p in zip(requests, prefixes, strict=True)]
+        chosen = [self.generation_options(r.card, len(p), options) for r, p in zip(requests, prefixes, strict=True)]
         size = self.tokenizer.vocabulary.size
         answers = generate(
-            self.model, states, mask, prefixes, options, cross, vocab_size=None if decoding.get("compat") else size
+            self.model, states, mask, prefixes, chosen, cross, vocab_size=None if options.get("compat") else size
         )
-        ids, near = [answer.ids for answer in answers], round(NEAR * len(self._locations))
-        scores = score(self.model, states, mask, prefixes, ids, self._locations, near, cross, vocab_size=size)
+        ids, tolerance = [answer.ids for answer in answers], round(TOLERANCE * len(self._locations))
+        scores = score(self.model, states, mask, prefixes, ids, self._locations, tolerance, cross, vocab_size=size)
         return list(zip(answers, scores, strict=True))
 
     def _result(
@@ -173,8 +173,8 @@ class Answering:
         ids = generated.ids[:-1] if generated.truncated else generated.ids
         answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
         if card.scoring == "instance":
-            locations, near = (part.double().numpy() for part in (scores.location_logprobs, scores.near_logprobs))
-            answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations, near))
+            locations, within = scores.location_logprobs.double().numpy(), scores.tolerance_logprobs.double().numpy()
+            answer = replace(answer, instances=score_instances(answer.instances, token_logprobs, locations, within))
         if request.only_phrase:
             answer = _with_label(answer, request.only_phrase)
         whole = None
@@ -203,21 +203,21 @@ class Answering:
         vocabulary = self.tokenizer.vocabulary
         return range(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
 
-    def options(self, card: TaskCard, prefix_length: int, decoding: Mapping[str, Any]) -> GenerationOptions:
+    def generation_options(self, card: TaskCard, prefix_length: int, options: Mapping[str, Any]) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
         known = [*GenerationOptions.__dataclass_fields__, *SWITCHES]
-        if unknown := sorted(set(decoding) - set(known)):
+        if unknown := sorted(set(options) - set(known)):
             raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
         for name in SWITCHES:
-            if not isinstance(decoding.get(name, False), bool):
-                raise ValueError(f"{name} is {decoding[name]!r}; it must be True or False")
-        asked = {name: value for name, value in decoding.items() if name not in SWITCHES}
+            if not isinstance(options.get(name, False), bool):
+                raise ValueError(f"{name} is {options[name]!r}; it must be True or False")
+        asked = {name: value for name, value in options.items() if name not in SWITCHES}
         vocabulary = self.tokenizer.vocabulary
         values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
-        if decoding.get("compat"):
-            values |= {"ban_bos_after_forced": False, "early_stopping": False} | self.decoding
+        if options.get("compat"):
+            values |= {"ban_bos_after_forced": False, "early_stopping": False} | self.defaults
         else:
-            values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.decoding
+            values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.defaults
             if not card.no_repeat_ngram_size:
                 values["no_repeat_ngram_size"] = 0
             # Whether there is what a phrase means at all is decided by the end against all coordinates.
@@ -228,14 +228,14 @@ class Answering:
         sampled = asked.get("do_sample", values.get("do_sample", False))
         for name in ("num_beams",) if sampled else ("temperature", "top_k", "top_p"):
             values.pop(name, None)
-        options = GenerationOptions(**values | asked)
+        generation = GenerationOptions(**values | asked)
         positions = self.model.config.text.positions
         room = positions + 1 - prefix_length  # the last id of an answer is never read
         if room < 1:
             raise ValueError(
                 f"the prompt of task {card.name} has {prefix_length} tokens; the network takes {positions}: shorten it"
             )
-        return replace(options, max_new_tokens=min(options.max_new_tokens, room))
+        return replace(generation, max_new_tokens=min(generation.max_new_tokens, room))
 
 
 def _parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

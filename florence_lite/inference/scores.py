@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from florence_lite.answers import Instance
 
-NEAR = 1 / 40  # of the image's side: a coordinate counts as sure if the network puts no other farther off
+TOLERANCE = 1 / 40  # of the image's side: a coordinate counts as sure if the network puts no other farther off
 LOWEST = 1e-6  # scores lie in [LOWEST, 1 - LOWEST]: float32 rounds a confident probability to exactly 1
 
 
@@ -17,15 +17,15 @@ def score_instances(
     instances: tuple[Instance, ...],
     token_logprobs: NDArray[np.float64],
     location_logprobs: NDArray[np.float64],
-    near_logprobs: NDArray[np.float64],
+    tolerance_logprobs: NDArray[np.float64],
 ) -> tuple[Instance, ...]:
-    """The instances with their scores: P(label)^(1/length) · P(coordinates begin here) · P(near)^(1/coordinates).
+    """The instances with their scores: P(label)^(1/length) · P(coordinates begin here) · P(in tolerance)^(1/coordinates).
 
     token_logprobs: [T], log-probability of every id the instances were read from.
     location_logprobs: [T], log of the summed probability of all location ids in place of each of them. The sum counts,
         not the chosen coordinate alone, because a sure detector spreads its first coordinate over neighbouring bins.
-    near_logprobs: [T], log of how probable it is among all locations that each id is one within `NEAR` of the one that
-        was written; NaN for ids that are no locations.
+    tolerance_logprobs: [T], log of how probable it is among all locations that each id is one within `TOLERANCE` of the
+        one that was written; NaN for ids that are no locations.
 
     The first factor is the geometric mean over the label's ids; instances that share a label share it, and it is 1
     where there are no words. The second says how sure the model is to place one more instance rather than to stop or
@@ -47,8 +47,8 @@ def score_instances(
         opening = place = 0.0
         if instance.coords_at is not None:
             opening = max(location_logprobs[instance.coords_at], token_logprobs[instance.coords_at])
-            near = near_logprobs[instance.coords_at : end]
-            place = float(near[~np.isnan(near)].mean())
+            within = tolerance_logprobs[instance.coords_at : end]
+            place = float(within[~np.isnan(within)].mean())
         scored.append(replace(instance, score=probability(label_logprob + opening + place)))
     return tuple(scored)
 

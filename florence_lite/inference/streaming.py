@@ -46,7 +46,7 @@ def stream(
     encoder: ImageEncoder,
     answering: Answering,
     questions: Iterable[tuple[Any, Sequence[Asked]]],
-    decoding: Mapping[str, Any],
+    options: Mapping[str, Any],
     keep_image: bool,
 ) -> Iterator[list[Result] | ImageError]:
     """For each image and what is asked about it, its results in the order of the prompts, or an error in their place.
@@ -59,7 +59,7 @@ def stream(
     """
     index = 0
     for batch in batches(questions, IMAGES_AT_ONCE):
-        answered = _answered(encoder, answering, batch, index, decoding, keep_image)
+        answered = _answered(encoder, answering, batch, index, options, keep_image)
         index += len(batch)
         del batch
         while answered:  # one by one, so that an answer lives no longer than its reader wants
@@ -89,7 +89,7 @@ def _answered(
     answering: Answering,
     batch: Sequence[tuple[Any, Sequence[Asked]]],
     first_index: int,
-    decoding: Mapping[str, Any],
+    options: Mapping[str, Any],
     keep_image: bool,
 ) -> deque[list[Result] | ImageError]:
     answers: deque[list[Result] | ImageError | None] = deque()
@@ -112,7 +112,7 @@ def _answered(
         for requests in prompts
         for request in requests
     ]
-    results = iter(answering.answer(pairs, decoding, keep_image))
+    results = iter(answering.answer(pairs, options, keep_image))
     of_images = iter([[joined(list(islice(results, len(requests)))) for requests in prompts] for prompts in wanted])
     return deque(next(of_images) if answer is None else answer for answer in answers)
 

@@ -75,11 +75,11 @@ class ScratchTrainer(AnswerTrainer):
         with parametrize.cached():
             states, _ = model.encode(model.encode_image(batch.pixel_values))
             cross = model.cross_cache(states)
-            answers, figures = self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups])
+            answers, metrics = self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups])
             locations = model.embed_tokens.weight[self.first_location_id : self.first_location_id + bins]
             dense = self.dense(states[:, 1:], batch.cell_classes, batch.cell_boxes, locations, weights)
-        figures |= {"dense/class": dense[0].detach()[None], "dense/box": dense[1].detach()[None]}
-        return answers + self.dense_weight * (dense[0] + dense[1]), figures
+        metrics |= {"dense/class": dense[0].detach()[None], "dense/box": dense[1].detach()[None]}
+        return answers + self.dense_weight * (dense[0] + dense[1]), metrics
 
     def folded_model(self) -> FlorenceModel:
         """An ordinary copy of the network, the location basis folded into its tables; in evaluation mode."""

@@ -60,7 +60,7 @@ class SceneBatches(Dataset):
 def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
-    evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its figures are
+    evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
         logged.
     """
     accelerator = start(config)

@@ -126,7 +126,7 @@ class ValidationConfig:
     """Annotated images that a run is measured on at intervals.
 
     path, format, split, columns: as in `read_dataset`. tasks: what is asked. count: images, from the first; all if
-    absent. figure: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if absent.
+    absent. metric: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if absent.
 
     Raises ValueError naming the field, its value and the rule.
     """
@@ -138,7 +138,7 @@ class ValidationConfig:
     split: str | None = None
     columns: Mapping[str, str] | None = None
     count: int | None = None
-    figure: str | None = None
+    metric: str | None = None
 
     def __post_init__(self):
         if isinstance(self.tasks, str) or not self.tasks:

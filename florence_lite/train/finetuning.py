@@ -76,7 +76,7 @@ def finetune(config: FineTuneConfig, generators: Mapping[str, Generator] | None 
 
     if validation is None:
         return fit(config, accelerator, trainer, batches, save)
-    return fit(config, accelerator, trainer, batches, save, validation.figures, validation.merit)
+    return fit(config, accelerator, trainer, batches, save, validation.metrics, validation.merit)
 
 
 def read_sources(

@@ -12,30 +12,30 @@ from torch import Tensor
 
 
 class TrainingLog:
-    """Writes figures into a file of JSON lines and to the trackers; only the main process does."""
+    """Writes metrics into a file of JSON lines and to the trackers; only the main process does."""
 
     def __init__(self, path: Path, accelerator: Accelerator):
         self.path, self.accelerator = path, accelerator
 
-    def write(self, step: int, kind: str, figures: Mapping[str, float | None], **more: float) -> None:
-        """A line {"step": …, kind: figures, …}."""
+    def write(self, step: int, kind: str, metrics: Mapping[str, float | None], **more: float) -> None:
+        """A line {"step": …, kind: metrics, …}."""
         if not self.accelerator.is_main_process:
             return
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **more, kind: figures}) + "\n")
-        known = {f"{kind}/{name}": value for name, value in figures.items() if value is not None}
+            file.write(json.dumps({"step": step, **more, kind: metrics}) + "\n")
+        known = {f"{kind}/{name}": value for name, value in metrics.items() if value is not None}
         self.accelerator.log(known, step=step)
 
 
 class RunningMeans:
-    """Means of figures since they were last taken."""
+    """Means of metrics since they were last taken."""
 
     def __init__(self):
         self.sums: dict[str, tuple[float, int]] = {}
 
-    def add(self, figures: Mapping[str, Tensor]) -> None:
-        """figures: name → values [N], each of which counts once."""
-        for name, values in figures.items():
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """metrics: name → values [N], each of which counts once."""
+        for name, values in metrics.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + values.sum().item(), count + values.numel())
 

@@ -29,10 +29,10 @@ from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.folders import bring_back, keep_if_best, replace_folder, save_state, saved_step
 from florence_lite.train.log import RunningMeans, TrainingLog
 
-TRACKERS = ("tensorboard", "trackio")  # that get the figures if they are installed
+TRACKERS = ("tensorboard", "trackio")  # that get the metrics if they are installed
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes while one evaluates; ten minutes would be usual
 
-Evaluate = Callable[[Path, torch.device], Mapping[str, float | None]]  # checkpoint folder, where to run → figures
+Evaluate = Callable[[Path, torch.device], Mapping[str, float | None]]  # checkpoint folder, where to run → metrics
 
 
 def start(config: RunConfig) -> Accelerator:
@@ -77,7 +77,7 @@ def fit(
     batches: Callable[[int], Dataset],
     save: Callable[[nn.Module, Path], None],
     evaluate: Evaluate | None = None,
-    merit: Callable[[Mapping[str, float | None]], float | None] = lambda figures: next(iter(figures.values()), None),
+    merit: Callable[[Mapping[str, float | None]], float | None] = lambda metrics: next(iter(metrics.values()), None),
 ) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
@@ -85,7 +85,7 @@ def fit(
     batches: gives the batches from a step on, each in the parts that fall to this process (`shares`); number i must
         always be the same.
     save: writes the trainer's network into an empty folder.
-    evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its figures are
+    evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
         logged. The checkpoint of the greatest `merit` of them, None counting for nothing, is kept in `best`.
 
     The loss of a step is the mean over the tokens of the whole batch, however many processes and parts share it.
@@ -130,7 +130,7 @@ def fit(
     ) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
         for parts in loader:
-            loss, figures = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
+            loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}; lower learning_rate")
             accelerator.clip_grad_norm_(trainer.parameters(), 1.0)
@@ -139,7 +139,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             step += 1
             means.add({"loss": torch.tensor([loss])} if accelerator.is_main_process else {})
-            for each in figures:
+            for each in metrics:
                 means.add(each)
             progress.update(bar, completed=step, description=f"loss {loss:.3f}")
             # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss.
@@ -163,10 +163,10 @@ def gradients(
     accelerator: Accelerator, trainer: nn.Module, parts: Sequence[Batch], sigma: float
 ) -> tuple[float, list[dict[str, Tensor]]]:
     """Add the gradients of a batch, of which this process has some parts; returns the loss of the whole batch and the
-    trainer's figures of each part."""
+    trainer's metrics of each part."""
     tokens = torch.tensor([part.tokens for part in parts], device=accelerator.device)
     total = max(1, accelerator.reduce(tokens.sum(), "sum").item())
-    whole, figures = torch.zeros((), device=accelerator.device), []
+    whole, metrics = torch.zeros((), device=accelerator.device), []
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
         kernels = faster_kernels(accelerator.device, accelerator.mixed_precision)
@@ -176,8 +176,8 @@ def gradients(
             # Processes take the mean of their gradients.
             accelerator.backward(share * accelerator.num_processes)
         whole += share.detach()
-        figures.append(found)
-    return accelerator.reduce(whole, "sum").item(), figures
+        metrics.append(found)
+    return accelerator.reduce(whole, "sum").item(), metrics
 
 
 def recompute_activations(module: nn.Module, kernels: Callable[[], AbstractContextManager] = nullcontext) -> None:

@@ -1,4 +1,4 @@
-"""The network and its loss as one module: batch in, loss and figures out."""
+"""The network and its loss as one module: batch in, loss and metrics out."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class AnswerTrainer(nn.Module):
             for task, losses in part.items():
                 sums.setdefault(task, []).append(losses)
         totals = {task: torch.cat(losses) for task, losses in sums.items()}
-        figures = {task: losses.detach() for task, losses in totals.items()}
-        if figures:
-            return torch.cat(list(totals.values())).mean(), figures
+        metrics = {task: losses.detach() for task, losses in totals.items()}
+        if metrics:
+            return torch.cat(list(totals.values())).mean(), metrics
         # By chance a batch asks for no row at all: rates below 1, or nothing that the annotations tell.
-        return 0.0 * next(p for p in self.parameters() if p.requires_grad).sum(), figures
+        return 0.0 * next(p for p in self.parameters() if p.requires_grad).sum(), metrics
 
     def decoder_side(self, group: RowGroup, cross: CrossCache, weights: Tensor) -> dict[str, Tensor]:
         """Losses of a group's tokens by task; all rows of an image share its keys and values."""

@@ -20,34 +20,34 @@ class Validation:
     """Measures checkpoints of a run on images of their own.
 
     samples, tasks, count: as in `florence_lite.evaluate.report.evaluate`.
-    figure: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if None.
+    metric: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if None.
 
-    Raises ValueError for a task or a figure that cannot be measured, ModuleNotFoundError, with the remedy, where a
+    Raises ValueError for a task or a metric that cannot be measured, ModuleNotFoundError, with the remedy, where a
     metric's package is missing.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None, figure: str | None = None
+        self, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None, metric: str | None = None
     ):
         self.samples, self.tasks, self.count = samples, tasks, count
-        metrics = [(task, each) for task in tasks for each in metrics_of(task_card(task)).values()]
-        names = [f"{task}/{name}" for task, each in metrics for name in each.measure(()).figures]
-        self.decisive = figure or names[0]
+        measures = [(task, each) for task in tasks for each in metrics_of(task_card(task)).values()]
+        names = [f"{task}/{name}" for task, each in measures for name in each.measure(()).metrics]
+        self.decisive = metric or names[0]
         if self.decisive not in names:
-            raise ValueError(f"validation: figure = {figure!r} is not measured; choose from {names}")
+            raise ValueError(f"validation: metric = {metric!r} is not measured; choose from {names}")
 
     @classmethod
     def on(cls, config: ValidationConfig) -> Validation:
         """On the data set of a configuration. Raises also what `read_dataset` raises."""
         dataset = read_dataset(config.path, config.format, config.split, config.columns)
-        return cls(dataset, config.tasks, config.count, config.figure)
+        return cls(dataset, config.tasks, config.count, config.metric)
 
-    def figures(self, folder: Path, device: torch.device) -> dict[str, float | None]:
+    def metrics(self, folder: Path, device: torch.device) -> dict[str, float | None]:
         """Figures of the checkpoint in `folder`, as "<OD>/ap50"; `device` is where it answers."""
         florence = Florence.from_pretrained(folder, device=device)
-        return evaluate(florence, self.samples, self.tasks, self.count).named_figures()
+        return evaluate(florence, self.samples, self.tasks, self.count).named_metrics()
 
-    def merit(self, figures: Mapping[str, float | None]) -> float | None:
-        """The figure that decides which checkpoint is the best, greater for a better one."""
-        value = figures[self.decisive]
+    def merit(self, metrics: Mapping[str, float | None]) -> float | None:
+        """The metric that decides which checkpoint is the best, greater for a better one."""
+        value = metrics[self.decisive]
         return -value if value is not None and self.decisive.split("/")[-1] in LOWER_IS_BETTER else value

@@ -105,7 +105,7 @@ def test_decoding_defaults(toy_tokenizer):
         ("<OPEN_VOCABULARY_DETECTION>", True): (3, 3, False, 1.5, None),
     }
     for (name, compat), values in expected.items():
-        options = florence.answering.options(task(name), 1, {"compat": compat})
+        options = florence.answering.generation_options(task(name), 1, {"compat": compat})
         assert (
             options.num_beams,
             options.no_repeat_ngram_size,
@@ -113,8 +113,8 @@ def test_decoding_defaults(toy_tokenizer):
             options.length_penalty,
             options.coordinates,
         ) == values
-    assert florence.answering.options(task("<OD>"), 1, {"do_sample": True}).num_beams == 1
-    assert florence.answering.options(task("<OD>"), 1, {"num_beams": 2}).num_beams == 2
+    assert florence.answering.generation_options(task("<OD>"), 1, {"do_sample": True}).num_beams == 1
+    assert florence.answering.generation_options(task("<OD>"), 1, {"num_beams": 2}).num_beams == 2
 
 
 @pytest.mark.parametrize("compat", [False, True])
@@ -124,7 +124,7 @@ def test_a_checkpoint_that_wants_to_be_sampled(toy_tokenizer, compat):
     florence = Florence(tiny_florence(toy_tokenizer, "encoder").model, toy_tokenizer, decoding=own)
 
     def found(**asked):
-        options = florence.answering.options(task("<OD>"), 1, {"compat": compat, **asked})
+        options = florence.answering.generation_options(task("<OD>"), 1, {"compat": compat, **asked})
         return options.do_sample, options.num_beams, options.temperature, options.top_k
 
     assert found() == (True, 1, 0.7, 5)

@@ -21,7 +21,7 @@ def test_scores_are_the_probabilities_of_the_network(model):
     results = score(model, states, mask, PREFIXES, ANSWERS, LOCATIONS, NEAR)
     for row, (prefix, answer, result) in enumerate(zip(PREFIXES, ANSWERS, results, strict=True)):
         assert result.token_logprobs.shape == (len(answer),)
-        assert result.location_logprobs.shape == result.near_logprobs.shape == (len(answer),)
+        assert result.location_logprobs.shape == result.tolerance_logprobs.shape == (len(answer),)
         image = slice(row // 2, row // 2 + 1)
         for place, token in enumerate(answer):
             ids = torch.tensor([prefix + answer[:place]])
@@ -34,9 +34,9 @@ def test_scores_are_the_probabilities_of_the_network(model):
             if token in LOCATIONS:
                 chosen = token - LOCATIONS.start
                 near = of_bins[max(0, chosen - NEAR) : chosen + NEAR + 1].sum() / of_bins.sum()
-                assert result.near_logprobs[place].exp() == pytest.approx(near.item(), abs=1e-6)
+                assert result.tolerance_logprobs[place].exp() == pytest.approx(near.item(), abs=1e-6)
             else:
-                assert result.near_logprobs[place].isnan()
+                assert result.tolerance_logprobs[place].isnan()
 
 
 def test_batch_equals_single_and_chunks_do_not_matter(model, monkeypatch):
@@ -48,7 +48,7 @@ def test_batch_equals_single_and_chunks_do_not_matter(model, monkeypatch):
         image = torch.tensor([row // 2])
         prefixes, answers = [PREFIXES[row]], [ANSWERS[row]]
         (alone,) = score(model, states[image], mask[image], prefixes, answers, LOCATIONS, NEAR, cross.select(image))
-        for name in ("token_logprobs", "location_logprobs", "near_logprobs"):
+        for name in ("token_logprobs", "location_logprobs", "tolerance_logprobs"):
             torch.testing.assert_close(getattr(alone, name), getattr(result, name), equal_nan=True)
 
 
@@ -78,7 +78,7 @@ def test_no_answers_at_all(model):
     states, mask = random_states(model, 1)
     assert score(model, states, mask, [], []) == []
     (empty,) = score(model, states, mask, [[2]], [[]], LOCATIONS, NEAR)
-    assert empty.token_logprobs.shape == empty.location_logprobs.shape == empty.near_logprobs.shape == (0,)
+    assert empty.token_logprobs.shape == empty.location_logprobs.shape == empty.tolerance_logprobs.shape == (0,)
 
 
 @pytest.mark.parametrize(

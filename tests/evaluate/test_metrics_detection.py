@@ -43,15 +43,15 @@ def measured(name, *cases):
 )
 def test_box_ap(cases, ap, ap50, ap75):
     expected = {"ap": ap, "ap50": ap50, "ap75": ap75}
-    assert measured("ap", *cases).figures == {
+    assert measured("ap", *cases).metrics == {
         name: value if value is None else pytest.approx(value) for name, value in expected.items()
     }
 
 
 def test_one_class_forgets_the_labels():
     cases = [places([found("dog", A), found("cat", B)], [found("yak", A, 0.9), found("", B, 0.8)])]
-    assert measured("ap", *cases).figures["ap50"] == 0
-    assert measured("ap_one_class", *cases).figures == {
+    assert measured("ap", *cases).metrics["ap50"] == 0
+    assert measured("ap_one_class", *cases).metrics == {
         name: pytest.approx(1) for name in ("ap_one_class", "ap50_one_class", "ap75_one_class")
     }
 
@@ -59,8 +59,8 @@ def test_one_class_forgets_the_labels():
 def test_quads_and_rings_are_measured_by_their_bounds():
     quad = Instance("STOP", quad=(5, 0, 10, 5, 5, 10, 0, 5), score=0.5)
     ring = Instance("dog", polygons=(rectangle(*B),), score=0.5)
-    figures = measured("ap", places([found("STOP", A), found("dog", B)], [quad, ring])).figures
-    assert figures["ap"] == pytest.approx(1)
+    metrics = measured("ap", places([found("STOP", A), found("dog", B)], [quad, ring])).metrics
+    assert metrics["ap"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_quads_and_rings_are_measured_by_their_bounds():
     ],
 )
 def test_box_ar(answer, ar1, ar10):
-    figures = measured("ar", places([found("dog", A), found("dog", B)], answer)).figures
-    assert figures == {name: pytest.approx(value) for name, value in (("ar1", ar1), ("ar10", ar10), ("ar100", ar10))}
+    metrics = measured("ar", places([found("dog", A), found("dog", B)], answer)).metrics
+    assert metrics == {name: pytest.approx(value) for name, value in (("ar1", ar1), ("ar10", ar10), ("ar100", ar10))}
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_box_ar(answer, ar1, ar10):
 )
 def test_mask_ap_sees_holes(rings, ap, ap75):
     truth = Instance("ring", polygons=(rectangle(0, 0, 10, 10), rectangle(2, 2, 6, 6)))
-    figures = measured("mask_ap", places([truth], [Instance("ring", polygons=rings, score=0.9)])).figures
-    assert (figures["mask_ap"], figures["mask_ap75"]) == (pytest.approx(ap), pytest.approx(ap75))
+    metrics = measured("mask_ap", places([truth], [Instance("ring", polygons=rings, score=0.9)])).metrics
+    assert (metrics["mask_ap"], metrics["mask_ap75"]) == (pytest.approx(ap), pytest.approx(ap75))
 
 
 def test_what_does_not_count_is_told():

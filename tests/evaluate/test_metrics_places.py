@@ -9,8 +9,8 @@ from tests.evaluate.given import found, places, rectangle
 A, B = (0, 0, 10, 10), (20, 20, 40, 40)
 
 
-def figures(name, *cases):
-    return METRICS[name].measure(cases).figures
+def metrics(name, *cases):
+    return METRICS[name].measure(cases).metrics
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def figures(name, *cases):
     ],
 )
 def test_accuracy_at_half(cases, expected):
-    assert figures("acc@0.5", *cases) == {"acc@0.5": expected}
+    assert metrics("acc@0.5", *cases) == {"acc@0.5": expected}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_accuracy_at_half(cases, expected):
     ],
 )
 def test_recall_at_one(truth, answer, expected):
-    assert figures("recall@1", places(truth, answer)) == {"recall@1": expected}
+    assert metrics("recall@1", places(truth, answer)) == {"recall@1": expected}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_recall_at_one(truth, answer, expected):
     ],
 )
 def test_absent_rejected(cases, expected):
-    assert figures("absent_rejected", *cases) == {"absent_rejected": expected}
+    assert metrics("absent_rejected", *cases) == {"absent_rejected": expected}
 
 
 def outline(*boxes):
@@ -81,7 +81,7 @@ def outline(*boxes):
 )
 def test_mask_iou(cases, miou, ciou):
     expected = {"miou": miou, "ciou": ciou}
-    assert figures("miou", *cases) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}
+    assert metrics("miou", *cases) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_mask_iou(cases, miou, ciou):
     ],
 )
 def test_boxes(truth, answer, expected):
-    measured = figures("box_f1", places(truth, answer))
+    measured = metrics("box_f1", places(truth, answer))
     assert measured == {
         f"box_{part}": value if value is None else pytest.approx(value)
         for part, value in zip(("precision", "recall", "f1"), expected, strict=True)
@@ -141,4 +141,4 @@ def test_quads(truth, answer, quad, spotting):
         for name, values in (("quad", quad), ("spotting", spotting))
         for part, value in zip(("precision", "recall", "f1"), values, strict=True)
     }
-    assert figures("quad_f1", places(truth, answer)) == expected
+    assert metrics("quad_f1", places(truth, answer)) == expected

@@ -11,10 +11,10 @@ from tests.evaluate.given import found, places, words
 BOX = (0, 0, 10, 10)
 
 
-def figures(name, *cases, needs=None):
+def metrics(name, *cases, needs=None):
     if needs:
         pytest.importorskip(needs, reason="the extra eval is not installed")
-    return METRICS[name].measure(cases).figures
+    return METRICS[name].measure(cases).metrics
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_caption_tokens(text, tokens):
 )
 def test_cider(cases, expected):
     expected = None if expected is None else pytest.approx(expected)
-    assert figures("cider", *cases, needs="pycocoevalcap.cider.cider") == {"cider": expected}
+    assert metrics("cider", *cases, needs="pycocoevalcap.cider.cider") == {"cider": expected}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_cider(cases, expected):
 def test_bleu(cases, bleu1, bleu4):
     expected = {"bleu1": bleu1, "bleu4": bleu4}
     expected = {name: value if value is None else pytest.approx(value) for name, value in expected.items()}
-    assert figures("bleu", *cases, needs="sacrebleu") == expected
+    assert metrics("bleu", *cases, needs="sacrebleu") == expected
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_bleu(cases, bleu1, bleu4):
 def test_error_rates(cases, cer, wer):
     for name, value in (("cer", cer), ("wer", wer)):
         expected = None if value is None else pytest.approx(value)
-        assert figures(name, *cases, needs="jiwer") == {name: expected}
+        assert metrics(name, *cases, needs="jiwer") == {name: expected}
 
 
 def test_lines_of_text_are_read_in_their_order():
     right = places([found("stop", BOX), found("here", BOX)], [found("stop", BOX), found("here", BOX)])
     turned = places([found("stop", BOX), found("here", BOX)], [found("here", BOX), found("stop", BOX)])
-    assert figures("wer", right, needs="jiwer") == {"wer": 0}
-    assert figures("wer", turned)["wer"] == 1
+    assert metrics("wer", right, needs="jiwer") == {"wer": 0}
+    assert metrics("wer", turned)["wer"] == 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_lines_of_text_are_read_in_their_order():
     ],
 )
 def test_anls(answer, texts, expected):
-    assert figures("anls", words(answer, *texts), needs="rapidfuzz") == {"anls": pytest.approx(expected)}
+    assert metrics("anls", words(answer, *texts), needs="rapidfuzz") == {"anls": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_anls(answer, texts, expected):
     ],
 )
 def test_vqa_accuracy(answer, texts, expected):
-    assert figures("vqa_accuracy", words(answer, *texts)) == {"vqa_accuracy": pytest.approx(expected)}
+    assert metrics("vqa_accuracy", words(answer, *texts)) == {"vqa_accuracy": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_short_form(answer, expected):
 
 
 def test_accuracy_and_nothing_to_measure():
-    assert figures("accuracy", words("Door  handle", "door handle"), words("cat", "dog", "yak")) == {"accuracy": 0.5}
-    assert figures("accuracy") == {"accuracy": None}
-    assert figures("vqa_accuracy") == {"vqa_accuracy": None}
-    assert figures("anls", needs="rapidfuzz") == {"anls": None}
+    assert metrics("accuracy", words("Door  handle", "door handle"), words("cat", "dog", "yak")) == {"accuracy": 0.5}
+    assert metrics("accuracy") == {"accuracy": None}
+    assert metrics("vqa_accuracy") == {"vqa_accuracy": None}
+    assert metrics("anls", needs="rapidfuzz") == {"anls": None}
 
 
 @pytest.mark.parametrize(
@@ -179,4 +179,4 @@ def test_accuracy_and_nothing_to_measure():
 def test_label_f1(truth, answer, precision, recall, f1):
     case = places([found(label, BOX) for label in truth], [found(label, BOX) for label in answer])
     expected = {"label_precision": precision, "label_recall": recall, "label_f1": f1}
-    assert figures("label_f1", case) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}
+    assert metrics("label_f1", case) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}

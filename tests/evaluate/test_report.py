@@ -1,4 +1,4 @@
-"""The report on a checkpoint: figures, counts, what was left out, and the command that prints it."""
+"""The report on a checkpoint: metrics, counts, what was left out, and the command that prints it."""
 
 import dataclasses
 import json
@@ -93,19 +93,19 @@ def test_truth_gets_full_marks_for_every_task():
         pytest.importorskip(module, reason="the extra eval is not installed")
     data = samples(ANNOTATED, OTHER)
     report = evaluate(Oracle(data), data, list(QUESTIONS))
-    assert list(report.figures) == list(QUESTIONS)
-    for name, figures in report.figures.items():
-        for figure, value in figures.items():
-            least, most = EXPECTED.get(figure, (0.999, 1))
-            assert least <= value <= most + 1e-9, (name, figure)
+    assert list(report.metrics) == list(QUESTIONS)
+    for name, values in report.metrics.items():
+        for metric, value in values.items():
+            least, most = EXPECTED.get(metric, (0.999, 1))
+            assert least <= value <= most + 1e-9, (name, metric)
     assert report.images == 2 and report.problems == ()
     assert report.answers["<OD>"] == 2 and report.answers["<VQA>"] == 3
     silent = evaluate(Oracle(data, silent=True), data, list(QUESTIONS))
-    assert silent.figures["<OD>"]["ap"] == silent.figures["<CAPTION>"]["bleu1"] == 0
-    assert silent.figures["<OCR>"]["cer"] == silent.figures["<OPEN_VOCABULARY_DETECTION>"]["absent_rejected"] == 1
+    assert silent.metrics["<OD>"]["ap"] == silent.metrics["<CAPTION>"]["bleu1"] == 0
+    assert silent.metrics["<OCR>"]["cer"] == silent.metrics["<OPEN_VOCABULARY_DETECTION>"]["absent_rejected"] == 1
 
 
-def test_faults_are_counted_beside_the_figures(only_own):
+def test_faults_are_counted_beside_the_metrics(only_own):
     data = samples(ANNOTATED, OTHER)
     report = evaluate(Oracle(data, parse_errors=2, truncated=True), data, MODEST)
     assert report.answers == {"<VQA>": 3, "<REGION_TO_CATEGORY>": 4, "<OPEN_VOCABULARY_DETECTION>": 5}
@@ -139,13 +139,13 @@ def test_one_refused_prompt_loses_no_other(only_own):
     assert (problem.record, problem.kind) == ("image 1", "prompt of <VQA> left out")
     assert "999 tokens" in problem.what
     report = evaluate(Oracle(data, refuses="everything"), data, ["<VQA>"])
-    assert report.figures == {"<VQA>": {"vqa_accuracy": None}} and len(report.problems) == 3
+    assert report.metrics == {"<VQA>": {"vqa_accuracy": None}} and len(report.problems) == 3
 
 
 def test_nothing_to_measure(only_own):
     data = samples(Annotation(SIZE))
     report = evaluate(Oracle(data), data, MODEST)
-    assert {value for figures in report.figures.values() for value in figures.values()} == {None}
+    assert {value for metrics in report.metrics.values() for value in metrics.values()} == {None}
     assert report.notes[0] == "<VQA>: the data set holds nothing that this task could be measured by"
     row = next(line for line in str(report).splitlines() if "vqa_accuracy" in line)
     assert row.split() == ["<VQA>", "vqa_accuracy", "–", "0", "0", "0"]
@@ -208,13 +208,13 @@ def test_a_metric_of_ones_own(monkeypatch, only_own):
     )
     data = samples(ANNOTATED)
     report = evaluate(Oracle(data), data, ["<VQA>"])
-    assert (report.figures, report.notes) == ({"<VQA>": {"letters": 4}}, ("<VQA>: a note",))
+    assert (report.metrics, report.notes) == ({"<VQA>": {"letters": 4}}, ("<VQA>: a note",))
 
 
 def test_a_report_is_plain_data():
     report = Report({"<OD>": {"ap": 0.5, "ap50": None}}, {"<OD>": 1}, {"<OD>": 0}, {"<OD>": 0}, images=1)
     assert json.loads(json.dumps(report.to_dict())) == {
-        "figures": {"<OD>": {"ap": 0.5, "ap50": None}},
+        "metrics": {"<OD>": {"ap": 0.5, "ap50": None}},
         "answers": {"<OD>": 1},
         "parse_errors": {"<OD>": 0},
         "truncated": {"<OD>": 0},
@@ -274,7 +274,7 @@ def test_the_command_measures_a_folder(folder, capsys):
     assert code == 0, err
     report = json.loads(out)
     assert report["images"] == 2 and report["answers"] == {"<OD>": 2, "<REGION_TO_CATEGORY>": 2}
-    assert set(report["figures"]["<OD>"]) > {"ap", "ap50", "ap75", "ar100", "label_f1"}
+    assert set(report["metrics"]["<OD>"]) > {"ap", "ap50", "ap75", "ar100", "label_f1"}
     code, out, err = command(capsys, *options, "--tasks", "<OD>", "--tasks", "<REGION_TO_CATEGORY>")
     assert code == 0, err
     assert [line.split()[:2] for line in out.splitlines() if "accuracy" in line] == [

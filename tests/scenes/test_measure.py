@@ -51,19 +51,19 @@ class Oracle:
 def test_truth_gets_full_marks_and_silence_none(silent):
     oracle = Oracle(silent)
     report = evaluate_scenes(oracle, count=COUNT, styles=("openmoji",))
-    figures = report.named_figures()
-    assert {name.split("/")[0] for name in figures} == set(TASKS) and report.images == COUNT and not report.problems
-    assert figures.pop("<OPEN_VOCABULARY_DETECTION>/absent_rejected") == 1
+    metrics = report.named_metrics()
+    assert {name.split("/")[0] for name in metrics} == set(TASKS) and report.images == COUNT and not report.problems
+    assert metrics.pop("<OPEN_VOCABULARY_DETECTION>/absent_rejected") == 1
     assert report.answers["<OPEN_VOCABULARY_DETECTION>"] > 5 * COUNT
-    full = {name: float(name.split("/")[1] not in LOWER_IS_BETTER) for name in figures}
+    full = {name: float(name.split("/")[1] not in LOWER_IS_BETTER) for name in metrics}
     if silent:
         none = {name: 1 - value for name, value in full.items()}
-        assert {name: value or 0 for name, value in figures.items()} == pytest.approx(none)
+        assert {name: value or 0 for name, value in metrics.items()} == pytest.approx(none)
         return
     words = [len(truth.captions[0].replace(",", "").split()) for truth in oracle.truths.values()]
     full["<CAPTION>/cider"] = 10 * sum(min(4, count) / 4 for count in words) / COUNT  # of up to four words in a row
-    assert full.pop("<OD>/ar1") > figures.pop("<OD>/ar1") > 0.5  # one box where there may be several of a label
-    assert figures == pytest.approx(full)
+    assert full.pop("<OD>/ar1") > metrics.pop("<OD>/ar1") > 0.5  # one box where there may be several of a label
+    assert metrics == pytest.approx(full)
 
 
 def test_a_run_is_measured_on_its_own_validation_scenes():

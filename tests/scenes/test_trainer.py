@@ -40,7 +40,7 @@ def make_batch(tokenizer, config, annotations=(ANNOTATED, ANNOTATED), rates=RATE
 def test_loss(trainer, toy_tokenizer, config):
     """Recomputed row by row on the folded model."""
     batch = make_batch(toy_tokenizer, config)
-    loss, figures = trainer.eval()(batch, SIGMA)
+    loss, metrics = trainer.eval()(batch, SIGMA)
     model = trainer.folded_model()
     weights = neighbour_weights(config.bins, SIGMA)
     by_task: dict[str, list[torch.Tensor]] = {}
@@ -56,11 +56,11 @@ def test_loss(trainer, toy_tokenizer, config):
                 )
                 by_task.setdefault(name, []).append(losses)
     means = {name: torch.cat(parts).mean().item() for name, parts in by_task.items()}
-    assert {name: figures[name].mean().item() for name in RATES} == pytest.approx(means, rel=1e-4)
+    assert {name: metrics[name].mean().item() for name in RATES} == pytest.approx(means, rel=1e-4)
     everything = torch.cat([torch.cat(parts) for parts in by_task.values()])
-    dense = figures["dense/class"] + figures["dense/box"]
+    dense = metrics["dense/class"] + metrics["dense/box"]
     assert loss.item() == pytest.approx((everything.mean() + 0.5 * dense).item(), rel=1e-4)
-    assert set(figures) == {*RATES, "dense/class", "dense/box"}
+    assert set(metrics) == {*RATES, "dense/class", "dense/box"}
 
 
 def test_prompts_and_padding_carry_no_loss(trainer, toy_tokenizer, config):
@@ -78,12 +78,12 @@ def test_prompts_and_padding_carry_no_loss(trainer, toy_tokenizer, config):
 def test_images_without_an_answer(trainer, toy_tokenizer, config):
     """Of a task that one image tells nothing about, the other still counts; a batch may even ask nothing at all."""
     batch = make_batch(toy_tokenizer, config, (Annotation(SIZE), ANNOTATED))
-    loss, figures = trainer(batch, SIGMA)
-    assert loss.isfinite() and figures["<CAPTION>"].isfinite().all()
+    loss, metrics = trainer(batch, SIGMA)
+    assert loss.isfinite() and metrics["<CAPTION>"].isfinite().all()
     batch = make_batch(toy_tokenizer, config, (Annotation(SIZE),) * 2, {"<CAPTION>": 1})
-    loss, figures = trainer(batch, SIGMA)
-    assert set(figures) == {"dense/class", "dense/box"}
-    assert loss.item() == pytest.approx(0.5 * figures["dense/class"].item())
+    loss, metrics = trainer(batch, SIGMA)
+    assert set(metrics) == {"dense/class", "dense/box"}
+    assert loss.item() == pytest.approx(0.5 * metrics["dense/class"].item())
     loss.backward()
 
 
@@ -100,8 +100,8 @@ def test_one_batch_can_be_learned(trainer, toy_tokenizer, config):
     optimizer = torch.optim.AdamW(trainer.parameters(), lr=5e-3)
     losses = []
     for _ in range(20):
-        loss, figures = trainer(batch, SIGMA)
-        losses.append({name: value.mean().item() for name, value in figures.items()} | {"loss": loss.item()})
+        loss, metrics = trainer(batch, SIGMA)
+        losses.append({name: value.mean().item() for name, value in metrics.items()} | {"loss": loss.item()})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

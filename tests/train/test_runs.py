@@ -135,7 +135,7 @@ def test_killed_at_any_step(toy_tokenizer, data, tmp_path, step):
 
 @pytest.mark.parametrize("name", ["state", "checkpoint", "best"])
 def test_a_folder_that_was_moved_away_when_the_run_was_killed_is_brought_back(base, data, tmp_path, name):
-    validation = ValidationConfig(str(data), ("<OD>",), count=1, figure="<OD>/ap50")
+    validation = ValidationConfig(str(data), ("<OD>",), count=1, metric="<OD>/ap50")
     run = settings(base, data, tmp_path, steps=1, validation=validation)
     finetune(run)
     folder = tmp_path / name
@@ -243,9 +243,9 @@ def test_adapters_with_kept_features(base, data, tmp_path):
 def test_the_best_checkpoint_is_kept(base, data, tmp_path, monkeypatch):
     merits = iter([0.2, None, 0.5, 0.4])
     monkeypatch.setattr(
-        "florence_lite.train.validation.Validation.figures", lambda self, folder, device: {"<OD>/ap50": next(merits)}
+        "florence_lite.train.validation.Validation.metrics", lambda self, folder, device: {"<OD>/ap50": next(merits)}
     )
-    validation = ValidationConfig(str(data), ("<OD>",), figure="<OD>/ap50")
+    validation = ValidationConfig(str(data), ("<OD>",), metric="<OD>/ap50")
     shown = []
     replace = loop.replace_folder
 
@@ -275,9 +275,9 @@ def test_validation(base, data, tmp_path):
     ("changes", "error", "message"),
     [
         (
-            {"tasks": ["<OCR>"], "figure": "<OCR>/ap"},
+            {"tasks": ["<OCR>"], "metric": "<OCR>/ap"},
             ValueError,
-            r"figure = '<OCR>/ap' is not measured; choose from \['",
+            r"metric = '<OCR>/ap' is not measured; choose from \['",
         ),
         ({"tasks": "<OD>"}, ValueError, "tasks = '<OD>' must be a list of markers"),
         ({"tasks": ["<COUNT>"]}, ValueError, "<COUNT>"),

@@ -15,8 +15,9 @@
      "regions": [{"text": "a lawn in the sun", "box": [x0, y0, x1, y1]}],
      "exhaustive": ["objects"]}                optional, see below
 
-All keys but "image" are optional. "objects": [] says that there is none, no "objects" that nothing is known. "exhaustive"
-says it where the keys do not: a list that is there but not named in it is incomplete. Other keys are reported.
+All keys but "image" are optional. "objects": [] says that there is none, no "objects" that nothing is known.
+"exhaustive" says it where the keys do not: a list that is there but not named in it is incomplete. Other keys are
+reported.
 """
 
 from __future__ import annotations

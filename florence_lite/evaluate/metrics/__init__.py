@@ -1,6 +1,6 @@
 """The measures that task cards name: thin adapters over public libraries, one function each.
 
-A metric takes the answered prompts of one task and returns figures by name; `metric("ap")` finds one, `METRICS` lists
+A metric takes the answered prompts of one task and returns values by name; `metric("ap")` finds one, `METRICS` lists
 all of them.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["LOWER_IS_BETTER", "METRICS", "Case", "Measurement", "Metric", "metri
 
 @dataclass(frozen=True)
 class Metric:
-    """measure: from the cases of one task to figures. needs: modules of the extra `eval` that it works with."""
+    """measure: from the cases of one task to metrics. needs: modules of the extra `eval` that it works with."""
 
     measure: Callable[[Sequence[Case]], Measurement]
     needs: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ METRICS: dict[str, Metric] = {
     "ap_one_class": Metric(detection.box_ap_one_class, (detection.PACKAGE,)),
     "ar": Metric(detection.box_ar, (detection.PACKAGE,)),
     "mask_ap": Metric(detection.mask_ap, (detection.PACKAGE,)),
-    "box_f1": Metric(places.box_figures),
+    "box_f1": Metric(places.box_f1),
     "acc@0.5": Metric(places.accuracy_at_half),
     "recall@1": Metric(places.recall_at_one),
     "absent_rejected": Metric(places.absent_rejected),
-    "miou": Metric(places.mask_iou_figures),
-    "quad_f1": Metric(places.quad_figures, ("shapely",)),
+    "miou": Metric(places.mask_iou),
+    "quad_f1": Metric(places.quad_f1, ("shapely",)),
     "cider": Metric(words.cider, ("pycocoevalcap.cider.cider",)),
     "bleu": Metric(words.bleu, ("sacrebleu.metrics",)),
     "cer": Metric(words.character_errors, ("jiwer",)),
@@ -49,11 +49,11 @@ METRICS: dict[str, Metric] = {
     "anls": Metric(words.anls, ("rapidfuzz",)),
     "vqa_accuracy": Metric(words.vqa_accuracy),
     "accuracy": Metric(words.accuracy),
-    "label_f1": Metric(words.label_figures),
+    "label_f1": Metric(words.label_f1),
 }
 """Names that may stand in the `metrics` of a task card. A metric of your own gets one by an entry here."""
 
-LOWER_IS_BETTER = ("cer", "wer")  # figures; of all others more is better
+LOWER_IS_BETTER = ("cer", "wer")  # metrics; of all others more is better
 
 
 def metric(name: str) -> Metric:

@@ -20,7 +20,7 @@ from florence_lite.results.handover import coco_place
 
 PACKAGE = "faster_coco_eval"
 MOST = 100  # instances of a label in one answer that COCO looks at, best score first
-_WHERE = {"ap": 0, "ap50": 1, "ap75": 2, "ar1": 6, "ar10": 7, "ar100": 8}  # places in COCO's list of figures
+_WHERE = {"ap": 0, "ap50": 1, "ap75": 2, "ar1": 6, "ar10": 7, "ar100": 8}  # places in COCO's list of metrics
 
 
 def box_ap(cases: Sequence[Case]) -> Measurement:
@@ -70,8 +70,8 @@ def _coco(
         return found
 
     truth, answers = rows("truth"), rows("result")
-    figures = _summary(cases, category_ids, truth, answers, "segm" if masks else "bbox")
-    values = {shown[name]: None if figures[_WHERE[name]] < 0 else float(figures[_WHERE[name]]) for name in names}
+    metrics = _summary(cases, category_ids, truth, answers, "segm" if masks else "bbox")
+    values = {shown[name]: None if metrics[_WHERE[name]] < 0 else float(metrics[_WHERE[name]]) for name in names}
     return Measurement(values, _notes(cases, answers))
 
 

@@ -21,9 +21,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures by name, None where there was nothing to measure; notes: what a reader of the figures has to know."""
+    """Values by name, None where there was nothing to measure; notes: what a reader has to know."""
 
-    figures: Mapping[str, float | None]
+    metrics: Mapping[str, float | None]
     notes: tuple[str, ...] = ()
 
 
@@ -32,7 +32,7 @@ def share(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
 
-def f1_figures(name: str, right: int, given: int, true: int) -> dict[str, float | None]:
+def f1_metrics(name: str, right: int, given: int, true: int) -> dict[str, float | None]:
     """`{name}_precision`, `{name}_recall` and `{name}_f1` of counts of right, given and true things."""
     return {
         f"{name}_precision": share(right, given),

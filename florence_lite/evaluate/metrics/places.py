@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from florence_lite.answers import Instance
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_figures, needed, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, share
 from florence_lite.evaluate.metrics.words import same_label, short_form
 from florence_lite.geometry import box_iou, rasterize
 
@@ -49,7 +49,7 @@ def absent_rejected(cases: Sequence[Case]) -> Measurement:
     return Measurement({"absent_rejected": share(sum(not case.result.instances for case in absent), len(absent))})
 
 
-def mask_iou_figures(cases: Sequence[Case]) -> Measurement:
+def mask_iou(cases: Sequence[Case]) -> Measurement:
     """miou: mean over the prompts of the IoU of all that is outlined with all that should be; ciou: the sum of the
     intersections over the sum of the unions.
 
@@ -65,7 +65,7 @@ def mask_iou_figures(cases: Sequence[Case]) -> Measurement:
     return Measurement({"miou": share(sum(each), len(each)), "ciou": share(sum(shared), sum(united))})
 
 
-def box_figures(cases: Sequence[Case]) -> Measurement:
+def box_f1(cases: Sequence[Case]) -> Measurement:
     """box_precision, box_recall, box_f1: boxes that overlap a true one of their label by IoU ≥ 0.5, each true box found
     once, pairs of the largest overlap first. Scores take no part. Labels are equal save for capitals and space.
     """
@@ -77,10 +77,10 @@ def box_figures(cases: Sequence[Case]) -> Measurement:
         overlaps = box_iou([item.bounds for item in answered], [item.bounds for item in wanted])
         alike = [same_label(one.label) == same_label(other.label) for one in answered for other in wanted]
         right += len(_pairs(overlaps * np.reshape(alike, overlaps.shape)))
-    return Measurement(f1_figures("box", right, given, true))
+    return Measurement(f1_metrics("box", right, given, true))
 
 
-def quad_figures(cases: Sequence[Case]) -> Measurement:
+def quad_f1(cases: Sequence[Case]) -> Measurement:
     """quad_precision, quad_recall, quad_f1: lines of text whose quad overlaps a true one by IoU ≥ 0.5, each true line
     found once, pairs of the largest overlap first; spotting_…: the same pairs if the words are equal too, save for
     capitals and space.
@@ -95,7 +95,7 @@ def quad_figures(cases: Sequence[Case]) -> Measurement:
         for i, j in _pairs(_outline_iou(answered, lines)):
             placed += 1
             words += same_label(answered[i].label) == same_label(lines[j].label)
-    return Measurement(f1_figures("quad", placed, given, true) | f1_figures("spotting", words, given, true))
+    return Measurement(f1_metrics("quad", placed, given, true) | f1_metrics("spotting", words, given, true))
 
 
 def _best(instances: Sequence[Instance]) -> Instance | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_figures, needed, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, share
 
 ANLS_LEAST = 0.5  # similarity up to which an answer is wrong rather than misread
 VQA_ENOUGH = 3  # annotators that must agree with an answer for full marks
@@ -37,7 +37,7 @@ def cider(cases: Sequence[Case]) -> Measurement:
     """cider: CIDEr-D, 0 to 10 (papers show it times 100), by `pycocoevalcap` on our own tokens.
 
     Source: Vedantam et al. 2015, arXiv:1411.5726. A word counts by how few of the images have it in their references:
-    at least two images are needed, and figures over different images cannot be compared.
+    at least two images are needed, and metrics over different images cannot be compared.
     """
     module = needed("pycocoevalcap.cider.cider")
     references, answers = _tokenized(cases)
@@ -115,7 +115,7 @@ def accuracy(cases: Sequence[Case]) -> Measurement:
     )
 
 
-def label_figures(cases: Sequence[Case]) -> Measurement:
+def label_f1(cases: Sequence[Case]) -> Measurement:
     """label_precision, label_recall, label_f1: labels of the answers that are true of their image, wherever they are;
     a label that is true twice counts twice. Labels are equal save for capitals and space."""
     right = given = true = 0
@@ -124,7 +124,7 @@ def label_figures(cases: Sequence[Case]) -> Measurement:
         wanted = Counter(same_label(item.label) for item in case.truth.instances)
         right += (answered & wanted).total()
         given, true = given + answered.total(), true + wanted.total()
-    return Measurement(f1_figures("label", right, given, true))
+    return Measurement(f1_metrics("label", right, given, true))
 
 
 def short_form(answer: str) -> str:
