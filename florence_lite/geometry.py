@@ -66,6 +66,16 @@ def polygon_area(ring: ArrayLike) -> float:
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
+def from_xywh(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1 of a box that is given by its top left corner and its size, as COCO does."""
+    return x, y, x + width, y + height
+
+
+def from_cxcywh(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1 of a box that is given by its centre and its size, as YOLO does."""
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
 def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask bool[height, width] of the pixels whose centre lies inside an odd number of rings, each float[n, 2]."""
     width, height = size_wh

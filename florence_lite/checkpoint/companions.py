@@ -16,6 +16,7 @@ from florence_lite.cards import task
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE
 from florence_lite.checks import is_number, is_whole
 from florence_lite.files import read_json_object, replace_text
+from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import FLORENCE_2_SIZE_WH, Preprocessor
 from florence_lite.model import FlorenceConfig
 from florence_lite.tokens import Tokenizer
@@ -199,14 +200,7 @@ def write_companions(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
-    if preprocessor.size_wh != config.image_size_wh:
-        raise ValueError(
-            f"the preprocessor makes images of {preprocessor.size_wh}, the network takes {config.image_size_wh}"
-        )
-    if tokenizer.vocabulary.bins != config.bins:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocabulary.bins} location tokens, the network {config.bins} bins"
-        )
+    check_parts(config, tokenizer, preprocessor)
     if layout == "original" and config.bins != 1000:
         raise ValueError(f"bins = {config.bins}: Microsoft's code knows only 1000; save in the native layout")
     texts = _tokenizer_files(tokenizer, config, layout)

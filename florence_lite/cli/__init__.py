@@ -1,7 +1,7 @@
 """The command `florence-lite`: prompts about image files, the cards, data sets, training and evaluation.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 all went well; 1 some of the images
-could not be answered; 2 none could, or the command has a mistake. Each fault is told in a line that begins `error:`.
+could not be answered; 2 none could, or the command has a mistake. A fault is reported in a line that begins `error:`.
 """
 
 from __future__ import annotations

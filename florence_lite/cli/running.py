@@ -64,7 +64,7 @@ def run(
     card = task(prompt)
     phrases = phrase or None
     if region is None or card.input != "region":
-        card.prompt(text, phrases, region)  # what is wrong for every image is told before the network loads
+        card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
     jobs = list(zip(paths, _picture_files(picture, paths), strict=True))
     florence = load(checkpoint, device)
 

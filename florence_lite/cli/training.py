@@ -100,7 +100,7 @@ def evaluate(
 
 
 def _measured(tasks: list[str], read: Callable[[], Dataset], load: Callable[[], Florence], count: int | None) -> Report:
-    """The report on the data; what is wrong with tasks and data is told before the network loads."""
+    """The report on the data; what is wrong with tasks and data is reported before the network loads."""
     from florence_lite.cards import task
 
     with needing("eval"):

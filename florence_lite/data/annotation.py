@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from florence_lite.answers import Box, Polygons
 from florence_lite.geometry import mask_to_rings
 
-LISTS = ("objects", "lines")  # what an image may be known to have no more of
+LISTS = ("objects", "lines")  # what may be known to be complete
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _REFLECTIONS = (Turn.FLIP_LEFT_RIGHT, Turn.FLIP_TOP_BOTTOM, Turn.TRANSPOSE, Turn
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images. An image is only changed where all that is told about it stays true.
+    """Random changes of training images. An image is only changed where all that is known about it stays true.
 
     flips: share of the images that are mirrored. upright: whether images have a top; if not, all eight ways to lay
     them down are drawn evenly, whatever `flips` says. crops: share of the images of which a random part is taken.
@@ -106,7 +106,7 @@ def turned(annotation: Annotation, turn: Turn) -> Annotation:
 
 
 def can_crop(annotation: Annotation) -> bool:
-    """Whether a part of the image can be told about: where nothing is known but objects, and regions whose words do
+    """Whether a part of the image can be described: where nothing is known but objects, and regions whose words do
     not place them in the image."""
     return not (
         annotation.lines

@@ -96,7 +96,7 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
 
     An image that cannot be read or has another size than its annotation says, and a prompt that the checkpoint cannot
-    take, is left out and told in `Report.problems`.
+    take, is left out and reported in `Report.problems`.
 
     Raises ValueError for no samples, no tasks, a count below 1, and a task without a rule, without metrics or with
     unknown ones; ModuleNotFoundError, with the remedy, where a metric's package is missing.

@@ -17,7 +17,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FLORENCE_2_SIZE_WH = (768, 768)
 
-# What an image processor can be told to do, and Florence-2's never are.
+# What an image processor can be asked to do, and Florence-2's never are.
 _NOT_KNOWN = {
     "do_resize": (False, "the network takes images of one size"),
     "do_pad": (True, "the network sees the image and nothing else"),

@@ -19,7 +19,7 @@ def score_instances(
     location_logprobs: NDArray[np.float64],
     tolerance_logprobs: NDArray[np.float64],
 ) -> tuple[Instance, ...]:
-    """The instances with their scores: P(label)^(1/length) · P(coordinates begin here) · P(in tolerance)^(1/coordinates).
+    """The instances with their scores: P(label)^(1/length) · P(coordinates) · P(in tolerance)^(1/coordinates).
 
     token_logprobs: [T], log-probability of every id the instances were read from.
     location_logprobs: [T], log of the summed probability of all location ids in place of each of them. The sum counts,

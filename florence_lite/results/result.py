@@ -48,7 +48,7 @@ class Result:
     def __post_init__(self):
         _set(self, "size_wh", tuple(int(side) for side in self.size_wh))
         _set(self, "instances", tuple(self.instances))
-        _set(self, "token_ids", tuple(int(id) for id in self.token_ids))
+        _set(self, "token_ids", tuple(int(token_id) for token_id in self.token_ids))
         _set(self, "score", confidence(self.score))
         if len(self.size_wh) != 2 or min(self.size_wh) < 1:
             raise ValueError(f"size_wh is {self.size_wh}; it must be a positive width and height in pixels")

@@ -63,8 +63,8 @@ class Codec:
         The other faults are listed in `florence_lite.tokens.grammars`.
         """
         stream = self.stream(grammar, size_wh)
-        for id in ids:
-            stream.push(int(id))
+        for token_id in ids:
+            stream.push(int(token_id))
         return stream.finish()
 
     def stream(self, grammar: str, size_wh: tuple[int, int]) -> AnswerStream:
@@ -111,14 +111,14 @@ class AnswerStream:
         self._end = 0  # position after the last id of the instance in hand
         self._forget()
 
-    def push(self, id: int) -> tuple[Instance, ...]:
+    def push(self, token_id: int) -> tuple[Instance, ...]:
         """Take the next id; returns the instances that it completes (none or one). Ids after `finish` are ignored."""
         position = self._position
         self._position += 1
         if self._answer is not None:
             return ()
-        self._state, actions = self._form.step(self._state, self._vocabulary.id_class(id))
-        return self._act(actions, id, position) if actions else ()
+        self._state, actions = self._form.step(self._state, self._vocabulary.id_class(token_id))
+        return self._act(actions, token_id, position) if actions else ()
 
     def finish(self) -> Answer:
         """The answer read so far, the last instance included where the ids stopped inside it and enough of it is
@@ -130,16 +130,16 @@ class AnswerStream:
             self._answer = Answer(text, tuple(self._instances), self._parse_errors, truncated=not self._state.ended)
         return self._answer
 
-    def _act(self, actions: tuple[Action, ...], id: int | None, position: int) -> tuple[Instance, ...]:
+    def _act(self, actions: tuple[Action, ...], token_id: int | None, position: int) -> tuple[Instance, ...]:
         finished: tuple[Instance, ...] = ()
         for action in actions:
             if action is Action.TEXT:
-                self._text.append(id)
+                self._text.append(token_id)
                 self._end = position + 1
             elif action is Action.LOC:
                 if self._coords_at is None:
                     self._coords_at = position
-                self._bins.append(self._vocabulary.bin(id))
+                self._bins.append(self._vocabulary.bin(token_id))
                 self._end = position + 1
             elif action is Action.NEW_LABEL:
                 self._text, self._label, self._label_at = [], "", position

@@ -39,7 +39,7 @@ class Tokenizer:
         # The same BPE without added tokens: whatever is typed stays text.
         self._plain = tokenizers.Tokenizer(backend.model)
         self._plain.pre_tokenizer = backend.pre_tokenizer
-        self._bytes = {id: _token_bytes(backend.id_to_token(id)) for id in self.vocabulary.text_ids}
+        self._bytes = {token_id: _token_bytes(backend.id_to_token(token_id)) for token_id in self.vocabulary.text_ids}
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -65,15 +65,15 @@ class Tokenizer:
         bins = _count_locations(lambda token: token in records or backend.token_to_id(token) is not None)
         _supply_added_tokens(backend, bins or _DEFAULT_BINS)
         for text, record in sorted(records.items(), key=lambda item: item[1].id):
-            id = backend.token_to_id(text)
-            place = backend.get_vocab_size() if id is None else id
+            token_id = backend.token_to_id(text)
+            place = backend.get_vocab_size() if token_id is None else token_id
             if record.id != place:
                 raise ValueError(
                     f"{record.file}: {text!r} has the id {record.id}, its place in Florence-2's order is {place}. Save "
                     "the tokenizer again with the added tokens of Florence-2 in order right behind <mask> and tokens "
                     "of its own behind <and>, and move the rows of the embeddings likewise"
                 )
-            if id is None and text != dropped:
+            if token_id is None and text != dropped:
                 backend.add_tokens([record.token])
         try:
             return cls(backend)
@@ -108,8 +108,8 @@ class Tokenizer:
     @property
     def image_id(self) -> int:
         """The id of `<image>` in the native layout: its own where tokens stand behind it, else the first free one."""
-        id = self._backend.token_to_id(IMAGE_TOKEN)
-        return self.vocabulary.size if id is None else id
+        token_id = self._backend.token_to_id(IMAGE_TOKEN)
+        return self.vocabulary.size if token_id is None else token_id
 
     def to_json(self, image_token: bool = False) -> str:
         """The text of a `tokenizer.json`; with `<image>` as the native layout has it if image_token."""
@@ -136,7 +136,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids: all their bytes read as UTF-8, invalid ones as U+FFFD; ids that are no text are skipped."""
-        return b"".join(self._bytes.get(id, b"") for id in ids).decode("utf-8", errors="replace")
+        return b"".join(self._bytes.get(token_id, b"") for token_id in ids).decode("utf-8", errors="replace")
 
 
 def _encode(backend: tokenizers.Tokenizer, text: str) -> list[int]:
@@ -187,9 +187,9 @@ def _read_records(file: Path, values: dict, path: Path) -> dict[str, _Record]:
         decoder = read_json_object(config).get("added_tokens_decoder", {})
         if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
             raise ValueError(f"{config}: added_tokens_decoder must map ids to objects with the token as 'content'")
-        found += _listed(config, [{**entry, "id": id} for id, entry in decoder.items()])
+        found += _listed(config, [{**entry, "id": token_id} for token_id, entry in decoder.items()])
     if added.is_file():
-        found += _listed(added, [{"content": text, "id": id} for text, id in read_json_object(added).items()])
+        found += _listed(added, [{"content": text, "id": number} for text, number in read_json_object(added).items()])
     records: dict[str, _Record] = {}
     for text, record in found:
         first = records.setdefault(text, record)
@@ -224,7 +224,7 @@ def _read_whole(file: Path, values: dict, dropped: str | None) -> tokenizers.Tok
 
 def _read_bpe(file: Path, vocab: dict[str, int]) -> tokenizers.Tokenizer:
     """BART's tokenizer from a `vocab.json` that holds `vocab`, and the `merges.txt` beside it."""
-    if sorted(id for id in vocab.values() if isinstance(id, int)) != list(range(len(vocab))):
+    if sorted(token_id for token_id in vocab.values() if isinstance(token_id, int)) != list(range(len(vocab))):
         raise ValueError(f"{file} must give every token an id of its own, from 0 on without gaps")
     merges = _read_merges(file.with_name("merges.txt"), vocab)
     backend = _byte_level(models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=""))
@@ -278,13 +278,13 @@ def _read_vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
     bins = _count_locations(lambda token: backend.token_to_id(token) is not None)
     tokens = [*_FIRST, "<mask>", *added_tokens(bins)]
     ids = [backend.token_to_id(token) for token in tokens]
-    missing = [token for token, id in zip(tokens, ids, strict=True) if id is None]
+    missing = [token for token, token_id in zip(tokens, ids, strict=True) if token_id is None]
     if not bins or missing:
         raise ValueError(f"the tokenizer lacks {['<loc_0>', *missing][:5]}: not a Florence-2 vocabulary")
     if ids[:4] != [0, 1, 2, 3]:
         raise ValueError(f"{' '.join(_FIRST)} have the ids {ids[:4]}; Florence-2 has 0 1 2 3")
-    for token, id, expected in zip(tokens[4:], ids[4:], itertools.count(ids[4])):
-        if id != expected:
+    for token, token_id, expected in zip(tokens[4:], ids[4:], itertools.count(ids[4])):
+        if token_id != expected:
             raise ValueError(
                 f"{token} has the id {id} instead of {expected}: <mask> and the added tokens must have consecutive ids "
                 "in the order of Florence-2, a fine-tune's own tokens behind them"

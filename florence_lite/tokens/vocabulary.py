@@ -78,32 +78,32 @@ class Vocabulary:
             raise ValueError(f"bin {bin} is outside [0, {self.bins})")
         return self.loc_first + bin
 
-    def bin(self, id: int) -> int | None:
+    def bin(self, token_id: int) -> int | None:
         """The bin of a location id, None for any other id."""
-        return id - self.loc_first if self.is_loc(id) else None
+        return token_id - self.loc_first if self.is_loc(token_id) else None
 
-    def is_loc(self, id: int) -> bool:
+    def is_loc(self, token_id: int) -> bool:
         """Whether the id is a location token."""
-        return 0 <= id - self.loc_first < self.bins
+        return 0 <= token_id - self.loc_first < self.bins
 
     @property
     def text_ids(self) -> range:
         """The BPE entries: they follow `<unk>` and end before `<mask> <od> </od> <ocr> </ocr> <loc_0>`."""
         return range(self.unk + 1, self.loc_first - 5)
 
-    def id_class(self, id: int) -> IdClass:
+    def id_class(self, token_id: int) -> IdClass:
         """The class of any integer; OTHER for one that is no id of this vocabulary."""
-        return self._classes[id] if 0 <= id < self.size else IdClass.OTHER
+        return self._classes[token_id] if 0 <= token_id < self.size else IdClass.OTHER
 
     def ids(self, id_class: IdClass) -> tuple[int, ...]:
         """All ids of a class, ascending."""
-        return tuple(id for id, other in enumerate(self._classes) if other is id_class)
+        return tuple(token_id for token_id, other in enumerate(self._classes) if other is id_class)
 
     @cached_property
     def _classes(self) -> tuple[IdClass, ...]:
         classes = [IdClass.OTHER] * self.size
-        for id in self.text_ids:
-            classes[id] = IdClass.TEXT
+        for token_id in self.text_ids:
+            classes[token_id] = IdClass.TEXT
         for bin in range(self.bins):
             classes[self.loc(bin)] = IdClass.LOC
         classes[self.sep] = IdClass.SEP

@@ -100,7 +100,7 @@ class DataConfig:
     format, split, columns: as in `read_dataset`.
     weight: how often a batch is drawn from this data set, compared with the others.
     shorten: an answer that is too long for the network loses its last objects, and teaches no end, instead of being an
-        error; how many do is told.
+        error; how many do is reported.
 
     Raises ValueError naming the field, its value and the rule.
     """
@@ -162,7 +162,7 @@ class FineTuneConfig(RunConfig):
     lora_targets: names of the layers that get them, in every encoder and decoder layer; "lm_head": the output layer.
     flips: share of the images that are mirrored; images with text lines, and words with "left" or "right", never are.
     upright: false for images without a top, as microscopes and satellites take: they are turned in all eight ways.
-    crops: share of the images of which a random part is taken, where nothing but objects is told about them.
+    crops: share of the images of which a random part is taken, where nothing but objects is known about them.
 
     Raises ValueError naming the field, its value and the rule.
     """

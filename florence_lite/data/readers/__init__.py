@@ -42,7 +42,7 @@ def read_dataset(
     split: "train", "val", "test" or the data set's own word; None takes all that is there.
     columns: for "huggingface", which column holds what.
 
-    The headers of all images are read, their pixels are not. What cannot be used is left out and told in
+    The headers of all images are read, their pixels are not. What cannot be used is left out and reported in
     `Dataset.problems`.
 
     Raises FileNotFoundError for a path that is not there; ValueError for a format that is unknown, unclear or not what

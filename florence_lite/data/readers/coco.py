@@ -27,7 +27,7 @@ from florence_lite.data.readers.records import ProblemLog, Unclear, caption_leve
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.data.samples import Dataset
 from florence_lite.files import read_json
-from florence_lite.geometry import mask_to_rings, rasterize
+from florence_lite.geometry import from_xywh, mask_to_rings, rasterize
 
 NAME = "coco"
 LOOKS_FOR = 'a .json file with "images" and "annotations"'
@@ -124,7 +124,7 @@ class Collection:
         return names
 
     def _images(self, file: Path, records: list, lists_objects: bool) -> dict[Any, Entry | None]:
-        """Entries by image id; None for images that were told and left out."""
+        """Entries by image id; None for images that were reported and left out."""
         near = (file.parent, file.parent / "images", file.parent.parent / "images")
         images: dict[Any, Entry | None] = {}
         seen: set[Path] = set()
@@ -172,7 +172,7 @@ class Collection:
             raise Unclear(f"its image_id {record.get('image_id')!r} is none of the file's images")
         entry = images[record["image_id"]]
         if entry is None:
-            return  # told with its image
+            return  # reported with its image
         if "caption" in record:
             words = str(record["caption"] or "").strip()
             if not words:
@@ -249,12 +249,11 @@ def union(parts: Polygons, size_wh: tuple[int, int]) -> Polygons:
     return tuple(tuple(map(tuple, ring.tolist())) for ring in mask_to_rings(covered))
 
 
-def _xyxy(bbox: Any) -> list[float] | None:
+def _xyxy(bbox: Any) -> tuple[float, ...] | None:
     try:
-        x, y, width, height = (float(number) for number in bbox)
+        return from_xywh(*(float(number) for number in bbox))
     except (TypeError, ValueError, OverflowError):
         return None
-    return [x, y, x + width, y + height]
 
 
 def _folders(paths: Sequence[Path] | dict, log: ProblemLog) -> str:

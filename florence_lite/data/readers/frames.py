@@ -27,7 +27,7 @@ class ImageFrame:
     """The image that a record's coordinates belong to.
 
     size_wh: of the upright image. scale: from the record's pixels to the image's, x and y; 1 where they agree.
-    log, file, record: where problems are told.
+    log, file, record: where problems are reported.
     """
 
     size_wh: tuple[int, int]
@@ -40,7 +40,7 @@ class ImageFrame:
         self.log.add(self.file, f"{self.record}, {record}" if record else self.record, kind, what)
 
     def box(self, numbers: Any, record: str) -> Box | None:
-        """x0 y0 x1 y1 of the record as a box inside the image; None, told, for one that is none or lies outside."""
+        """x0 y0 x1 y1 of the record as a box inside the image; None, reported, for one that is none or lies outside."""
         try:
             values = np.asarray(numbers, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
@@ -58,7 +58,7 @@ class ImageFrame:
         return tuple(clipped.tolist())
 
     def polygons(self, polygons: Iterable[Any], record: str) -> Polygons:
-        """Polygons, each a flat list x y x y … or a list of [x, y], as rings inside the image; others are told."""
+        """Polygons, each a flat list x y x y … or a list of [x, y], as rings inside the image; others are reported."""
         rings = []
         for polygon in polygons:
             try:
@@ -83,12 +83,12 @@ class ImageFrame:
     def object(
         self, label: str, box: Any, polygons: Iterable[Any] = (), phrase: str = "", record: str = ""
     ) -> ObjectAnnotation | None:
-        """The object, its box and polygons brought into the image; None, told, without a box that is one."""
+        """The object, its box and polygons brought into the image; None, reported, without a box that is one."""
         inside = self.box(box, record)
         return None if inside is None else ObjectAnnotation(label, inside, self.polygons(polygons, record), phrase)
 
     def quad(self, numbers: Any, record: str) -> Quad | None:
-        """x0 y0 … x3 y3 of the record inside the image, clockwise; None, told, for one that is none or lies outside."""
+        """x0 y0 … x3 y3 of the record inside the image, clockwise; None, reported, for one that is none or outside."""
         try:
             corners = np.asarray(numbers, dtype=np.float64).reshape(4, 2) * self.scale
         except (TypeError, ValueError, OverflowError):
@@ -143,7 +143,7 @@ class Images:
         raise Unclear(f"the image {name!r} could be any of {', '.join(self.log.name(p) for p in places[:3])}")
 
     def frame(self, image: Path, declared_wh: tuple[float, float] | None, file: Path, record: str) -> ImageFrame | None:
-        """The frame of an image whose record says it has `declared_wh` pixels; None, told, for one that is unusable.
+        """The frame of an image whose record says it has `declared_wh` pixels; None, reported, if it is unusable.
 
         An image that was resized since, keeping its aspect, is taken: coordinates are scaled to it.
         """

@@ -31,6 +31,7 @@ from florence_lite.data.readers.files import split_words
 from florence_lite.data.readers.frames import ImageFrame, frame_of, image_sizes
 from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished
 from florence_lite.data.samples import Dataset
+from florence_lite.geometry import from_cxcywh, from_xywh
 
 if TYPE_CHECKING:
     import datasets
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 NAME = "huggingface"
 _CORNERS = {
     "boxes_xyxy": lambda a, b, c, d: (a, b, c, d),
-    "boxes_xywh": lambda x, y, w, h: (x, y, x + w, y + h),
-    "boxes_cxcywh": lambda x, y, w, h: (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
+    "boxes_xywh": from_xywh,
+    "boxes_cxcywh": from_cxcywh,
 }
 _CAPTIONS = ("caption", "detailed_caption", "paragraph")
 MEANINGS = ("image", *_CORNERS, "labels", "phrases", "polygons", "quads", "texts", *_CAPTIONS, "question", "answer")

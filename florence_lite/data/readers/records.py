@@ -13,7 +13,7 @@ from florence_lite.data.samples import Dataset, Problem
 
 
 class Unclear(ValueError):
-    """A fault of one record: it is left out, and told with the record's name."""
+    """A fault of one record: it is left out, and reported with the record's name."""
 
 
 @dataclass

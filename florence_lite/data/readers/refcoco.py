@@ -125,7 +125,7 @@ def _add_expressions(collection: Collection, file: Path, records: Sequence[dict]
                 if entry is None:
                     raise Unclear(f"its image {record.get('image_id', record.get('file_name'))!r} is in no COCO file")
             if entry is None:
-                continue  # told with its image
+                continue  # reported with its image
             meant.add(entry.path)
             objects = _objects(collection, replace(entry.frame, file=file), entry, what, record)
             for words in _phrases(record):

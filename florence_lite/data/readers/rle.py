@@ -1,6 +1,6 @@
 """COCO's run lengths → masks, so that no compiled library is needed to read them.
 
-A mask is told column by column as the lengths of its runs of equal pixels, False first. Source: the format of
+A mask is given column by column as the lengths of its runs of equal pixels, False first. Source: the format of
 pycocotools' `maskApi.c`; `florence_lite.geometry.mask_to_rle` writes the uncompressed kind.
 """
 

@@ -18,6 +18,7 @@ from florence_lite.data.readers.frames import ImageFrame, Images
 from florence_lite.data.readers.records import ProblemLog, finished
 from florence_lite.data.samples import Dataset
 from florence_lite.files import read_text
+from florence_lite.geometry import from_cxcywh
 
 NAME = "yolo"
 LOOKS_FOR = "data.yaml with names, or classes.txt or obj.names"
@@ -163,8 +164,7 @@ def _objects(file: Path, frame: ImageFrame, classes: dict[int, str]) -> tuple[Ob
         else:
             seen.add(tuple(words))
             if is_box:
-                x, y, w, h = shares
-                box, polygons = (x - w / 2, y - h / 2, x + w / 2, y + h / 2), ()
+                box, polygons = from_cxcywh(*shares), ()
             else:
                 xs, ys = shares[::2], shares[1::2]
                 box = (min(xs), min(ys), max(xs), max(ys))

@@ -81,7 +81,7 @@ def _summary(cases: Sequence[Case], category_ids: dict[str, int], truth: list, a
         {"id": image_id, "width": case.result.size_wh[0], "height": case.result.size_wh[1]}
         for image_id, case in enumerate(cases, start=1)
     ]
-    head = {"images": images, "categories": [{"id": id, "name": label} for label, id in category_ids.items()]}
+    head = {"images": images, "categories": [{"id": number, "name": label} for label, number in category_ids.items()]}
     evaluation = coco.COCOeval_faster(
         coco.COCO({**head, "annotations": truth}), coco.COCO({**head, "annotations": answers}), kind
     )
