@@ -117,10 +117,10 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
         bar = progress.add_task("images", total=number)
         for first in range(0, number, IMAGES_AT_ONCE):
             batch = [samples[i] for i in range(first, min(first + IMAGES_AT_ONCE, number))]
-            readable, scenes = _encoded(florence, batch, problems)
+            readable, encoded = _encoded(florence, batch, problems)
             images += len(readable)
             for name in measures:
-                cases[name] += _answered(florence, name, readable, scenes, problems)
+                cases[name] += _answered(florence, name, readable, encoded, problems)
             progress.advance(bar, len(batch))
     return _report(measures, cases, images, problems)
 
@@ -136,16 +136,16 @@ def _encoded(
             readable.append(sample)
         except (ValueError, OSError) as error:
             problems.append(_problem(sample, "image left out", error))
-    return readable, florence.encode(pictures) if pictures else []
+    return readable, florence.encode(pictures, keep_image=False) if pictures else []
 
 
 def _answered(
-    florence: Florence, task: str, samples: Sequence[Sample], scenes: Sequence[EncodedImage], problems: list[Problem]
+    florence: Florence, task: str, samples: Sequence[Sample], encoded: Sequence[EncodedImage], problems: list[Problem]
 ) -> list[Case]:
     """The cases of one task on a batch of images. A few prompts go at a time, for `run` to show no bar of its own."""
     asked = [
-        (sample, scene, pair)
-        for sample, scene in zip(samples, scenes, strict=True)
+        (sample, image, pair)
+        for sample, image in zip(samples, encoded, strict=True)
         for pair in pairs(task, sample.annotation)
         if pair.asked
     ]
@@ -153,23 +153,23 @@ def _answered(
     for first in range(0, len(asked), IMAGES_AT_ONCE):
         part = asked[first : first + IMAGES_AT_ONCE]
         prompts = [Prompt(task, **pair.inputs) for _, _, pair in part]
-        answers = _run(florence, [scene for _, scene, _ in part], prompts)
+        answers = _run(florence, [image for _, image, _ in part], prompts)
         for (sample, _, pair), answer in zip(part, answers, strict=True):
             if isinstance(answer, Result):
-                cases.append(Case(pair, replace(answer, image=None, token_ids=(), token_logprobs=None)))
+                cases.append(Case(pair, replace(answer, token_ids=(), token_logprobs=None)))
             else:
                 problems.append(_problem(sample, f"prompt of {task} left out", answer))
     return cases
 
 
-def _run(florence: Florence, scenes: list[EncodedImage], prompts: list[Prompt]) -> list[Result | ValueError]:
+def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt]) -> list[Result | ValueError]:
     """Answers in batches; where a prompt is refused, one by one, to lose no other."""
     try:
-        return florence.run(scenes, prompts)
+        return florence.run(encoded, prompts, keep_image=False)
     except ValueError as error:
         if len(prompts) == 1:
             return [error]
-    return [_run(florence, [scene], [prompt])[0] for scene, prompt in zip(scenes, prompts, strict=True)]
+    return [_run(florence, [image], [prompt])[0] for image, prompt in zip(encoded, prompts, strict=True)]
 
 
 def _problem(sample: Sample, kind: str, error: Exception) -> Problem:

@@ -15,14 +15,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from florence_lite.model.davit import DualBlock
 from florence_lite.model.transformer import DecoderLayer, EncoderLayer
+from florence_lite.progress import progress_bar
 from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
@@ -119,15 +119,8 @@ def fit(
 
     accelerator.init_trackers("florence-lite")
     log, means, started = TrainingLog(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
-    with Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-        disable=not accelerator.is_main_process,
-    ) as progress:
+    columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
+    with progress_bar(accelerator.is_main_process, *columns, transient=False) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
         for parts in loader:
             loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))

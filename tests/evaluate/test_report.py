@@ -48,10 +48,10 @@ class Oracle:
         self.silent, self.refuses, self.faults = silent, refuses, faults
         self.calls = []
 
-    def encode(self, pictures):
+    def encode(self, pictures, keep_image):
         return [picture.info["name"] for picture in pictures]
 
-    def run(self, scenes, prompts):
+    def run(self, scenes, prompts, keep_image):
         self.calls.append(len(scenes))
         return [self.answer(*pair) for pair in zip(scenes, prompts, strict=True)]
 

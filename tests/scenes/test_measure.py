@@ -25,10 +25,10 @@ class Oracle:
         self.truths = {sample.image.tobytes(): sample.annotation for sample in drawn}
         self.silent = silent
 
-    def encode(self, pictures):
+    def encode(self, pictures, keep_image):
         return [self.truths[picture.tobytes()] for picture in pictures]
 
-    def run(self, scenes, prompts):
+    def run(self, scenes, prompts, keep_image):
         return [self.answer(truth, prompt) for truth, prompt in zip(scenes, prompts, strict=True)]
 
     def answer(self, truth, prompt):
