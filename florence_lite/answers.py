@@ -13,7 +13,7 @@ Quad = tuple[float, float, float, float, float, float, float, float]
 """Four corners x0 y0 … x3 y3 in pixels, clockwise from the top left of the reading direction."""
 
 Polygons = tuple[tuple[tuple[float, float], ...], ...]
-"""Outlines of a shape, each a tuple of (x, y) in pixels; holes are further rings (even-odd rule)."""
+"""Outlines of a shape, each a tuple of (x, y) in pixels; holes are further outlines (even-odd rule)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Instance:
         _set(self, "polygons", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.polygons))
         short = [len(ring) for ring in self.polygons if len(ring) < 3]
         if short:
-            raise ValueError(f"instance {self.label!r}: a ring has {short[0]} points; it needs at least 3")
+            raise ValueError(f"instance {self.label!r}: an outline has {short[0]} points; it needs at least 3")
         if (self.box is not None) + (self.quad is not None) + bool(self.polygons) > 1:
             raise ValueError(f"instance {self.label!r}: give one of box, quad and polygons, not several")
         _set(self, "score", confidence(self.score))
@@ -72,7 +72,7 @@ class Instance:
 
     @property
     def outlines(self) -> Polygons:
-        """The shape as rings, whatever it was given as; () without coordinates."""
+        """The shape as outlines, whatever it was given as; () without coordinates."""
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             return (((x0, y0), (x1, y0), (x1, y1), (x0, y1)),)

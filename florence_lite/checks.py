@@ -91,14 +91,19 @@ def check_list(
     object.__setattr__(of, name, tuple(getattr(of, name)))
 
 
+def hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """ "did you mean 'x'? " with the known name that is most alike, whatever the capitals; "" where none is alike."""
+    by_folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(str(name).strip().casefold(), by_folded, n=1, cutoff=cutoff)
+    return f"did you mean {by_folded[close[0]]!r}? " if close else ""
+
+
 def check_fields(cls: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """`values` themselves; ValueError where they lack a field of the dataclass `cls` or have one that it has not."""
     known = {field.name: field.default is MISSING and field.default_factory is MISSING for field in fields(cls)}
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown field {name!r}; {hint}fields: {', '.join(known)}")
+            raise ValueError(f"unknown field {name!r}; {hint(name, known)}fields: {', '.join(known)}")
     if missing := [name for name, required in known.items() if required and name not in values]:
         raise ValueError(f"missing {', '.join(missing)}")
     return values

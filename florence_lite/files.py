@@ -30,7 +30,7 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; ValueError, naming the file and the place in it, where it is none or is cut short."""
+    """What a JSON file holds; ValueError with file and place where it is not valid JSON or is cut short."""
     try:
         return json.loads(read_text(file))
     except json.JSONDecodeError as error:

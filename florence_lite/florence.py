@@ -225,14 +225,15 @@ class Florence:
         keep_image: whether results keep their pictures.
         text, phrases, region, options: as in `run`.
 
-        Yields, for each image in order, a Result, or a list of them if a list of prompts was given. In the place of an
-        image that cannot be read, or does not hold the region, stands an `ImageError`, an exception that was not
-        raised:
+        Yields, for each image in order, a Result, or a list of them if a list of prompts was given. In the place of all
+        answers about an image that cannot be read, or does not hold a region that is asked about, stands an
+        `ImageError`, an exception that was not raised:
 
         >>> for path, answer in zip(paths, florence.run_each(paths, "<OD>")):
         ...     print(path, answer if isinstance(answer, Exception) else answer.labels)
 
-        Raises ValueError as `run` does for prompts, at once, and for `images` that are one image.
+        Raises ValueError at once for a prompt that is wrong for every image and for `images` that are one image; for a
+        prompt that is too long for the network, when the first images are answered.
         """
         if is_image(images) or not isinstance(images, Iterable):
             raise ValueError(

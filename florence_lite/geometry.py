@@ -76,6 +76,18 @@ def from_cxcywh(x: float, y: float, width: float, height: float) -> tuple[float,
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
+OUTLINE_TOLERANCE = 0.015  # how far a thinned outline may leave the true one, as a share of the image's shorter side
+
+
+def thinned_outlines(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> list[NDArray[np.float64]]:
+    """The rings, each float[n, 2] pixels, with so few points that a small network can be asked to write them.
+
+    Those that are nowhere wide enough are left out. size_wh: of the image.
+    """
+    thin = (simplify_ring(np.asarray(ring), OUTLINE_TOLERANCE * min(size_wh)) for ring in rings)
+    return [ring for ring in thin if len(ring) >= 3]
+
+
 def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask bool[height, width] of the pixels whose centre lies inside an odd number of rings, each float[n, 2]."""
     width, height = size_wh

@@ -34,7 +34,7 @@ def test_instances_know_their_shape(instance, kind, bounds, outlines):
         ({"box": (0, 1, 2)}, "box .* must be 4 finite numbers"),
         ({"box": (0, 0, 1, float("nan"))}, "must be 4 finite numbers"),
         ({"quad": (0, 1, 2, 3)}, "quad .* must be 8 finite numbers"),
-        ({"polygons": [[(0, 0), (1, 1)]]}, "a ring has 2 points"),
+        ({"polygons": [[(0, 0), (1, 1)]]}, "an outline has 2 points"),
         ({"polygons": [[(0, 0, 0), (1, 1, 1), (2, 2, 2)]]}, "point .* must be 2 finite numbers"),
         ({"box": (0, 0, 1, 1), "polygons": [[(0, 0), (1, 1), (0, 1)]]}, "one of box, quad and polygons"),
         ({"score": 1.5}, "score is 1.5"),

@@ -182,7 +182,7 @@ def test_core_dependencies_stay_few():
         "rich",
         "pyyaml",
     }
-    assert EXTRAS.keys() == {"train", "eval", "vis", "flash", "scenes", "test", "all"}
+    assert EXTRAS.keys() == {"train", "eval", "vis", "scenes", "test", "all"}
 
 
 def imported(file: Path) -> set[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import resources
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from florence_lite.checks import check_fields
+from florence_lite.checks import check_fields, hint
 from florence_lite.files import read_toml
 
 Card = TypeVar("Card")
@@ -50,10 +49,7 @@ class Registry(Generic[Card]):
 
     def unknown(self, name: str) -> ValueError:
         """The error for a name that no card has."""
-        by_folded = {known.casefold(): known for known in self.by_name}
-        close = difflib.get_close_matches(str(name).strip().casefold(), by_folded, n=1, cutoff=0.5)
-        hint = f"did you mean {by_folded[close[0]]!r}? " if close else ""
-        return ValueError(f"unknown {self.kind} {name!r}; {hint}{self.choices()}")
+        return ValueError(f"unknown {self.kind} {name!r}; {hint(name, self.by_name, cutoff=0.5)}{self.choices()}")
 
 
 def card_folder(kind: str) -> Path:

@@ -216,17 +216,28 @@ def _region(task_name: str, region: Sequence[float], size_wh: tuple[int, int] | 
     """The checked region as a prompt says it."""
     if size_wh is None:
         raise ValueError(f"task {task_name}: a region needs size_wh, the (width, height) of its image")
+    x0, y0, x1, y1 = region_corners(task_name, region)
+    width, height = size_wh
+    if x1 > width or y1 > height:
+        raise ValueError(
+            f"task {task_name}: region ({x0:g}, {y0:g}, {x1:g}, {y1:g}) must lie in the image of {width}×{height} "
+            "pixels"
+        )
+    return region_markup((x0, y0, x1, y1), size_wh, bins)
+
+
+def region_corners(task_name: str, region: Sequence[float]) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1 of a region, in pixels. Raises ValueError for one that fits in no image."""
     try:
         x0, y0, x1, y1 = (float(value) for value in region)
     except (TypeError, ValueError):
         raise ValueError(f"task {task_name}: region is {region!r}; it must be (x0, y0, x1, y1) in pixels") from None
-    width, height = size_wh
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
         raise ValueError(
-            f"task {task_name}: region ({x0:g}, {y0:g}, {x1:g}, {y1:g}) must lie in the image of {width}×{height} "
-            "pixels, with x0 < x1 and y0 < y1"
+            f"task {task_name}: region ({x0:g}, {y0:g}, {x1:g}, {y1:g}) must have 0 <= x0 < x1 and 0 <= y0 < y1, in "
+            "pixels of the image"
         )
-    return region_markup((x0, y0, x1, y1), size_wh, bins)
+    return x0, y0, x1, y1
 
 
 def _stripped(what: str, text: Any) -> str:

@@ -187,6 +187,10 @@ class _Adapter:
             self.layouts.setdefault(layout, name)
         if tensor.dtype not in FLOATS:
             self.problems.append(f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale")
+            tensor = torch.zeros(tensor.shape)  # its shape is still to be checked
+        if ours in TABLES and not found.is_lora and not self._is_to_be_saved(module):
+            self._check_base_table(name, ours, tensor)
+            return
         tensor = tensor.clone()  # reading the next one may unmap this one
         if piece in self.values:
             self.problems.append(f"twice: {name} and {self.names[piece]} belong in the same place")
@@ -196,6 +200,25 @@ class _Adapter:
         self.values[piece] = tensor
         self.names[piece] = name
         self.foreign[piece.module] = module
+
+    def _is_to_be_saved(self, module: str) -> bool:
+        """Whether the training was to replace a module, by its name in the file."""
+        return any(module.endswith(str(name)) for name in self.config.get("modules_to_save") or ())
+
+    def _check_base_table(self, name: str, ours: str, tensor: Tensor) -> None:
+        """A table of tokens that was not trained: peft's `save_embedding_layers` writes it as the base had it.
+
+        It must be that of this base, and it changes nothing.
+        """
+        own = dict(self.model.named_parameters())
+        base = own.get(ours, own[EMBEDDING])
+        if tensor.shape != base.shape:
+            self.problems.append(f"shape of {name}: {list(tensor.shape)}, base has {list(base.shape)}")
+        elif not torch.equal(tensor.to(base), base) and not torch.equal(base.to(tensor), tensor):
+            self.problems.append(
+                f"another base: {name} was not trained and differs from the model's; load the base that the adapter "
+                "was trained on"
+            )
 
     @property
     def adapted(self) -> list[str]:
@@ -222,11 +245,12 @@ class _Adapter:
     def untie(self) -> None:
         """Give the model a table for each use of the token embeddings that the adapter does not treat like the others.
 
-        In both Florence-2 classes the three tables are modules of their own, of which an adapter may change any; our
-        decoder reads `embed_tokens` too while its table is tied.
+        In both Florence-2 classes the three tables are modules of their own, of which an adapter may change any. In our
+        network `embed_tokens` serves all uses that are tied to it; but LoRA on it leaves the output layer as it was.
         """
         touched = {f"{module}.weight" for module in self.modules} & set(TABLES)
-        if not touched:
+        whole = _OURS in self.layouts and EMBEDDING.removesuffix(".weight") not in self.adapted
+        if not touched or (whole and touched == {EMBEDDING}):
             return
         self.model.untie_output()
         if DECODER_EMBEDDING in touched or (EMBEDDING in touched and _OURS not in self.layouts):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from florence_lite.cards import task
-from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE
+from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE, is_original
 from florence_lite.checks import is_number, is_whole
 from florence_lite.files import read_json_object, replace_text
 from florence_lite.inference.parts import check_parts
@@ -126,14 +126,15 @@ def read_decoding(folder: str | os.PathLike) -> dict[str, Any]:
     folder = Path(folder)
     decoding: dict[str, Any] = {}
     config = read_json_object(folder / "config.json") if (folder / "config.json").is_file() else {}
-    is_original = isinstance(config.get("vision_config"), dict) and "dim_embed" in config["vision_config"]
+    original = is_original(config)
     file = folder / "generation_config.json"
-    if not is_original and file.is_file():
+    if not original and file.is_file():
         decoding = _from_settings(read_json_object(file), file)
     sections = [config["text_config"]] if isinstance(config.get("text_config"), dict) else []
-    for section in sections if is_original else (*sections, config):
-        told = {name: value for name, value in section.items() if value is not None}  # null: nobody set it
-        decoding = {**_from_settings(told, folder / "config.json"), **decoding}
+    for section in sections if original else (*sections, config):
+        # Null means that nobody set it; but no forced first id is a setting where one is usual.
+        said = {k: v for k, v in section.items() if v is not None or (original and k == "forced_bos_token_id")}
+        decoding = {**_from_settings(said, folder / "config.json"), **decoding}
     if not decoding.get("do_sample"):
         decoding = {name: value for name, value in decoding.items() if name not in _SAMPLING}
     return decoding

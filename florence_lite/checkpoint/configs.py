@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_lite.checkpoint.companions import decoding_to_settings, read_preprocessor
-from florence_lite.checkpoint.layouts import MICROSOFT_CODE
+from florence_lite.checkpoint.layouts import MICROSOFT_CODE, is_original
 from florence_lite.files import read_json_object
 from florence_lite.model import FlorenceConfig
 
@@ -69,7 +69,7 @@ def config_from_json(values: dict) -> FlorenceConfig:
     ratio = vision.get("mlp_ratio", 4)
     if ratio != int(ratio):
         raise ValueError(f"mlp_ratio = {ratio} must be a whole number")
-    original = "dim_embed" in vision
+    original = is_original(values)
     return FlorenceConfig.from_dict(
         {
             "vision": {
@@ -102,8 +102,8 @@ def config_from_json(values: dict) -> FlorenceConfig:
             if original
             else vision["max_temporal_embeddings"],
             # Microsoft's code does not go by these fields: there the files alone say what is tied.
-            "tie_word_embeddings": original or values.get("tie_word_embeddings", True),
-            "tie_decoder_embeddings": original or text.get("tie_word_embeddings", True),
+            "tie_word_embeddings": original or _flag(values, "tie_word_embeddings"),
+            "tie_decoder_embeddings": original or _flag(text, "tie_word_embeddings"),
             **values.get("florence_lite", {}),
         }
     )
@@ -227,6 +227,12 @@ def _shared_vision(config: FlorenceConfig) -> dict:
         "drop_path_rate": vision.drop_path,
         "projection_dim": config.text.d_model,
     }
+
+
+def _flag(section: dict, name: str) -> Any:
+    """The field, true where it is absent or null."""
+    value = section.get(name)
+    return True if value is None else value
 
 
 def _check_fixed(section: str, values: dict, fixed: dict) -> None:

@@ -7,7 +7,9 @@ Native: transformers' own class (`florence-community/Florence-2-*`). Original: M
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _TEXT_RENAMES = (  # the text side has the same names in both, behind different prefixes
     (r"\.cross_attention_norm", ".encoder_attn_layer_norm"),
@@ -97,6 +99,13 @@ ORIGINAL = Layout(
     transposed=frozenset({"projector.projection.weight"}),
     zeros=("language_model.final_logits_bias",),
 )
+
+
+def is_original(config: Mapping[str, Any]) -> bool:
+    """Whether the values of a `config.json` are of the original layout."""
+    vision = config.get("vision_config")
+    return isinstance(vision, Mapping) and "dim_embed" in vision
+
 
 LAYOUTS = {layout.name: layout for layout in (NATIVE, ORIGINAL)}
 MICROSOFT_CODE = "microsoft/Florence-2-base-ft--{module}.{name}"  # what fine-tunes of the original layout refer to

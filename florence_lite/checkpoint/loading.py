@@ -35,7 +35,7 @@ def load_checkpoint(
 
     Tensors are read one by one. Those that have the type and the device already are not copied: the file is mapped,
     changes stay in memory, and the file must not be overwritten in place while the network is in use. `save_checkpoint`
-    and the Hub's cache replace files whole.
+    and the Hub's cache replace files whole. On Windows, where nobody may replace a mapped file, all are copied.
 
     Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one, for float16 on the CPU, and
     for tensors that are missing, unknown, of the wrong shape or not finite; the message lists them.
@@ -53,7 +53,7 @@ def load_checkpoint(
     tensors = chain(() if first is None else (first,), tensors)
     del first  # nothing here may keep its memory
     with _one_thread():
-        load_tensors(model, tensors, str(folder), dtype, device, copy=False)
+        load_tensors(model, tensors, str(folder), dtype, device, copy=os.name == "nt")
         model.projector.to(device, dtype)  # the constant table, which no file has to hold
     return model.eval()
 
@@ -229,10 +229,6 @@ class _Loading:
             if (found := next((table for table in others if table in self.seen), None)) is not None:
                 self.seen[EMBEDDING] = self.seen[found]
                 self.loaded[EMBEDDING] = spare if found == ENCODER_TABLE else self.loaded.get(found)
-        elif spare is not None and spare is not self.loaded.get(EMBEDDING):
-            self.problems.append(
-                f"not tied: {self.seen[ENCODER_TABLE]} differs from {self.seen[EMBEDDING]}; the encoder reads one table"
-            )
         for number, table in enumerate(TABLES):
             value = self.loaded.get(table)
             if table not in self.required and value is self.loaded.get(EMBEDDING):

@@ -36,7 +36,8 @@ def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     becomes later may show.
 
     Nothing is kept of a tensor that the caller has let go: reading a safetensors file takes little more memory than its
-    largest; of a `.bin` file all pages that were read count until its last tensor is gone.
+    largest; of a `.bin` file all pages that were read count until its last tensor is gone, also those of tensors that
+    nobody keeps.
 
     Raises ValueError, naming the file, where it is damaged, cut short, a git-lfs pointer or holds anything but tensors.
     """
@@ -55,8 +56,10 @@ def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
         read = 0
         with safe_open(file, framework="pt") as opened:
             while names and read < MAPPED:
+                tensor = opened.get_tensor(names[0])
+                if read and tensor.nbytes >= MAPPED:
+                    break  # so that the pages of a large one that nobody keeps do not stay with those of others
                 name = names.pop(0)
-                tensor = opened.get_tensor(name)
                 read += tensor.nbytes
                 yield name, tensor
                 del tensor
@@ -80,8 +83,9 @@ def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _shards(index: Path) -> list[Path]:
+    content = read_json(index)
     try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        names = sorted(set(content["weight_map"].values()))
         files = [index.parent / Path(name).name for name in names]
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{index} is no index of shards: it needs a 'weight_map' from tensors to files") from None

@@ -11,7 +11,7 @@ import typer
 from florence_lite.cli.common import AsJson, Columns, Format, check_picture, read_data
 
 if TYPE_CHECKING:
-    from florence_lite.train.check import Network
+    from florence_lite.train.dataset_check import Network
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at annotated images.")
 
@@ -33,9 +33,9 @@ def check(
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw some annotated images into it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what a data set holds, tell its problems, and measure its answers against a checkpoint's limits."""
+    """Count what a data set holds, report its problems, and measure its answers against a checkpoint's limits."""
     from florence_lite.progress import progress_bar
-    from florence_lite.train.check import check, contact_sheet, report_lines
+    from florence_lite.train.dataset_check import check_dataset, contact_sheet, report_lines
 
     if sheet is not None:
         check_picture("--sheet", sheet)
@@ -43,7 +43,7 @@ def check(
     network = _network(checkpoint)
     with progress_bar(not as_json) as progress:
         bar = progress.add_task("images", total=len(dataset))
-        found = check(dataset, network, lambda: progress.advance(bar))
+        found = check_dataset(dataset, network, lambda: progress.advance(bar))
     if as_json:
         print(json.dumps(found.to_dict(), ensure_ascii=False))
     else:
@@ -58,7 +58,7 @@ def check(
 def _network(checkpoint: str) -> Network:
     from florence_lite.checkpoint import find_checkpoint, read_config
     from florence_lite.tokens import Tokenizer
-    from florence_lite.train.check import Network
+    from florence_lite.train.dataset_check import Network
 
     folder = find_checkpoint(checkpoint).folder
     return Network.of(read_config(folder), Tokenizer.from_file(folder))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from florence_lite.answers import Box, Polygons
 from florence_lite.data.annotation import Annotation
-from florence_lite.geometry import box_area, clip_ring, polygon_area
+from florence_lite.geometry import box_area, clip_ring, polygon_area, thinned_outlines
 
 Turn = Image.Transpose
 LEAST_VISIBLE = 0.3  # share of an object's box that a crop must hold for the object to stay
@@ -127,18 +127,27 @@ def crop(image: Image.Image, annotation: Annotation, part: tuple[int, int, int, 
     objects = tuple(
         replace(item, box=cut[0], polygons=cut[1])
         for item in annotation.objects
-        if (cut := _cut(item.box, item.polygons, part))
+        if (cut := _cut(item.box, item.polygons, part, annotation.size_wh))
     )
-    regions = tuple(replace(region, box=cut[0]) for region in annotation.regions if (cut := _cut(region.box, (), part)))
+    regions = tuple(
+        replace(region, box=cut[0])
+        for region in annotation.regions
+        if (cut := _cut(region.box, (), part, annotation.size_wh))
+    )
     image = image.crop(part)
     return image, replace(annotation, size_wh=image.size, objects=objects, regions=regions)
 
 
-def _cut(box: Box, polygons: Polygons, part: tuple[int, int, int, int]) -> tuple[Box, Polygons] | None:
+def _cut(
+    box: Box, polygons: Polygons, part: tuple[int, int, int, int], size_wh: tuple[int, int]
+) -> tuple[Box, Polygons] | None:
     """Box and outline as a part of the image shows them, in its own pixels; None where too little is left."""
     whole, corner = np.array(box, dtype=np.float64), np.array(part[:2])
     low, high = np.maximum(whole[:2], part[:2]), np.minimum(whole[2:], part[2:])
-    clipped = [ring for ring in (clip_ring(points, part) for points in polygons) if polygon_area(ring) > 0]
+    # Thinned first: the tolerance is a share of the image's side; with the part's side the answer might become longer
+    # than any that was checked before training.
+    thin = thinned_outlines(polygons, size_wh)
+    clipped = [ring for ring in (clip_ring(points, part) for points in thin) if polygon_area(ring) > 0]
     if polygons and (*low, *high) != box:  # what is left of a cut object may be narrower than what is left of its box
         if not clipped:
             return None

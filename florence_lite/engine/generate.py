@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from florence_lite.engine.checks import check_batch, check_length
 from florence_lite.engine.constraints import constrain
+from florence_lite.engine.limits import check_batch, check_length
 from florence_lite.engine.options import Generated, GenerationOptions
 from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch

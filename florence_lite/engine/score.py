@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from florence_lite.engine.checks import check_batch, check_length
+from florence_lite.engine.limits import check_batch, check_length
 from florence_lite.model import CrossCache, FlorenceModel
 
 LOGITS_AT_ONCE = 2**23  # Vocabulary-wide scores held at a time: 32 MiB of float32 for each copy.

@@ -19,6 +19,7 @@ from florence_lite.data.samples import Problem, Sample
 from florence_lite.evaluate.metrics import Case, metrics_of
 from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
+from florence_lite.inference.chunks import chunks
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
 from florence_lite.rules import pairs
@@ -32,7 +33,7 @@ SHOWN = 5  # problems that the printed report names
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of a checkpoint on a data set. The mappings have the tasks as keys, in the order they were asked for.
+    """Metrics of a checkpoint on a data set. The mappings have the tasks as keys, in the order they were asked for.
 
     metrics: task → name of the metric → value; None where there was nothing to measure.
     answers: task → number of prompts that were answered. parse_errors: task → faults in these answers (items dropped or
@@ -115,8 +116,8 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     images = 0
     with progress_bar(number > IMAGES_AT_ONCE) as progress:
         bar = progress.add_task("images", total=number)
-        for first in range(0, number, IMAGES_AT_ONCE):
-            batch = [samples[i] for i in range(first, min(first + IMAGES_AT_ONCE, number))]
+        for places in chunks(range(number), IMAGES_AT_ONCE):
+            batch = [samples[place] for place in places]
             readable, encoded = _encoded(florence, batch, problems)
             images += len(readable)
             for name in measures:
@@ -150,8 +151,7 @@ def _answered(
         if pair.asked
     ]
     cases = []
-    for first in range(0, len(asked), IMAGES_AT_ONCE):
-        part = asked[first : first + IMAGES_AT_ONCE]
+    for part in chunks(asked, IMAGES_AT_ONCE):
         prompts = [Prompt(task, **pair.inputs) for _, _, pair in part]
         answers = _run(florence, [image for _, image, _ in part], prompts)
         for (sample, _, pair), answer in zip(part, answers, strict=True):

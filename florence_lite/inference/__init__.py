@@ -6,6 +6,7 @@ prompts         Prompt: a task with its input
 answering       prompts about encoded images → ids → results, in batches
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
+chunks          lists in pieces
 parts           whether network, tokenizer and preprocessing belong together
 """
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from florence_lite.answers import Answer
 from florence_lite.cards import CheckpointCard, TaskCard
 from florence_lite.cards import task as task_card
+from florence_lite.cards.task_card import region_corners
 from florence_lite.engine import Generated, GenerationOptions, Scores, generate, score
+from florence_lite.inference.chunks import chunks
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import TOLERANCE, score_instances, score_text
@@ -56,8 +58,10 @@ class Answering:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
         self.generation_options(card, prefix_length=1, options=options)
-        if card.input != "region" or prompt.region is None:  # whether a region fits depends on its image
+        if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
+        else:  # whether it lies in the image is known later
+            region_corners(card.name, prompt.region)
         return Asked(card, prompt)
 
     def requests(self, asked: Asked, size_wh: tuple[int, int]) -> list[Request]:
@@ -117,12 +121,12 @@ class Answering:
             by_image: dict[int, list[int]] = {}
             for number, image in enumerate(images):
                 by_image.setdefault(id(image), []).append(number)
-            groups = [part for numbers in by_image.values() for part in _parts(numbers, PROMPTS_AT_ONCE)]
+            groups = [part for numbers in by_image.values() for part in chunks(numbers, PROMPTS_AT_ONCE)]
         by_count: dict[int, list[list[int]]] = {}
         for numbers in groups:
             by_count.setdefault(len(numbers), []).append(numbers)
         for count, of_count in by_count.items():
-            yield from _parts(of_count, max(1, PROMPTS_AT_ONCE // count))
+            yield from chunks(of_count, max(1, PROMPTS_AT_ONCE // count))
 
     def _encode_prompts(
         self, images: Sequence[EncodedImage], requests: Sequence[Request]
@@ -236,10 +240,6 @@ class Answering:
                 f"the prompt of task {card.name} has {prefix_length} tokens; the network takes {positions}: shorten it"
             )
         return replace(generation, max_new_tokens=min(generation.max_new_tokens, room))
-
-
-def _parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def _together(caches: Sequence[CrossCache]) -> CrossCache:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from florence_lite.checks import is_whole
 from florence_lite.images import load_image
+from florence_lite.inference.chunks import chunks
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import CrossCache, FlorenceModel
 
@@ -105,9 +105,12 @@ class EncodedImage:
     def save(self, path: str | os.PathLike, keep_image: bool = True) -> None:
         """Write it into one safetensors file. keep_image: with the picture, three bytes a pixel, if there is one.
 
-        The file replaces its predecessor at once. Raises FileNotFoundError where its folder does not exist.
+        The file replaces its predecessor at once. Raises FileNotFoundError where its folder does not exist, and
+        IsADirectoryError where `path` is a folder.
         """
         path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"encoded image {path} cannot be saved: this is a folder; give the name of a file")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"encoded image {path} cannot be saved: there is no folder {path.parent}")
         tensors = {"features": self.features, "hidden_states": self.hidden_states}
@@ -172,11 +175,16 @@ class ImageEncoder:
 
     def __init__(self, model: FlorenceModel, preprocessor: Preprocessor, name: str):
         self.model, self.preprocessor, self.name = model, preprocessor, name
+        self._maker: Maker | None = None
+        self._made_of: list[tuple[int, int]] | None = None  # address and number of changes of every weight
 
-    @cached_property
+    @property
     def maker(self) -> Maker:
-        """What encoded images know their checkpoint by, computed once."""
-        return Maker.of(self.name, self.model, self.preprocessor)
+        """What encoded images know their checkpoint by; computed anew when a weight has been changed."""
+        state = [(tensor.data_ptr(), tensor._version) for tensor in self.model.state_dict().values()]
+        if self._made_of != state:
+            self._maker, self._made_of = Maker.of(self.name, self.model, self.preprocessor), state
+        return self._maker
 
     def open(self, image: Any) -> Image.Image | EncodedImage:
         """The picture, loaded; an encoded image stays what it is.
@@ -191,10 +199,14 @@ class ImageEncoder:
                 "the image with the Florence that is asked about it"
             )
         weight = self.model.embed_tokens.weight
-        if (image.device, image.features.dtype) != (weight.device, weight.dtype):
+        if image.features.dtype != weight.dtype:
             raise ValueError(
-                f"the encoded image is {image.features.dtype} on {image.device}, the network {weight.dtype} on "
-                f"{weight.device}: move it with encoded.to({str(weight.device)!r}), or encode the image again"
+                f"the encoded image is {image.features.dtype}, the network {weight.dtype}: encode the image again"
+            )
+        if image.device != weight.device:
+            raise ValueError(
+                f"the encoded image is on {image.device}, the network on {weight.device}: move it with "
+                f"encoded.to({str(weight.device)!r})"
             )
         return image
 
@@ -203,8 +215,8 @@ class ImageEncoder:
         """What `open` returned, encoded, a few at a time. keep_image: whether they keep their pictures."""
         pictures = [image for image in opened if not isinstance(image, EncodedImage)]
         fresh: list[EncodedImage] = []
-        for first in range(0, len(pictures), IMAGES_AT_ONCE):
-            fresh += self._encode(pictures[first : first + IMAGES_AT_ONCE], keep_image)
+        for few in chunks(pictures, IMAGES_AT_ONCE):
+            fresh += self._encode(few, keep_image)
         remaining = iter(fresh)
         return [image if isinstance(image, EncodedImage) else next(remaining) for image in opened]
 

@@ -90,7 +90,7 @@ class DecoderLayer(nn.Module):
         causal: bool,
         remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """remember: keeps the keys and values of the new tokens and returns those of all; None: there are no others."""
+        """remember: keeps keys and values of the new tokens and returns those of all; None if all are new."""
         keys, values = self.attention.keys_values(x)
         if remember is not None:
             keys, values = remember(keys, values)

@@ -1,4 +1,4 @@
-"""Answers in the terms of others: rows of COCO files, `supervision.Detections`.
+"""Results in the formats of other libraries: rows of COCO files, `supervision.Detections`.
 
 Other libraries are imported only when they are asked for.
 """

@@ -88,7 +88,7 @@ class Result:
 
     @property
     def polygons(self) -> list[list[NDArray[np.float64]]]:
-        """For each instance its rings float64[n, 2], pixels, even-odd rule; an empty list where it has none."""
+        """For each instance its outlines float64[n, 2], pixels, even-odd rule; an empty list where it has none."""
         return [[np.array(ring, dtype=np.float64) for ring in instance.polygons] for instance in self.instances]
 
     def masks(self) -> NDArray[np.bool_]:
@@ -102,8 +102,8 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, score.
 
-        Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), rings
-        add `polygons` (a list of rings of [x, y]). Token ids stay on the object.
+        Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
+        polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
         """
         return {
             "task": self.task,

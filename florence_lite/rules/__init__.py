@@ -9,10 +9,9 @@ count them all. A task card names its rule; a task of your own may bring a funct
 
 from __future__ import annotations
 
-import difflib
-
 from florence_lite.cards import TaskCard, own_rule, tasks
 from florence_lite.cards import task as task_card
+from florence_lite.checks import hint
 from florence_lite.data.annotation import Annotation
 from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
 from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
@@ -69,7 +68,6 @@ def rule_of(card: TaskCard) -> Rule:
             f"{', '.join(RULES)}"
         )
     if card.rule not in RULES:
-        close = difflib.get_close_matches(card.rule, RULES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"task {card.name}: unknown rule {card.rule!r}; {hint}rules: {', '.join(RULES)}")
+        close = hint(card.rule, RULES)
+        raise ValueError(f"task {card.name}: unknown rule {card.rule!r}; {close}rules: {', '.join(RULES)}")
     return RULES[card.rule]

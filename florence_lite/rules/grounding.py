@@ -11,7 +11,7 @@ from florence_lite.rules.pair import Pair
 def caption(annotation: Annotation) -> Iterator[Pair]:
     """The short caption, with the categories that it mentions, in its order, and their boxes.
 
-    A caption that mentions none teaches to find nothing; whether an answer to it is right, nobody knows.
+    A caption without categories trains an empty answer. Evaluation does not ask it, because its truth is unknown.
     """
     sentence = annotation.captions[0] if annotation.captions else ""
     if not sentence or "objects" not in annotation.exhaustive:

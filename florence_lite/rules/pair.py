@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from florence_lite.answers import Answer, Instance, Polygons
+from florence_lite.answers import Answer, Instance
 from florence_lite.cards import TaskCard
 from florence_lite.data.annotation import Annotation
-from florence_lite.geometry import simplify_ring
+from florence_lite.geometry import thinned_outlines
 from florence_lite.tokens import grammar
 
 INPUTS = ("text", "phrases", "region")
 ABSENT_SHARE = 1 / 3  # of the phrases asked for; drawn evenly, half would mean nothing, and that is learned first
-OUTLINE_TOLERANCE = 0.015  # how far a thinned outline may leave the true one, as a share of the image's shorter side
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,11 @@ class Pair:
             raise ValueError(f"Pair.inputs has {unknown}; it may hold {', '.join(INPUTS)}")
         if isinstance(self.texts, str):
             raise ValueError(f"Pair.texts is {self.texts!r}; it must be a list of strings, such as [{self.texts!r}]")
-        object.__setattr__(self, "instances", tuple(self.instances))
-        object.__setattr__(self, "texts", tuple(self.texts))
+        for name, kind, what in (("texts", str, "strings"), ("instances", Instance, "florence_lite.Instance objects")):
+            values = tuple(getattr(self, name))
+            if strange := [value for value in values if not isinstance(value, kind)]:
+                raise ValueError(f"Pair.{name} has {strange[0]!r}; it must hold {what}")
+            object.__setattr__(self, name, values)
 
     @property
     def absent(self) -> bool:
@@ -82,7 +84,8 @@ def _ordered(instances: tuple[Instance, ...], card: TaskCard) -> tuple[Instance,
 def draw(pairs: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, Answer] | None:
     """One of all targets with its pair; None where there is nothing to train.
 
-    Where some prompts mean nothing in the image and others something, `ABSENT_SHARE` of the draws are of the former.
+    If there are prompts that mean something in the image and prompts that mean nothing, a share of `ABSENT_SHARE` is
+    drawn from the latter.
     """
     choices = [(pair, target) for pair in pairs for target in pair.targets]
     absent = [choice for choice in choices if choice[0].absent]
@@ -97,13 +100,6 @@ def thinned(answer: Answer, size_wh: tuple[int, int]) -> Answer:
 
     An instance whose outlines are nowhere wide enough is left out. size_wh: of the image, in pixels.
     """
-    tolerance = OUTLINE_TOLERANCE * min(size_wh)
-    thin = (
-        replace(item, polygons=_thin(item.polygons, tolerance)) if item.polygons else item for item in answer.instances
-    )
+    thin = (replace(item, polygons=thinned_outlines(item.polygons, size_wh)) for item in answer.instances)
     kept = tuple(new for new, old in zip(thin, answer.instances, strict=True) if new.polygons or not old.polygons)
     return replace(answer, instances=kept)
-
-
-def _thin(polygons: Polygons, tolerance: float) -> Polygons:
-    return tuple(thin for ring in polygons if len(thin := simplify_ring(np.array(ring), tolerance)) >= 3)

@@ -2,8 +2,9 @@
 
 config      what can be set                   finetuning  the parts of a run put together    loop     steps and states
 sources     data sets, drawn and mixed        collate     annotations to rows of ids         trainer  network and loss
-check       whether data can be learned       features    what a frozen tower sees, kept     lora     adapters
-validation  measuring the checkpoints of a run
+features    what a frozen tower sees, kept    losses      of answer tokens                   lora     adapters
+log         a run's metrics, written          folders     of a run, replaced as a whole      cpu      faster kernels
+validation  measuring the checkpoints         dataset_check  whether data can be learned
 
 `finetune` is imported when it is first used: it needs the extra `train`.
 """

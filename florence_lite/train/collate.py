@@ -119,7 +119,7 @@ class TaskCollator:
         slots, seed = self.draw_tasks(rng), int(rng.integers(2**63))
         rngs = [np.random.default_rng([seed, first + place]) for place in range(len(pairs))]
         rows = {
-            slot: [self.row(name, *told) for told in zip(annotations, rngs, strict=True)]
+            slot: [self.row(name, *each) for each in zip(annotations, rngs, strict=True)]
             for slot, name in enumerate(slots)
         }
         groups = tuple(self._group(slots, rows, members) for members in _by_length(rows))

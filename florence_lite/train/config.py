@@ -162,7 +162,7 @@ class FineTuneConfig(RunConfig):
     lora_targets: names of the layers that get them, in every encoder and decoder layer; "lm_head": the output layer.
     flips: share of the images that are mirrored; images with text lines, and words with "left" or "right", never are.
     upright: false for images without a top, as microscopes and satellites take: they are turned in all eight ways.
-    crops: share of the images of which a random part is taken, where nothing but objects is known about them.
+    crops: share of the images that are cropped at random; only images annotated with objects alone are cropped.
 
     Raises ValueError naming the field, its value and the rule.
     """

@@ -232,6 +232,7 @@ def test_a_bias_where_the_base_has_none_is_refused(pair, base, tmp_path):
         {"target_modules": ["q_proj", "qkv", "projection", "embed.conv"], "modules_to_save": ["norm2"]},
         {"target_modules": ["fc1"], "use_dora": True, "modules_to_save": ["positions"]},
         {"target_modules": ["embed_tokens", "fc1"]},  # the table as prompts and answers read it, not as output layer
+        {"target_modules": ["fc1"], "modules_to_save": ["embed_tokens"]},  # in all its uses
     ],
 )
 def test_adapters_of_our_network(base, tmp_path, fields):
@@ -328,6 +329,12 @@ def test_ranks_of_two_tables(pair, base, tmp_path):
     assert distance(logits(load_adapter(base, tmp_path)), native_logits(adapted)) <= 1e-5
 
 
+def replace_tables(folder, pair, names, change=0.0):
+    """An adapter that was to replace these tables whole."""
+    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, names, change))
+    edit_config(folder, modules_to_save=["image_proj_norm", *names])
+
+
 def with_tables(tensors, pair, names, change=0.0):
     table = pair[0].embed_tokens.weight.detach() + change
     return tensors | {f"base_model.model.{name}.weight": table.clone() for name in names}
@@ -338,7 +345,7 @@ def test_a_table_replaced_in_all_its_uses(pair, base, folder, more):
     expected = copy.deepcopy(load_adapter(base, folder))
     with torch.no_grad():
         expected.embed_tokens.weight += torch.linspace(0, 1, 32)
-    edit_tensors(folder, lambda t: with_tables(t, pair, [*TABLE_USES.values(), *more], torch.linspace(0, 1, 32)))
+    replace_tables(folder, pair, [*TABLE_USES.values(), *more], torch.linspace(0, 1, 32))
     model = load_adapter(base, folder)
     assert torch.equal(model.embed_tokens.weight, expected.embed_tokens.weight)
     assert model.config == base.config and model.lm_head is model.decoder.embed_tokens is None
@@ -356,10 +363,22 @@ def test_an_unchanged_table_stays_tied(pair, base, folder):
 
 @pytest.mark.parametrize("names", [["prompts"], ["output"], ["answers", "output"]], ids="+".join)
 def test_a_table_replaced_in_some_of_its_uses(pair, base, folder, names):
-    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, [TABLE_USES[name] for name in names], 0.25))
+    replace_tables(folder, pair, [TABLE_USES[name] for name in names], 0.25)
     changed = {use: table - base.embed_tokens.weight for use, table in tables(load_adapter(base, folder)).items()}
     for use, change in changed.items():
         assert torch.allclose(change, torch.full_like(change, 0.25 if use in names else 0.0))
+
+
+def test_tables_that_were_not_trained_stay_those_of_the_base(pair, base, folder):
+    """peft writes them into adapters with `lm_head`, and where it is asked to save embedding layers."""
+    expected = logits(load_adapter(base, folder))
+    names = [*TABLE_USES.values(), "lm_head.base_layer", UNREAD]
+    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, names))
+    model = load_adapter(base, folder)
+    assert torch.equal(logits(model), expected) and model.config == base.config
+    edit_tensors(folder, lambda tensors: with_tables(tensors, pair, ["lm_head.base_layer"], 0.25))
+    with pytest.raises(ValueError, match=r"another base: .*lm_head.base_layer.weight was not trained and differs from"):
+        load_adapter(base, folder)
 
 
 # ---- broken adapters
@@ -398,6 +417,10 @@ BROKEN = {
     "not finite": (rewrite(lambda t: t[B].fill_(float("nan"))), f"not finite: values of {B}"),
     "no tensors": (rewrite(lambda t: {"a.b": torch.ones(1)}), r"\(1 problems\):\n  unknown: a.b"),
     "quantised": (rewrite(lambda t: t.update({A: t[A].to(torch.int8)})), f"type of {A}: int8, a quantised weight"),
+    "of eight bits": (
+        rewrite(lambda t: t.update({A: t[A].to(torch.float8_e4m3fn)})),
+        f"type of {A}: float8_e4m3fn, a quantised weight",
+    ),
     "no LoRA": (
         rewrite(lambda t: {name: tensor for name, tensor in t.items() if "lora_" not in name}),
         "empty: the file holds no LoRA tensors",

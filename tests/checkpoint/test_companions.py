@@ -398,6 +398,14 @@ def test_image_tokens_of_the_base_size(toy_tokenizer, tmp_path):
         assert settings["image_seq_length"] == 577
 
 
+def test_no_forced_first_id_survives_the_round_trip(toy_tokenizer, tmp_path):
+    florence = Florence(FlorenceModel(tiny_config()), toy_tokenizer, decoding={"forced_bos": None})
+    florence.save_pretrained(tmp_path / "first", "original")
+    Florence.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second", "original")
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second")]
+    assert configs[0] == configs[1] and configs[0]["text_config"]["forced_bos_token_id"] is None
+
+
 @pytest.mark.parametrize("early_stopping", [True, False, None])
 def test_a_round_trip_keeps_what_microsofts_code_reads(toy_tokenizer, tmp_path, early_stopping):
     """`early_stopping` of `text_config`, whatever the file says that its `generate` never reads."""

@@ -89,15 +89,15 @@ def untied_by_training(tied: Path, folder: Path) -> Path:
     return folder
 
 
-def adapter(*targets: str):
+def adapter(*targets: str, save_embedding_layers: bool | str = False, **fields):
     def write(tied: Path, folder: Path) -> Path:
         torch.manual_seed(0)
-        adapted = peft.get_peft_model(native_class(tied), peft.LoraConfig(r=2, target_modules=list(targets)))
+        adapted = peft.get_peft_model(native_class(tied), peft.LoraConfig(r=2, target_modules=list(targets), **fields))
         with torch.no_grad():
             for parameter in adapted.parameters():
                 if parameter.requires_grad:
                     parameter += 0.1 * torch.randn(parameter.shape)
-        adapted.save_pretrained(folder, save_embedding_layers=False)
+        adapted.save_pretrained(folder, save_embedding_layers=save_embedding_layers)
         return folder
 
     return write
@@ -109,6 +109,9 @@ ORIGINS = {
     "untied": (untied, True, False),
     "untied by three training steps": (untied_by_training, True, False),
     "adapter with lm_head": (adapter("q_proj", "k_proj", "v_proj", "fc2", "lm_head"), True, False),
+    "adapter with lm_head, saved as usual": (adapter("q_proj", "lm_head", save_embedding_layers="auto"), True, False),
+    "adapter with lm_head saved whole": (adapter("q_proj", modules_to_save=["lm_head"]), True, False),
+    "adapter on the table of answers": (adapter(f"{LANGUAGE}.decoder.embed_tokens"), False, True),
     "adapter on the table of prompts": (adapter(f"{LANGUAGE}.shared"), True, True),
     "adapter on the tables of prompts and answers": (adapter("shared", "decoder.embed_tokens", "fc2"), True, True),
 }

@@ -8,7 +8,7 @@ from PIL import Image
 
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
 from florence_lite.data.augment import SMALLEST_CROP, Augmentation, Turn, can_crop, can_turn, crop, transpose, turned
-from florence_lite.geometry import rasterize
+from florence_lite.geometry import rasterize, thinned_outlines
 from tests.data.annotated import rectangle
 from tests.tiny import noise_image
 
@@ -261,3 +261,17 @@ def test_what_forbids_one_change_allows_the_others():
     described = dataclasses.replace(BARE, captions=("a dog under a tree",))
     found = [annotation for _, annotation in drawn(Augmentation(1, crops=1), described)]
     assert found == [turned(described, Turn.FLIP_LEFT_RIGHT)] * 60
+
+
+def test_outlines_of_a_part_have_hardly_more_points_than_those_of_the_whole():
+    """So that no answer about a part is longer than what was measured before training."""
+    angles = np.linspace(0, 2 * np.pi, 300, endpoint=False)
+    radius = 300 + 6 * np.sin(23 * angles)
+    points = tuple(zip(500 + radius * np.cos(angles), 500 + radius * np.sin(angles), strict=True))
+    whole = Annotation((1000, 1000), (ObjectAnnotation("ring", (190.0, 190.0, 810.0, 810.0), (points,)),))
+    most = len(thinned_outlines([points], whole.size_wh)[0])
+    image = noise_image(0, whole.size_wh)
+    for part in ((150, 150, 850, 850), (180, 180, 600, 830), (400, 150, 850, 850)):
+        _, cropped = crop(image, whole, part)
+        (outline,) = thinned_outlines(cropped.objects[0].polygons, cropped.size_wh)
+        assert 3 <= len(outline) <= most + 4

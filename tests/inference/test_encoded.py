@@ -138,7 +138,7 @@ def test_the_digest_sees_every_weight(florence):
 def test_another_precision_or_place_is_named_with_the_remedy(florence):
     encoded = florence.encode(noise_image(0))
     elsewhere = encoded.to("meta")
-    with pytest.raises(ValueError, match=r"torch.float32 on meta, the network .* on cpu: .*encoded.to\('cpu'\)"):
+    with pytest.raises(ValueError, match=r"the encoded image is on meta, the network on cpu: .*encoded.to\('cpu'\)"):
         florence.run(elsewhere, "<OD>")
 
 
@@ -255,6 +255,23 @@ def test_a_file_replaces_its_predecessor_at_once(florence, tmp_path, monkeypatch
     with pytest.raises(OSError, match="no space left"):
         florence.encode(noise_image(1)).save(file)
     assert file.read_bytes() == before
+
+
+def test_weights_that_were_changed_since_refuse_it(toy_tokenizer):
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    encoded = florence.encode(noise_image(0))
+    assert florence.run(encoded, "<OD>").token_ids
+    with torch.no_grad():
+        florence.model.decoder.layers[0].ffn.fc1.weight += 0.1
+    with pytest.raises(ValueError, match="the encoded image was made by checkpoint .* and cannot be used by"):
+        florence.run(encoded, "<OD>")
+    assert florence.run(florence.encode(noise_image(0)), "<OD>").token_ids
+
+
+def test_a_folder_to_save_as(florence, tmp_path):
+    with pytest.raises(IsADirectoryError, match="this is a folder; give the name of a file"):
+        florence.encode(noise_image(0)).save(tmp_path)
+    assert not list(tmp_path.parent.glob("*.partial"))
 
 
 def test_no_folder_to_save_in(florence, tmp_path):

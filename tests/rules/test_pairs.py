@@ -243,3 +243,12 @@ def test_a_rule_must_give_pairs(own_tasks):
 def test_pairs_that_cannot_be(values, message):
     with pytest.raises(ValueError, match=message):
         Pair(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"texts": [5]}, "Pair.texts has 5; it must hold strings"), ({"instances": ["dog"]}, "Pair.instances has 'dog'")],
+)
+def test_pairs_hold_what_can_be_written(values, message):
+    with pytest.raises(ValueError, match=message):
+        Pair(**values)

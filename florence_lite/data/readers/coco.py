@@ -186,9 +186,9 @@ class Collection:
 
     def _add_object(self, frame: ImageFrame, entry: Entry, what: str, record: dict, categories: dict[Any, str]) -> None:
         if record.get("iscrowd"):
-            return frame.tell("crowd left out", "iscrowd is set", what)
+            return frame.report("crowd left out", "iscrowd is set", what)
         if record.get("category_id") not in categories:
-            return frame.tell(
+            return frame.report(
                 "unknown category", f"category_id {record.get('category_id')!r} is not listed; left out", what
             )
         rings = self._rings(frame, what, record.get("segmentation"))
@@ -211,18 +211,18 @@ class Collection:
             try:
                 mask = rle_to_mask(segmentation)
             except ValueError as error:
-                frame.tell("polygon left out", str(error), what)
+                frame.report("polygon left out", str(error), what)
                 return ()
             declared = [round(side / factor) for side, factor in zip(frame.size_wh, frame.scale, strict=True)]
             if list(mask.shape[::-1]) != declared:
                 size = f"{mask.shape[1]}×{mask.shape[0]}"
-                frame.tell(
+                frame.report(
                     "polygon left out", f"its run lengths are for {size} pixels, not {declared[0]}×{declared[1]}", what
                 )
                 return ()
             return frame.polygons(mask_to_rings(mask), what)
         if not isinstance(segmentation, list):
-            frame.tell("polygon left out", f"segmentation is a {type(segmentation).__name__}, not a list", what)
+            frame.report("polygon left out", f"segmentation is a {type(segmentation).__name__}, not a list", what)
             return ()
         parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
         return union(frame.polygons(parts, what), frame.size_wh)

@@ -36,7 +36,7 @@ class ImageFrame:
     file: Path
     record: str
 
-    def tell(self, kind: str, what: str, record: str = "") -> None:
+    def report(self, kind: str, what: str, record: str = "") -> None:
         self.log.add(self.file, f"{self.record}, {record}" if record else self.record, kind, what)
 
     def box(self, numbers: Any, record: str) -> Box | None:
@@ -46,15 +46,15 @@ class ImageFrame:
         except (TypeError, ValueError, OverflowError):
             values = np.empty(0)
         if values.shape != (4,) or not np.isfinite(values).all():
-            return self.tell("box left out", f"{_short(numbers)} is not four finite numbers", record)
+            return self.report("box left out", f"{_short(numbers)} is not four finite numbers", record)
         if not (values[0] < values[2] and values[1] < values[3]):
-            return self.tell("box left out", f"x0 y0 x1 y1 = {_short(values.tolist())} is empty or inverted", record)
+            return self.report("box left out", f"x0 y0 x1 y1 = {_short(values.tolist())} is empty or inverted", record)
         scaled = values * (*self.scale, *self.scale)
         clipped = np.clip(scaled, 0, (*self.size_wh, *self.size_wh))
         if box_area(clipped) == 0:
-            return self.tell("box left out", f"{_short(scaled.tolist())} lies outside of {self._size}", record)
+            return self.report("box left out", f"{_short(scaled.tolist())} lies outside of {self._size}", record)
         if np.abs(clipped - scaled).max() > 0.01:  # less is the rounding of normalised coordinates
-            self.tell("box clipped", f"{_short(scaled.tolist())} reaches out of {self._size}", record)
+            self.report("box clipped", f"{_short(scaled.tolist())} reaches out of {self._size}", record)
         return tuple(clipped.tolist())
 
     def polygons(self, polygons: Iterable[Any], record: str) -> Polygons:
@@ -66,7 +66,7 @@ class ImageFrame:
             except (TypeError, ValueError, OverflowError):
                 points = np.full((1, 2), np.nan)
             if len(points) < 3 or not np.isfinite(points).all():
-                self.tell(
+                self.report(
                     "polygon left out", f"{_short(polygon)} is not three or more points of finite numbers", record
                 )
                 continue
@@ -75,7 +75,7 @@ class ImageFrame:
             if np.abs(ring - scaled).max() > 0.01:
                 ring = clip_ring(scaled, (0, 0, *self.size_wh))
             if len(ring) < 3:
-                self.tell("polygon left out", f"{_short(polygon)} lies outside of {self._size}", record)
+                self.report("polygon left out", f"{_short(polygon)} lies outside of {self._size}", record)
                 continue
             rings.append(ring)
         return tuple(tuple(map(tuple, ring.tolist())) for ring in rings)
@@ -94,16 +94,16 @@ class ImageFrame:
         except (TypeError, ValueError, OverflowError):
             corners = np.full((4, 2), np.nan)
         if not np.isfinite(corners).all():
-            return self.tell("quad left out", f"{_short(numbers)} is not eight finite numbers", record)
+            return self.report("quad left out", f"{_short(numbers)} is not eight finite numbers", record)
         clipped = np.clip(corners, 0, self.size_wh)
         x, y = clipped.T
         turn = float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))  # above 0: clockwise, for y points down
         if turn == 0:
-            return self.tell("quad left out", f"{_short(numbers)} has no area inside {self._size}", record)
+            return self.report("quad left out", f"{_short(numbers)} has no area inside {self._size}", record)
         if np.abs(clipped - corners).max() > 0.01:
-            self.tell("quad clipped", f"{_short(numbers)} reaches out of {self._size}", record)
+            self.report("quad clipped", f"{_short(numbers)} reaches out of {self._size}", record)
         if turn < 0:
-            self.tell("quad turned", f"{_short(numbers)} runs anticlockwise; the first corner stays", record)
+            self.report("quad turned", f"{_short(numbers)} runs anticlockwise; the first corner stays", record)
             clipped = clipped[[0, 3, 2, 1]]
         return tuple(clipped.ravel().tolist())
 

@@ -101,8 +101,8 @@ def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name
             kept.append(number)
         except ValueError as error:
             log.add(Path(name), record, "record left out", str(error))
-    told = f"{name}: " + ", ".join(f"{meaning} from {column}" for meaning, column in columns.items())
-    return finished(found, log, NAME, [told], names or (), _Pictures(needed, columns["image"], tuple(kept)))
+    described = f"{name}: " + ", ".join(f"{meaning} from {column}" for meaning, column in columns.items())
+    return finished(found, log, NAME, [described], names or (), _Pictures(needed, columns["image"], tuple(kept)))
 
 
 def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str) -> None:
@@ -233,7 +233,7 @@ def _objects(
         what = f"object {number}"
         label = _label(labels[number], names) if labels else ""
         if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-            frame.tell("box left out", f"{box!r} is not four numbers", what)
+            frame.report("box left out", f"{box!r} is not four numbers", what)
             continue
         own = [str(p) for p in (phrases if len(boxes) == 1 else phrases[number : number + 1]) if p]
         item = frame.object(label, _CORNERS[kind](*box), polygons[number] or (), own[0] if own else "", what)
@@ -253,13 +253,13 @@ def _label(value: Any, names: list[str] | None) -> str:
 
 
 def _questions(row: Any, columns: Mapping[str, str]) -> tuple[Question, ...]:
-    asked, told = _value(row, columns, "question"), _value(row, columns, "answer")
-    if asked is None or told is None:
+    asked, described = _value(row, columns, "question"), _value(row, columns, "answer")
+    if asked is None or described is None:
         return ()
-    pairs = [(asked, told)]
+    pairs = [(asked, described)]
     if isinstance(asked, list):
-        if not isinstance(told, list) or len(told) != len(asked):
-            raise Unclear(f"it has {len(asked)} questions for {len(_list(told))} answers")
-        pairs = list(zip(asked, told, strict=True))
+        if not isinstance(described, list) or len(described) != len(asked):
+            raise Unclear(f"it has {len(asked)} questions for {len(_list(described))} answers")
+        pairs = list(zip(asked, described, strict=True))
     answers = [(str(question), Counter(map(str, _list(answer))).most_common(1)) for question, answer in pairs]
     return tuple(Question(question, answer[0][0]) for question, answer in answers if answer)

@@ -71,7 +71,7 @@ def _lines(file: Path, frame: ImageFrame) -> tuple[TextLine, ...]:
     for number, line in rows:
         what, coordinates = f"line {number}", _numbers(line)
         if not coordinates:
-            frame.tell("line left out", f"{line[:60]!r} is not x1,y1,x2,y2,x3,y3,x4,y4,text", what)
+            frame.report("line left out", f"{line[:60]!r} is not x1,y1,x2,y2,x3,y3,x4,y4,text", what)
             continue
         text = line.split(",", len(coordinates))[-1]
         text = text.split(",", 1)[1] if has_scripts else text
@@ -82,9 +82,9 @@ def _lines(file: Path, frame: ImageFrame) -> tuple[TextLine, ...]:
             x0, y0, x1, y1 = coordinates
             coordinates = [x0, y0, x1, y0, x1, y1, x0, y1]
         if text == ILLEGIBLE:
-            frame.tell("illegible text left out", f"it is marked {ILLEGIBLE}", what)
+            frame.report("illegible text left out", f"it is marked {ILLEGIBLE}", what)
         elif not text:
-            frame.tell("line left out", "it has no text", what)
+            frame.report("line left out", "it has no text", what)
         elif quad := frame.quad(coordinates, what):
             lines.append(TextLine(text, quad))
     return tuple(lines)

@@ -76,7 +76,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     log = ProblemLog(root)
     images = Images(root, log)
     rows: list[tuple] = []
-    told, seen = [], set()
+    described, seen = [], set()
     for file in choose_split(files, split, root, ".jsonl file"):
         before = len(rows)
         for number, line in enumerate(read_lines(file), start=1):
@@ -93,8 +93,8 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
             if row is not None:
                 seen.add(row[0])
                 rows.append(row)
-        told.append(f"{log.name(file)}: {len(rows) - before} images")
-    return finished(rows, log, NAME, told)
+        described.append(f"{log.name(file)}: {len(rows) - before} images")
+    return finished(rows, log, NAME, described)
 
 
 def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
@@ -139,9 +139,9 @@ def _annotation(record: dict, frame: ImageFrame) -> Annotation:
         box = frame.box(entry.get("box"), f"regions[{number}]")
         if box is not None:
             regions.append(Region(_text(entry, "text", f"regions[{number}]"), box))
-    listed = record.get("exhaustive", [name for name in LISTS if name in record])
-    if not isinstance(listed, list) or not set(map(str, listed)) <= set(LISTS):
-        raise Unclear(f"its exhaustive is {listed!r}; it may hold {', '.join(LISTS)}")
+    exhaustive = record.get("exhaustive", [name for name in LISTS if name in record])
+    if not isinstance(exhaustive, list) or not set(map(str, exhaustive)) <= set(LISTS):
+        raise Unclear(f"its exhaustive is {exhaustive!r}; it may hold {', '.join(LISTS)}")
     return Annotation(
         frame.size_wh,
         tuple(objects),
@@ -154,7 +154,7 @@ def _annotation(record: dict, frame: ImageFrame) -> Annotation:
         ),
         tuple(regions),
         _texts(record, "more_captions"),
-        frozenset(listed),
+        frozenset(exhaustive),
     )
 
 
@@ -189,7 +189,7 @@ def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iter
         if all(i in place for i in meant):
             yield ReferringExpression(phrase, tuple(place[i] for i in meant))
         else:
-            frame.tell("phrase left out", f"{phrase!r} means an object that was left out", what)
+            frame.report("phrase left out", f"{phrase!r} means an object that was left out", what)
 
 
 def _dicts(record: dict, key: str) -> list[dict]:

@@ -55,8 +55,8 @@ def finished(
     images: takes the place of the rows' own where pictures are read late.
     """
     if not rows:
-        told = "".join(f"\n  {problem}" for problem in log.problems[:3])
-        raise ValueError(f"{log.root} holds no usable record of the format {format!r}{told}")
+        described = "".join(f"\n  {problem}" for problem in log.problems[:3])
+        raise ValueError(f"{log.root} holds no usable record of the format {format!r}{described}")
     return Dataset(
         images if images is not None else [image for image, _, _ in rows],
         tuple(annotation for _, annotation, _ in rows),

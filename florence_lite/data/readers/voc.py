@@ -32,7 +32,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
     log = ProblemLog(root)
     images = Images(root, log)
-    files, told = _of_split(list(files), root, split, log)
+    files, described = _of_split(list(files), root, split, log)
     rows, seen = [], set()
     for file in files:
         try:
@@ -47,7 +47,7 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
             continue
         seen.add(row[0])
         rows.append(row)
-    return finished(rows, log, NAME, [told])
+    return finished(rows, log, NAME, [described])
 
 
 def _of_split(files: list[Path], root: Path, split: str | None, log: ProblemLog) -> tuple[list[Path], str]:
@@ -97,7 +97,7 @@ def _row(file: Path, images: Images, log: ProblemLog) -> tuple[Path, Annotation,
     for number, element in enumerate(top.findall("object"), start=1):
         label, what = (element.findtext("name") or "").strip(), f"object {number}"
         if not label:
-            frame.tell("object left out", "it has no <name>", what)
+            frame.report("object left out", "it has no <name>", what)
             continue
         corners = [element.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
         item = frame.object(label, corners, record=f"{what} {label!r}")

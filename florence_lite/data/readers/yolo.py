@@ -56,8 +56,8 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
         objects = _objects(labels, frame, classes) if labels else ()
         labelled += labels is not None
         rows.append((path, Annotation(frame.size_wh, objects, exhaustive=frozenset({"objects"})), log.name(path)))
-    told = f"{log.name(files[0])}: {len(classes)} classes", f"{len(rows)} images, {labelled} with a label file"
-    return finished(rows, log, NAME, told, classes.values())
+    described = f"{log.name(files[0])}: {len(classes)} classes", f"{len(rows)} images, {labelled} with a label file"
+    return finished(rows, log, NAME, described, classes.values())
 
 
 def _settings(file: Path) -> dict[str, Any]:
@@ -148,19 +148,19 @@ def _objects(file: Path, frame: ImageFrame, classes: dict[int, str]) -> tuple[Ob
         try:
             category, *shares = (float(word) for word in words)
         except ValueError:
-            frame.tell("object left out", f"{line!r} is not all numbers", what)
+            frame.report("object left out", f"{line!r} is not all numbers", what)
             continue
         is_box, is_segment = len(shares) == 4, len(shares) >= 6 and len(shares) % 2 == 0
         if not (is_box or is_segment):
-            frame.tell(
+            frame.report(
                 "object left out", f"{len(shares)} numbers behind the class are neither a box nor a segment", what
             )
         elif category not in classes:
-            frame.tell("unknown category", f"class {words[0]} is none of the {len(classes)} names; left out", what)
+            frame.report("unknown category", f"class {words[0]} is none of the {len(classes)} names; left out", what)
         elif max(shares) > 2 or min(shares) < -1:
-            frame.tell("object left out", f"{line!r} must hold shares of width and height, from 0 to 1", what)
+            frame.report("object left out", f"{line!r} must hold shares of width and height, from 0 to 1", what)
         elif tuple(words) in seen:
-            frame.tell("duplicate object", "the same line is there before; left out", what)
+            frame.report("duplicate object", "the same line is there before; left out", what)
         else:
             seen.add(tuple(words))
             if is_box:

@@ -6,11 +6,11 @@ all of them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from florence_lite.cards import TaskCard
+from florence_lite.checks import hint
 from florence_lite.evaluate.metrics import detection, places, words
 from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
 from florence_lite.rules import rule_of
@@ -25,7 +25,7 @@ class Metric:
     measure: Callable[[Sequence[Case]], Measurement]
     needs: tuple[str, ...] = ()
 
-    def check(self) -> None:
+    def require_packages(self) -> None:
         """Raises ModuleNotFoundError with the remedy where a package is missing."""
         for module in self.needs:
             needed(module)
@@ -51,7 +51,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(words.accuracy),
     "label_f1": Metric(words.label_f1),
 }
-"""Names that may stand in the `metrics` of a task card. A metric of your own gets one by an entry here."""
+"""Names that may stand in the `metrics` of a task card. Add an entry to register a metric of your own."""
 
 LOWER_IS_BETTER = ("cer", "wer")  # metrics; of all others more is better
 
@@ -59,9 +59,7 @@ LOWER_IS_BETTER = ("cer", "wer")  # metrics; of all others more is better
 def metric(name: str) -> Metric:
     """The metric called `name`. Raises ValueError with the valid names."""
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown metric {name!r}; {hint}metrics: {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric {name!r}; {hint(name, METRICS)}metrics: {', '.join(METRICS)}")
     return METRICS[name]
 
 
@@ -79,5 +77,5 @@ def metrics_of(card: TaskCard) -> dict[str, Metric]:
         raise ValueError(f"the card of task {card.name}: {error}") from None
     rule_of(card)
     for each in found.values():
-        each.check()
+        each.require_packages()
     return found

@@ -16,7 +16,7 @@ from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
 from florence_lite.rules import Pair
-from florence_lite.train.check import COLUMNS, TILE, Network, check, contact_sheet, report_lines
+from florence_lite.train.dataset_check import COLUMNS, TILE, Network, check_dataset, contact_sheet, report_lines
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.data.files import coco, picture, write
 
@@ -40,7 +40,7 @@ def data(*annotations: Annotation) -> Dataset:
 
 def test_counts(network):
     bare = Annotation(SIZE, captions=("a wall",), exhaustive=frozenset())
-    found = check(data(ANNOTATED, crowd(5), crowd(0), bare), network)
+    found = check_dataset(data(ANNOTATED, crowd(5), crowd(0), bare), network)
     assert found.classes == {"dog": (7, 2), "door": (1, 1)}
     assert found.tasks["<OD>"] == 3  # images without dogs count: they teach that there may be none
     assert found.tasks["<CAPTION>"] == 2
@@ -51,13 +51,13 @@ def test_counts(network):
 
 
 def test_tasks_that_the_data_cannot_train_are_absent(network):
-    found = check(data(crowd(1)), network)
+    found = check_dataset(data(crowd(1)), network)
     assert list(found.tasks) == ["<DENSE_REGION_CAPTION>", "<OD>", "<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>"]
-    assert check(data(crowd(1))).lengths == {}
+    assert check_dataset(data(crowd(1))).lengths == {}
 
 
 def test_lengths_are_those_of_the_training_rows(network):
-    found = check(data(crowd(1), crowd(3), crowd(2)), network).lengths["<OD>"]
+    found = check_dataset(data(crowd(1), crowd(3), crowd(2)), network).lengths["<OD>"]
     label = len(network.tokenizer.encode_plain("dog"))
     assert (found.shortest, found.typical, found.longest) == (label + 4 + 1, label + 8 + 1, label + 12 + 1)
     assert found.longest_in == "image 1"
@@ -71,21 +71,21 @@ def test_lengths_are_those_of_the_training_rows(network):
 def test_the_limit_is_exact(network, side):
     """The longest answer of the limit fits; one token more does not."""
     network = replace(network, prompt_side=side, image_tokens=0)
-    length = check(data(crowd(10)), network).lengths["<OD>"]
+    length = check_dataset(data(crowd(10)), network).lengths["<OD>"]
     start = 1 + (length.prompt if side == "decoder" else 1)
     fitting, short = (replace(network, positions=start + length.longest - less) for less in (0, 1))
     for each, too_long in ((fitting, 0), (short, 1)):
-        found = check(data(crowd(10), crowd(1)), each).lengths["<OD>"]
+        found = check_dataset(data(crowd(10), crowd(1)), each).lengths["<OD>"]
         assert (found.too_long, found.limit) == (too_long, length.longest - too_long)
 
 
 def test_prompts_that_do_not_fit_behind_the_image(network):
     network = replace(network, prompt_side="encoder", image_tokens=195)
-    assert check(data(crowd(1)), network).lengths["<OD>"].too_long == 1
+    assert check_dataset(data(crowd(1)), network).lengths["<OD>"].too_long == 1
 
 
 def test_the_limit_of_the_card_counts(network):
-    found = check(data(crowd(1)), replace(network, positions=5000)).lengths["<REGION_TO_CATEGORY>"]
+    found = check_dataset(data(crowd(1)), replace(network, positions=5000)).lengths["<REGION_TO_CATEGORY>"]
     assert found.limit == task("<REGION_TO_CATEGORY>").max_new_tokens - 1
 
 
@@ -95,7 +95,7 @@ def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp
     odd = replace(
         ANNOTATED, expressions=(replace(ANNOTATED.expressions[0], phrase="this <and> that"), *ANNOTATED.expressions)
     )
-    found = check(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
+    found = check_dataset(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
     told = {problem.kind: (problem.record, problem.what) for problem in found.problems}
     assert told["image unreadable"][0] == "cut.png" and "damaged or cut short" in told["image unreadable"][1]
     assert told["no target for <OPEN_VOCABULARY_DETECTION>"][0] == "odd"
@@ -104,7 +104,7 @@ def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp
 
 
 def test_the_report_for_people(network):
-    lines = list(report_lines(check(data(ANNOTATED, crowd(40)), network)))
+    lines = list(report_lines(check_dataset(data(ANNOTATED, crowd(40)), network)))
     assert "2 images, 43 objects, 3 outlined, 2 lines, 3 captions, 4 expressions, 2 questions" in lines
     assert "dog          42        2" in lines
     assert next(line for line in lines if line.startswith("<OD>")).endswith("longest in image 1")
@@ -115,7 +115,7 @@ def test_examples_of_problems_are_few(tmp_path):
     picture(tmp_path / "a.jpg")
     boxes = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 0, n]} for n in range(9)]
     write(tmp_path / "instances.json", coco([("a.jpg", 100, 80)], boxes))
-    lines = list(report_lines(check(read_dataset(tmp_path)), examples=2))
+    lines = list(report_lines(check_dataset(read_dataset(tmp_path)), examples=2))
     first = lines.index("box left out: 9")
     assert lines[first + 1].startswith("  instances.json: image a.jpg, annotation 1: x0 y0 x1 y1 = ")
     assert lines[first + 3 :] == ["  … and 7 more"]
@@ -207,7 +207,7 @@ def test_shared_bccd(capsys, shared_data):
 def test_all_captions_of_an_image_are_measured(network):
     """One of five is too long."""
     annotation = Annotation(SIZE, captions=("a dog",), more_captions=("a dog " * 400, "a cat", "two dogs", "dogs"))
-    found = check(data(annotation), network)
+    found = check_dataset(data(annotation), network)
     assert found.tasks == {"<CAPTION>": 1} | {name: 1 for name in found.tasks if name != "<CAPTION>"}
     assert (found.lengths["<CAPTION>"].too_long, found.lengths["<CAPTION>"].longest_in) == (1, "image 0")
     assert found.lengths["<CAPTION>"].longest > network.positions
@@ -220,7 +220,7 @@ def test_all_questions_and_phrases_of_an_image_are_measured(network):
     annotation = Annotation(
         SIZE, questions=questions, expressions=(ReferringExpression("the dog"), ReferringExpression(long))
     )
-    found = check(data(crowd(1), annotation), network)
+    found = check_dataset(data(crowd(1), annotation), network)
     assert [found.lengths[name].too_long for name in ("<VQA>", "<OPEN_VOCABULARY_DETECTION>")] == [1, 1]
     assert found.tasks["<VQA>"] == 1  # images
 
@@ -228,5 +228,19 @@ def test_all_questions_and_phrases_of_an_image_are_measured(network):
 def test_tasks_of_ones_own_are_checked(network, own_tasks):
     card = TaskCard("<FIRST>", "the first object", "What is first?", "text")
     register_task(card, rule=lambda annotation: [Pair(texts=[item.label]) for item in annotation.objects[:1]])
-    found = check(data(crowd(2), crowd(0)), network)
+    found = check_dataset(data(crowd(2), crowd(0)), network)
     assert (found.tasks["<FIRST>"], found.lengths["<FIRST>"].too_long) == (1, 0)
+
+
+def test_a_task_whose_rule_is_misspelt_or_fails_spoils_no_other(network, own_tasks):
+    def fails(annotation):
+        raise ValueError("this rule knows nothing")
+
+    card = TaskCard("<A>", "a", "A?", "text", scoring="text")
+    register_task(replace(card, rule="captons.short"))
+    register_task(replace(card, name="<B>"), rule=fails)
+    found = check_dataset(data(crowd(1)), network)
+    kinds = {problem.kind: problem.what for problem in found.problems}
+    assert "unknown rule 'captons.short'; did you mean 'captions.short'" in kinds["task <A> left out"]
+    assert kinds["no target for <B>"] == "this rule knows nothing"
+    assert "<OD>" in found.tasks and not {"<A>", "<B>"} & found.tasks.keys()

@@ -1,6 +1,6 @@
 """What a data set holds and whether a checkpoint can learn it: counts, problems, lengths of answers, a contact sheet.
 
-report = check(read_dataset("photos"), Network.of(config, tokenizer))
+report = check_dataset(read_dataset("photos"), Network.of(config, tokenizer))
 report.tasks["<OD>"], report.lengths["<OD>"].too_long, report.problems
 contact_sheet(dataset).save("sheet.png")
 """
@@ -21,7 +21,7 @@ from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.results import Result
-from florence_lite.rules import Pair, pairs, tasks_with_rules
+from florence_lite.rules import Pair, pairs, rule_of, tasks_with_rules
 from florence_lite.tokens import Codec, Tokenizer
 from florence_lite.train.collate import Row, TaskCollator
 
@@ -77,8 +77,8 @@ class Lengths:
     """Tokens of all answers that a task may be trained on; ends are counted.
 
     shortest, typical (median), longest: tokens of the answers. prompt: of the longest prompt.
-    limit: most tokens that any answer of the data may have: what the network's positions and the task's
-        `max_new_tokens` leave. too_long: how many answers do not fit; longest_in: name of the sample of the longest.
+    limit: the longest answer that is allowed, given the network's positions and the task's `max_new_tokens`.
+    too_long: how many answers do not fit; longest_in: name of the sample of the longest.
     """
 
     shortest: int
@@ -91,8 +91,8 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Check:
-    """What `check` found.
+class DatasetCheck:
+    """What `check_dataset` found.
 
     format, files, summary: as in `Dataset`.
     classes: category → (objects, images with it), the most frequent first.
@@ -116,7 +116,9 @@ class Check:
         return asdict(self)
 
 
-def check(dataset: Dataset, network: Network | None = None, step: Callable[[], Any] = lambda: None) -> Check:
+def check_dataset(
+    dataset: Dataset, network: Network | None = None, step: Callable[[], Any] = lambda: None
+) -> DatasetCheck:
     """Read every image and every annotation of a data set.
 
     network: of the checkpoint that is to be trained; without one no token lengths are measured.
@@ -124,7 +126,13 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
     """
     problems = list(dataset.problems)
     tasks: Counter[str] = Counter()
-    names = tasks_with_rules()
+    names = []
+    for name in tasks_with_rules():
+        try:
+            rule_of(task_card(name))
+            names.append(name)
+        except ValueError as error:
+            problems.append(Problem(dataset.format, "its card", str(error), f"task {name} left out"))
     lengths = {name: _Measured(name, network) for name in names} if network else {}
     for sample in dataset:
         try:
@@ -132,7 +140,11 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
         except (ValueError, OSError) as error:
             problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
         for name in names:
-            targets = [(pair, target) for pair in pairs(name, sample.annotation) for target in pair.targets]
+            try:
+                targets = [(pair, target) for pair in pairs(name, sample.annotation) for target in pair.targets]
+            except ValueError as error:
+                problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
+                continue
             tasks[name] += bool(targets)
             for pair, target in targets if network else ():
                 try:
@@ -141,7 +153,7 @@ def check(dataset: Dataset, network: Network | None = None, step: Callable[[], A
                     problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
         step()
     found = replace(dataset, problems=tuple(problems))
-    return Check(
+    return DatasetCheck(
         dataset.format,
         dataset.files,
         found.summary(),
@@ -194,7 +206,7 @@ def _sizes(dataset: Dataset) -> dict[str, tuple[int, int]]:
 # ---- for people ------------------------------------------------------------------------------------------------------
 
 
-def report_lines(found: Check, examples: int = 3) -> Iterator[str]:
+def report_lines(found: DatasetCheck, examples: int = 3) -> Iterator[str]:
     """What was found, as lines for people; of each kind of problem the first `examples`."""
     yield f"format {found.format}: {'; '.join(found.files)}"
     counts = (f"{count} {name}" for name, count in found.summary.items() if name != "problems" and count)
@@ -222,7 +234,7 @@ def report_lines(found: Check, examples: int = 3) -> Iterator[str]:
             yield f"  … and {count - examples} more"
 
 
-def _task_lines(found: Check) -> Iterator[str]:
+def _task_lines(found: DatasetCheck) -> Iterator[str]:
     if not found.tasks:
         yield "no task can be trained on this data"
         return
@@ -241,7 +253,7 @@ def _task_lines(found: Check) -> Iterator[str]:
 def contact_sheet(dataset: Dataset, count: int = 12) -> Image.Image:
     """A picture of `count` images, evenly taken from the data set, with their annotations drawn on them.
 
-    Objects are outlined; captions, phrases and questions stand below. Images that cannot be read stay away.
+    Objects are outlined; captions, phrases and questions stand below. Unreadable images are skipped.
     Raises ValueError where none can be.
     """
     numbers = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))
