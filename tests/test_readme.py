@@ -154,7 +154,7 @@ def test_what_stays_is_there():
     table = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[1]) for cells in rows("## What stays")[1:]}
     assert list(table) == [
         "florence_lite",
-        *(f"florence_lite.{room}" for room in ("data", "rules", "evaluate", "train", "scenes")),
+        *(f"florence_lite.{room}" for room in ("inference", "data", "rules", "evaluate", "train", "scenes")),
     ]
     assert sorted(table["florence_lite"]) == florence_lite.__all__
     for module, names in table.items():

@@ -11,7 +11,7 @@ import typer
 from florence_lite.cli.common import AsJson, Columns, Format, check_picture, read_data
 
 if TYPE_CHECKING:
-    from florence_lite.train.dataset_check import Network
+    from florence_lite.train.rows import RowWriter
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at annotated images.")
 
@@ -55,10 +55,10 @@ def check(
             print(f"drawn in {sheet}")
 
 
-def _network(checkpoint: str) -> Network:
+def _network(checkpoint: str) -> RowWriter:
     from florence_lite.checkpoint import find_checkpoint, read_config
     from florence_lite.tokens import Tokenizer
-    from florence_lite.train.dataset_check import Network
+    from florence_lite.train.rows import RowWriter
 
     folder = find_checkpoint(checkpoint).folder
-    return Network.of(read_config(folder), Tokenizer.from_file(folder))
+    return RowWriter.of(read_config(folder), Tokenizer.from_file(folder))

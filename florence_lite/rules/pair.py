@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from florence_lite.answers import Answer, Instance
-from florence_lite.cards import TaskCard
+from florence_lite.cards import INPUTS, TaskCard
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import thinned_outlines
 from florence_lite.tokens import grammar
 
-INPUTS = ("text", "phrases", "region")
+NAMES_OF_INPUTS = tuple(dict.fromkeys(name for names in INPUTS.values() for name in names))
 ABSENT_SHARE = 1 / 3  # of the phrases asked for; drawn evenly, half would mean nothing, and that is learned first
 
 
@@ -39,8 +39,8 @@ class Pair:
     asked: bool = True
 
     def __post_init__(self):
-        if unknown := sorted(set(self.inputs) - set(INPUTS)):
-            raise ValueError(f"Pair.inputs has {unknown}; it may hold {', '.join(INPUTS)}")
+        if unknown := sorted(set(self.inputs) - set(NAMES_OF_INPUTS)):
+            raise ValueError(f"Pair.inputs has {unknown}; it may hold {', '.join(NAMES_OF_INPUTS)}")
         if isinstance(self.texts, str):
             raise ValueError(f"Pair.texts is {self.texts!r}; it must be a list of strings, such as [{self.texts!r}]")
         for name, kind, what in (("texts", str, "strings"), ("instances", Instance, "florence_lite.Instance objects")):

@@ -36,7 +36,7 @@ class SceneBatch(Batch):
 
 @dataclass(frozen=True)
 class SceneCollator:
-    """Turns (image, annotation) pairs into a `SceneBatch`.
+    """Turns (image, annotation) examples into a `SceneBatch`.
 
     tasks: makes the rows. classes: names of the cells' classes, counted from 1.
     """
@@ -45,11 +45,11 @@ class SceneCollator:
     classes: Sequence[str]
 
     def __call__(
-        self, pairs: Sequence[tuple[Image.Image, Annotation]], rng: np.random.Generator, first: int = 0
+        self, examples: Sequence[tuple[Image.Image, Annotation]], rng: np.random.Generator, first: int = 0
     ) -> SceneBatch:
         """As `TaskCollator`. Raises ValueError also for an object of another class."""
-        batch = self.tasks(pairs, rng, first)
-        classes, boxes = zip(*(self._cells(annotation) for _, annotation in pairs), strict=True)
+        batch = self.tasks(examples, rng, first)
+        classes, boxes = zip(*(self._cells(annotation) for _, annotation in examples), strict=True)
         cells = {"cell_classes": torch.from_numpy(np.stack(classes)), "cell_boxes": torch.from_numpy(np.stack(boxes))}
         return SceneBatch(**vars(batch), **cells)
 

@@ -52,8 +52,8 @@ class SceneBatches(Dataset):
         batches = []
         for part in self.parts:
             numbers = range(start + part.start, start + part.stop)
-            pairs = [render_scene(TRAIN[n % len(TRAIN)], self.config.styles, self.size_wh) for n in numbers]
-            batches.append(self.collate(pairs, np.random.default_rng([self.config.seed, step]), part.start))
+            examples = [render_scene(TRAIN[n % len(TRAIN)], self.config.styles, self.size_wh) for n in numbers]
+            batches.append(self.collate(examples, np.random.default_rng([self.config.seed, step]), part.start))
         return batches
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning: `finetune` takes a configuration, trains, and returns the folder of the finished checkpoint.
 
 config      what can be set                   finetuning  the parts of a run put together    loop     steps and states
-sources     data sets, drawn and mixed        collate     annotations to rows of ids         trainer  network and loss
+sources     data sets, drawn and mixed        rows, collate  annotations to ids         trainer  network and loss
 features    what a frozen tower sees, kept    losses      of answer tokens                   lora     adapters
 log         a run's metrics, written          folders     of a run, replaced as a whole      cpu      faster kernels
 validation  measuring the checkpoints         dataset_check  whether data can be learned

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from florence_lite.answers import Answer
-from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.inference.preprocessing import Preprocessor
-from florence_lite.rules import Pair, draw, pairs, thinned
+from florence_lite.rules import Pair, draw, pairs
 from florence_lite.tokens.codec import Codec
+from florence_lite.train.rows import Row, RowWriter
 
 IGNORED = -100  # label of positions that carry no loss: prompt, padding
 
@@ -67,30 +67,11 @@ class Batch:
         return Batch(moved(self.pixel_values), groups, moved(self.image_features))
 
 
-class Row(NamedTuple):
-    """Ids of one question.
-
-    prompt: `<s> prompt </s>`. start: what the decoder is given before the answer, the opening `<s>` included. answer:
-    with the end token; one that was shortened has none, for the network must not learn to stop there.
-    """
-
-    prompt: list[int]
-    start: list[int]
-    answer: list[int]
-    shortened: bool = False
-
-    @property
-    def length(self) -> int:
-        """What the decoder reads: all but the last token."""
-        return len(self.start) + len(self.answer) - 1
-
-
 @dataclass(frozen=True)
 class TaskCollator:
-    """Turns (image, annotation) pairs into a `Batch`.
+    """Turns (image, annotation) examples into a `Batch`.
 
-    With a decoder-side prompt the decoder gets `<s> prompt </s> <s> answer </s>`; with an encoder-side one the encoder
-    gets `<s> prompt </s>` and the decoder `</s> <s> answer </s>`. Loss is on the answer and its end.
+    The rows are those of `RowWriter`. Loss is on the answer and its end.
 
     rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
         of a batch get the same tasks, so that rows line up.
@@ -108,16 +89,16 @@ class TaskCollator:
     shorten: bool = False
 
     def __call__(
-        self, pairs: Sequence[tuple[Image.Image | Tensor, Annotation]], rng: np.random.Generator, first: int = 0
+        self, examples: Sequence[tuple[Image.Image | Tensor, Annotation]], rng: np.random.Generator, first: int = 0
     ) -> Batch:
-        """pairs: images, or image features [N, D] that a tower saw in them, with their annotations.
+        """examples: images, or image features [N, D] that a tower saw in them, with their annotations.
 
-        first: number of the first pair in the batch that these pairs are a part of: with a generator in the same state
-        the parts of a batch get the rows that the whole would get.
+        first: number of the first example in the batch that these are a part of: with a generator in the same state the
+        parts of a batch get the rows that the whole would get.
         """
-        images, annotations = zip(*pairs, strict=True)
+        images, annotations = zip(*examples, strict=True)
         slots, seed = self.draw_tasks(rng), int(rng.integers(2**63))
-        rngs = [np.random.default_rng([seed, first + place]) for place in range(len(pairs))]
+        rngs = [np.random.default_rng([seed, first + place]) for place in range(len(examples))]
         rows = {
             slot: [self.row(name, *each) for each in zip(annotations, rngs, strict=True)]
             for slot, name in enumerate(slots)
@@ -138,43 +119,39 @@ class TaskCollator:
         Raises ValueError for one that is too long for the network and cannot be shortened.
         """
         drawn = draw(pairs(task, annotation), rng)
-        return None if drawn is None else self.written(task, *drawn, annotation.size_wh)
+        return None if drawn is None else self._fitting(task, *drawn, annotation.size_wh)
 
     def all_rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
         """Every row that `row` may draw. Raises as `row` does, when it comes to that row."""
         for pair in pairs(task, annotation):
             for target in pair.targets:
-                yield self.written(task, pair, target, annotation.size_wh)
+                yield self._fitting(task, pair, target, annotation.size_wh)
 
-    def written(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
-        """The ids of a prompt and of an answer to it. size_wh: of the image, in pixels. Raises as `row` does."""
-        card, target = task_card(task), thinned(target, size_wh)
-        prompt = card.prompt(**pair.inputs, size_wh=size_wh, bins=self.bins)
-        prompt_ids = self.codec.tokenizer.encode_prompt(prompt)
-        vocabulary = self.codec.tokenizer.vocabulary
-        start = [*(prompt_ids if self.prompt_side == "decoder" else [vocabulary.eos]), vocabulary.bos]
+    @cached_property
+    def writer(self) -> RowWriter:
+        width, height = self.grid_wh
+        return RowWriter(self.codec, self.max_length, 1 + width * height, self.prompt_side, self.bins)
 
-        def written(count: int | None) -> list[int]:
-            answer = replace(target, instances=target.instances[:count])
-            return self.codec.serialize(answer, card.grammar, size_wh)
-
-        answer_ids, room = written(None), self.max_length - len(start) - 1
-        image_tokens = 1 + self.grid_wh[0] * self.grid_wh[1]
-        if self.prompt_side == "encoder" and image_tokens + len(prompt_ids) > self.max_length:
+    def _fitting(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
+        """The row of an answer, shortened where that is needed and allowed. Raises as `row` does."""
+        writer = self.writer
+        row = writer.write(task, pair, target, size_wh)
+        if not writer.prompt_fits(row):
             raise ValueError(
-                f"a prompt of task {task} has {len(prompt_ids)} tokens; behind {image_tokens} image tokens the network "
-                f"takes {self.max_length - image_tokens}: leave such images out"
+                f"a prompt of task {task} has {len(row.prompt)} tokens; behind {writer.image_tokens} image tokens the "
+                f"network takes {self.max_length - writer.image_tokens}: leave such images out"
             )
-        if len(answer_ids) <= room:
-            return Row(prompt_ids, start, [*answer_ids, vocabulary.eos])
-        kept = bisect_right(range(len(target.instances)), room, key=lambda n: len(written(n + 1)))
-        if not self.shorten or not kept:
+        if writer.fits(row):
+            return row
+        counts = range(1, len(target.instances) + 1) if self.shorten else ()
+        kept = bisect_left(counts, True, key=lambda n: not writer.fits(writer.write(task, pair, target, size_wh, n)))
+        if not kept:
             raise ValueError(
-                f"a row of task {task} has {len(start) + len(answer_ids) + 1} tokens; the network takes "
-                f"{self.max_length}: leave such images out, let the data set's `shorten` leave out their last objects, "
-                "or train a network with more positions"
+                f"a row of task {task} has {row.length + 1} tokens; the network takes {self.max_length}: leave such "
+                "images out, let the data set's `shorten` leave out their last objects, or train a network with more "
+                "positions"
             )
-        return Row(prompt_ids, start, written(kept), shortened=True)
+        return writer.write(task, pair, target, size_wh, kept)
 
     def _group(self, slots: list[str], rows: dict, members: list[int]) -> RowGroup:
         images = len(rows[members[0]])

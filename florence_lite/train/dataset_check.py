@@ -1,6 +1,6 @@
 """What a data set holds and whether a checkpoint can learn it: counts, problems, lengths of answers, a contact sheet.
 
-report = check_dataset(read_dataset("photos"), Network.of(config, tokenizer))
+report = check_dataset(read_dataset("photos"), RowWriter.of(config, tokenizer))
 report.tasks["<OD>"], report.lengths["<OD>"].too_long, report.problems
 contact_sheet(dataset).save("sheet.png")
 """
@@ -19,57 +19,15 @@ from PIL import Image, ImageDraw
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
-from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.results import Result
 from florence_lite.rules import Pair, pairs, rule_of, tasks_with_rules
-from florence_lite.tokens import Codec, Tokenizer
-from florence_lite.train.collate import Row, TaskCollator
+from florence_lite.train.rows import RowWriter
 
 if TYPE_CHECKING:
-    from florence_lite.model import FlorenceConfig
+    pass
 
 TILE = 480  # pixels of the longer side of an image on the contact sheet
 COLUMNS = 4
-_UNLIMITED = 10**9
-
-
-@dataclass(frozen=True)
-class Network:
-    """What decides whether an answer fits: a tokenizer, and a network's table of positions.
-
-    image_tokens: that stand before an encoder-side prompt.
-    """
-
-    tokenizer: Tokenizer
-    positions: int
-    image_tokens: int
-    prompt_side: str
-    bins: int
-
-    @classmethod
-    def of(cls, config: FlorenceConfig, tokenizer: Tokenizer) -> Network:
-        """Of a checkpoint's configuration and tokenizer."""
-        return cls(tokenizer, config.text.positions, config.image_tokens, config.prompt_side, config.bins)
-
-    def row(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
-        """The ids of a training row, however long. size_wh: of its image, in pixels."""
-        collate = TaskCollator(
-            Codec(self.tokenizer),
-            Preprocessor((1, 1)),  # pictures take no part
-            {task: 1.0},
-            (1, 1),
-            self.bins,
-            _UNLIMITED,
-            self.prompt_side,
-        )
-        return collate.written(task, pair, target, size_wh)
-
-    def fits(self, row: Row) -> bool:
-        """Whether the network has the positions for a row."""
-        encoder_side = self.prompt_side == "encoder"
-        return len(row.start) + len(row.answer) <= self.positions and (
-            not encoder_side or self.image_tokens + len(row.prompt) <= self.positions
-        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +55,7 @@ class DatasetCheck:
     format, files, summary: as in `Dataset`.
     classes: category → (objects, images with it), the most frequent first.
     tasks: marker → number of images that it can be trained on; without the tasks that have none.
-    lengths: marker → token lengths; empty without a network.
+    lengths: marker → token lengths; empty without a writer.
     sizes: "smallest", "typical", "largest" → width and height of that image in pixels, by area.
     problems: what was left out or repaired, and images whose pixels cannot be read.
     """
@@ -117,11 +75,11 @@ class DatasetCheck:
 
 
 def check_dataset(
-    dataset: Dataset, network: Network | None = None, step: Callable[[], Any] = lambda: None
+    dataset: Dataset, writer: RowWriter | None = None, step: Callable[[], Any] = lambda: None
 ) -> DatasetCheck:
     """Read every image and every annotation of a data set.
 
-    network: of the checkpoint that is to be trained; without one no token lengths are measured.
+    writer: for the network that is to be trained; without one no token lengths are measured.
     step: called after each image, for a progress bar.
     """
     problems = list(dataset.problems)
@@ -133,7 +91,7 @@ def check_dataset(
             names.append(name)
         except ValueError as error:
             problems.append(Problem(dataset.format, "its card", str(error), f"task {name} left out"))
-    lengths = {name: _Measured(name, network) for name in names} if network else {}
+    lengths = {name: _Measured(name, writer) for name in names} if writer else {}
     for sample in dataset:
         try:
             sample.load()
@@ -146,7 +104,7 @@ def check_dataset(
                 problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
                 continue
             tasks[name] += bool(targets)
-            for pair, target in targets if network else ():
+            for pair, target in targets if writer else ():
                 try:
                     lengths[name].add(sample, pair, target)
                 except ValueError as error:
@@ -168,18 +126,18 @@ def check_dataset(
 class _Measured:
     """The rows of one task, measured one after the other."""
 
-    def __init__(self, task: str, network: Network):
-        self.task, self.network, self.most = task, network, task_card(task).max_new_tokens
+    def __init__(self, task: str, writer: RowWriter):
+        self.task, self.writer, self.most = task, writer, task_card(task).max_new_tokens
         self.answers: list[int] = []
         self.names: list[str] = []
         self.prompt = self.too_long = 0
-        self.limit = _UNLIMITED
+        self.limit = writer.positions
 
     def add(self, sample: Sample, pair: Pair, target: Answer) -> None:
-        row = self.network.row(self.task, pair, target, sample.annotation.size_wh)
-        room = min(self.network.positions - len(row.start), self.most - 1)  # the card counts the opening <s> as well
+        row = self.writer.write(self.task, pair, target, sample.annotation.size_wh)
+        room = min(self.writer.positions - len(row.start), self.most - 1)  # the card counts the opening <s> as well
         self.limit = min(self.limit, room)
-        self.too_long += len(row.answer) > room or not self.network.fits(row)
+        self.too_long += len(row.answer) > room or not self.writer.fits(row)
         self.prompt = max(self.prompt, len(row.prompt))
         self.answers.append(len(row.answer))
         self.names.append(sample.name)

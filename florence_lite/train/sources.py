@@ -115,8 +115,8 @@ class MixedBatches(torch_data.Dataset):
 
     def _batch(self, step: int, source: Source, start: int, part: range) -> Batch:
         seed = self.config.seed
-        pairs = [
+        examples = [
             source.draw(start + place, np.random.default_rng([seed, 1, step, place]), seed, self.augment)
             for place in part
         ]
-        return source.collate(pairs, np.random.default_rng([seed, 2, step]), part.start)
+        return source.collate(examples, np.random.default_rng([seed, 2, step]), part.start)

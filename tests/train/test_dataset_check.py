@@ -16,7 +16,9 @@ from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig, VisionConfig
 from florence_lite.rules import Pair
-from florence_lite.train.dataset_check import COLUMNS, TILE, Network, check_dataset, contact_sheet, report_lines
+from florence_lite.tokens import Codec
+from florence_lite.train.dataset_check import COLUMNS, TILE, check_dataset, contact_sheet, report_lines
+from florence_lite.train.rows import RowWriter
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.data.files import coco, picture, write
 
@@ -24,8 +26,8 @@ PICTURE = Image.new("RGB", SIZE, (90, 120, 200))
 
 
 @pytest.fixture(scope="module")
-def network(toy_tokenizer) -> Network:
-    return Network(toy_tokenizer, positions=200, image_tokens=50, prompt_side="decoder", bins=1000)
+def network(toy_tokenizer) -> RowWriter:
+    return RowWriter(Codec(toy_tokenizer), positions=200, image_tokens=50, prompt_side="decoder", bins=1000)
 
 
 def crowd(count: int) -> Annotation:
@@ -58,10 +60,10 @@ def test_tasks_that_the_data_cannot_train_are_absent(network):
 
 def test_lengths_are_those_of_the_training_rows(network):
     found = check_dataset(data(crowd(1), crowd(3), crowd(2)), network).lengths["<OD>"]
-    label = len(network.tokenizer.encode_plain("dog"))
+    label = len(network.codec.tokenizer.encode_plain("dog"))
     assert (found.shortest, found.typical, found.longest) == (label + 4 + 1, label + 8 + 1, label + 12 + 1)
     assert found.longest_in == "image 1"
-    prompt = network.tokenizer.encode_prompt(task("<OD>").prompt())
+    prompt = network.codec.tokenizer.encode_prompt(task("<OD>").prompt())
     assert found.prompt == len(prompt)
     assert found.limit == network.positions - len(prompt) - 1
     assert found.too_long == 0
