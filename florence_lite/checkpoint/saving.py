@@ -35,8 +35,8 @@ def save_checkpoint(
     image_token_id: `Tokenizer.image_id`, for which transformers' class needs a row in the table of ids; native files
         get more rows if there is none. decoding: fields of `GenerationOptions` for Microsoft's code.
     The output layer is always written for Microsoft's code, which never ties it to the token embeddings; for
-    transformers only where the network has one of its own. Where the decoder has a table of its own, transformers' class
-    wants a third one, which it never reads.
+    transformers only where the network has one of its own. Where the decoder has a table of its own, a third one is
+    written for transformers' class, which never reads it.
     Each file replaces its predecessor at once, so that an interrupted call leaves no half-written file.
     Raises ValueError for another layout and for what it cannot express.
     """
