@@ -41,19 +41,19 @@ class Instance:
 
     def __post_init__(self):
         if self.box is not None:
-            _set(self, "box", self._numbers("box", self.box, 4))
+            set_frozen(self, "box", self._numbers("box", self.box, 4))
             x0, y0, x1, y1 = self.box
             if x1 < x0 or y1 < y0:
                 raise ValueError(f"instance {self.label!r}: box {self.box} must have x0 <= x1 and y0 <= y1")
         if self.quad is not None:
-            _set(self, "quad", self._numbers("quad", self.quad, 8))
-        _set(self, "polygons", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.polygons))
+            set_frozen(self, "quad", self._numbers("quad", self.quad, 8))
+        set_frozen(self, "polygons", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.polygons))
         short = [len(ring) for ring in self.polygons if len(ring) < 3]
         if short:
             raise ValueError(f"instance {self.label!r}: an outline has {short[0]} points; it needs at least 3")
         if (self.box is not None) + (self.quad is not None) + bool(self.polygons) > 1:
             raise ValueError(f"instance {self.label!r}: give one of box, quad and polygons, not several")
-        _set(self, "score", confidence(self.score))
+        set_frozen(self, "score", confidence(self.score))
 
     def _numbers(self, name: str, values: Any, count: int) -> tuple[float, ...]:
         numbers = tuple(float(value) for value in values)
@@ -106,7 +106,7 @@ class Answer:
     truncated: bool = False
 
     def __post_init__(self):
-        _set(self, "instances", tuple(self.instances))
+        set_frozen(self, "instances", tuple(self.instances))
         if self.parse_errors < 0:
             raise ValueError(f"parse_errors is {self.parse_errors}; it counts faults and cannot be negative")
 
@@ -118,5 +118,6 @@ def confidence(score: float | None) -> float | None:
     return None if score is None else float(score)
 
 
-def _set(frozen: Any, name: str, value: Any) -> None:
+def set_frozen(frozen: Any, name: str, value: Any) -> None:
+    """Give a field of a frozen dataclass its final value, while it is being made."""
     object.__setattr__(frozen, name, value)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from florence_lite.answers import Answer, Box, Instance, confidence
+from florence_lite.answers import Answer, Box, Instance, confidence, set_frozen
 from florence_lite.geometry import rasterize
 from florence_lite.results.handover import to_coco, to_supervision
 from florence_lite.results.pictures import draw
@@ -46,14 +46,14 @@ class Result:
     image: Image.Image | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
-        _set(self, "size_wh", tuple(int(side) for side in self.size_wh))
-        _set(self, "instances", tuple(self.instances))
-        _set(self, "token_ids", tuple(int(token_id) for token_id in self.token_ids))
-        _set(self, "score", confidence(self.score))
+        set_frozen(self, "size_wh", tuple(int(side) for side in self.size_wh))
+        set_frozen(self, "instances", tuple(self.instances))
+        set_frozen(self, "token_ids", tuple(int(token_id) for token_id in self.token_ids))
+        set_frozen(self, "score", confidence(self.score))
         if len(self.size_wh) != 2 or min(self.size_wh) < 1:
             raise ValueError(f"size_wh is {self.size_wh}; it must be a positive width and height in pixels")
         if self.token_logprobs is not None:
-            _set(self, "token_logprobs", tuple(float(number) for number in self.token_logprobs))
+            set_frozen(self, "token_logprobs", tuple(float(number) for number in self.token_logprobs))
             if len(self.token_logprobs) != len(self.token_ids):
                 raise ValueError(
                     f"token_logprobs has {len(self.token_logprobs)} numbers for {len(self.token_ids)} token_ids"
@@ -177,10 +177,6 @@ class Result:
         )
         table = f"<table><tr><th>label</th><th>box</th><th>score</th></tr>{rows}</table>" if rows else ""
         return f"<div><b>{html.escape(self.task)}</b><p>{html.escape(self.text)}</p>{picture}{table}</div>"
-
-
-def _set(frozen: Any, name: str, value: Any) -> None:
-    object.__setattr__(frozen, name, value)
 
 
 def _shown(bounds: Box | None) -> str:
