@@ -121,7 +121,7 @@ def load_adapter(model: FlorenceModel, folder: str | os.PathLike) -> FlorenceMod
     overflown = [f"too large once merged: {name}" for name in touched if not merged[name].isfinite().all()]
     _raise_any(overflown, folder, config)
     plain.load_state_dict(merged, strict=True, assign=True)
-    plain.tie_equal_tables()
+    plain.tie_equal_tables(like=model.config)
     return plain
 
 

@@ -82,12 +82,12 @@ class FlorenceModel(nn.Module):
             table = nn.Embedding.from_pretrained(weight.detach().clone(), freeze=not weight.requires_grad)
             self.decoder.embed_tokens = table
 
-    def tie_equal_tables(self) -> None:
-        """Make one again of tables that are equal: the inverse of the two methods above."""
-        weight = self.embed_tokens.weight
-        if self.lm_head is not None and torch.equal(self.lm_head.weight, weight):
+    def tie_equal_tables(self, like: FlorenceConfig) -> None:
+        """Make one again of tables that are equal and are tied in `like`: the inverse of the two methods above."""
+        weight, answers = self.embed_tokens.weight, self.decoder.embed_tokens
+        if like.tie_word_embeddings and self.lm_head is not None and torch.equal(self.lm_head.weight, weight):
             self.lm_head, self.config = None, replace(self.config, tie_word_embeddings=True)
-        if self.decoder.embed_tokens is not None and torch.equal(self.decoder.embed_tokens.weight, weight):
+        if like.tie_decoder_embeddings and answers is not None and torch.equal(answers.weight, weight):
             self.decoder.embed_tokens, self.config = None, replace(self.config, tie_decoder_embeddings=True)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:

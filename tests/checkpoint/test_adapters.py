@@ -361,6 +361,12 @@ def test_an_unchanged_table_stays_tied(pair, base, folder):
     assert model.config == base.config and model.lm_head is None
 
 
+def test_a_base_that_is_untied_stays_so(base, folder):
+    base.untie_output()
+    base.untie_decoder()
+    assert load_adapter(base, folder).config == base.config
+
+
 @pytest.mark.parametrize("names", [["prompts"], ["output"], ["answers", "output"]], ids="+".join)
 def test_a_table_replaced_in_some_of_its_uses(pair, base, folder, names):
     replace_tables(folder, pair, [TABLE_USES[name] for name in names], 0.25)
