@@ -117,14 +117,19 @@ class Dataset(Sequence[Sample]):
         return (self[index] for index in range(len(self)))
 
     def summary(self) -> dict[str, Any]:
-        """Counts: images; empty (images listed as having no object); objects, outlined (objects with polygons), lines,
-        captions, expressions, questions, regions; problems, a dict of kind → count."""
+        """Counts: images; negatives, a dict of reason → images that are known to have no object; incomplete, images
+        with objects or lines that may not be all; objects, outlined (objects with polygons), ignored, lines, captions,
+        expressions, questions, regions; problems, a dict of kind → count."""
         known = self.annotations
         return {
             "images": len(known),
-            "empty": sum("objects" in a.exhaustive and not a.objects for a in known),
+            "negatives": dict(Counter(a.negative or "no objects" for a in known if a.is_negative).most_common()),
+            "incomplete": sum(
+                any(getattr(a, name) and name not in a.exhaustive for name in ("objects", "lines")) for a in known
+            ),
             "objects": sum(len(a.objects) for a in known),
             "outlined": sum(bool(item.polygons) for a in known for item in a.objects),
+            "ignored": sum(len(a.ignored) + len(a.ignored_lines) for a in known),
             "lines": sum(len(a.lines) for a in known),
             "captions": sum(len(a.captions) + len(a.more_captions) for a in known),
             "expressions": sum(len(a.expressions) for a in known),

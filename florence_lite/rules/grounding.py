@@ -14,7 +14,7 @@ def caption(annotation: Annotation) -> Iterator[Pair]:
     A caption without categories trains an empty answer. Evaluation does not ask it, because its truth is unknown.
     """
     sentence = annotation.captions[0] if annotation.captions else ""
-    if not sentence or "objects" not in annotation.exhaustive:
+    if not sentence or not annotation.has_all_objects:
         return
     places = [(_mentioned_at(sentence, item.label), item) for item in annotation.objects]
     mentioned = sorted(((place, item) for place, item in places if place is not None), key=lambda found: found[0])

@@ -24,6 +24,7 @@ class Pair:
 
     inputs: what the task takes beside the image, as keyword arguments of `Florence.run`: "text", "phrases" or "region".
     instances: what a right answer finds; () where there is nothing to find.
+    ignored: what is neither looked for nor wrong to find; the label "" is any.
     texts: the sentences or short answers that count as right; () where the task asks for places.
     targets: the answers that training may have the model write, drawn evenly; () for a prompt that is not trained.
         None: one for each text, or the instances. Outlines are whole here and are thinned when they are written.
@@ -37,13 +38,19 @@ class Pair:
     texts: tuple[str, ...] = ()
     targets: tuple[Answer, ...] | None = None
     asked: bool = True
+    ignored: tuple[Instance, ...] = ()
 
     def __post_init__(self):
         if unknown := sorted(set(self.inputs) - set(NAMES_OF_INPUTS)):
             raise ValueError(f"Pair.inputs has {unknown}; it may hold {', '.join(NAMES_OF_INPUTS)}")
         if isinstance(self.texts, str):
             raise ValueError(f"Pair.texts is {self.texts!r}; it must be a list of strings, such as [{self.texts!r}]")
-        for name, kind, what in (("texts", str, "strings"), ("instances", Instance, "florence_lite.Instance objects")):
+        placed = "florence_lite.Instance objects"
+        for name, kind, what in (
+            ("texts", str, "strings"),
+            ("instances", Instance, placed),
+            ("ignored", Instance, placed),
+        ):
             values = tuple(getattr(self, name))
             if strange := [value for value in values if not isinstance(value, kind)]:
                 raise ValueError(f"Pair.{name} has {strange[0]!r}; it must hold {what}")

@@ -7,6 +7,7 @@
     labels                               their categories, as words or of the data set's own class names
     phrases                              their phrases: as many as boxes, or several for a single box
     polygons                             their outlines, for each a list of flat lists x y x y …
+    ignored                              for each whether it is a crowd, or marked as difficult
     quads, texts                         lines of text and their corners x0 y0 … x3 y3
     caption, detailed_caption, paragraph a text; of several captions the first, with the others as alternatives
     question, answer                     a text each, or lists of the same length; of several answers to one question
@@ -29,7 +30,7 @@ from PIL import Image
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 from florence_lite.data.readers.files import split_words
 from florence_lite.data.readers.frames import ImageFrame, frame_of, image_sizes
-from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished
+from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished, is_set
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import from_cxcywh, from_xywh
 
@@ -43,7 +44,19 @@ _CORNERS = {
     "boxes_cxcywh": from_cxcywh,
 }
 _CAPTIONS = ("caption", "detailed_caption", "paragraph")
-MEANINGS = ("image", *_CORNERS, "labels", "phrases", "polygons", "quads", "texts", *_CAPTIONS, "question", "answer")
+MEANINGS = (
+    "image",
+    *_CORNERS,
+    "labels",
+    "phrases",
+    "polygons",
+    "ignored",
+    "quads",
+    "texts",
+    *_CAPTIONS,
+    "question",
+    "answer",
+)
 
 
 def is_saved(folder: Path) -> bool:
@@ -117,7 +130,7 @@ def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str)
     boxes = [meaning for meaning in _CORNERS if meaning in columns]
     if len(boxes) > 1 or (boxes and not {"labels", "phrases"} & columns.keys()):
         raise ValueError(f"columns has {', '.join(boxes)}: give one kind of boxes, with labels or phrases")
-    for meaning in ("labels", "phrases", "polygons"):
+    for meaning in ("labels", "phrases", "polygons", "ignored"):
         if meaning in columns and not boxes:
             raise ValueError(f"columns has {meaning} but no boxes: one of {', '.join(_CORNERS)}")
     for one, other in (("quads", "texts"), ("question", "answer")):
@@ -189,7 +202,7 @@ def _list(value: Any) -> list:
 
 
 def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, frame: ImageFrame) -> Annotation:
-    objects, expressions = _objects(row, columns, names, frame)
+    objects, ignored, expressions = _objects(row, columns, names, frame)
     quads, texts = _list(_value(row, columns, "quads")), _list(_value(row, columns, "texts"))
     if len(quads) != len(texts):
         raise Unclear(f"it has {len(quads)} quads for {len(texts)} texts")
@@ -199,53 +212,59 @@ def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, f
         if (quad := frame.quad(corners, f"line {number}")) is not None
     ]
     captions = [[str(text) for text in _list(_value(row, columns, meaning)) if text] for meaning in _CAPTIONS]
-    return Annotation(
-        frame.size_wh,
-        tuple(objects),
-        tuple(lines),
-        caption_levels(*(texts[0] if texts else "" for texts in captions)),
-        tuple(expressions),
-        _questions(row, columns),
+    complete = [name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns]
+    if "labels" in columns and _value(row, columns, "labels") is None:
+        complete.remove("objects")  # null is not "none"
+    return frame.annotation(
+        complete,
+        "its row has no boxes",
+        objects=tuple(objects),
+        lines=tuple(lines),
+        captions=caption_levels(*(texts[0] if texts else "" for texts in captions)),
+        expressions=tuple(expressions),
+        questions=_questions(row, columns),
         more_captions=tuple(captions[0][1:]),
-        exhaustive=frozenset(
-            name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns
-        ),
+        ignored=tuple(ignored),
     )
 
 
 def _objects(
     row: Any, columns: Mapping[str, str], names: list[str] | None, frame: ImageFrame
-) -> tuple[list[ObjectAnnotation], list[ReferringExpression]]:
+) -> tuple[list[ObjectAnnotation], list[ObjectAnnotation], list[ReferringExpression]]:
+    """The objects, those that are ignored, and what phrases say of the former."""
     kind = next((meaning for meaning in _CORNERS if meaning in columns), None)
     if kind is None:
-        return [], []
+        return [], [], []
     boxes, labels, phrases = (_list(_value(row, columns, meaning)) for meaning in (kind, "labels", "phrases"))
-    if boxes and not isinstance(boxes[0], list):
+    if boxes and all(isinstance(side, int | float) for side in boxes):
         boxes = [boxes]  # the column holds one box a row
     polygons = _list(_value(row, columns, "polygons")) or [()] * len(boxes)
-    for meaning, values in (("labels", labels), ("polygons", polygons)):
+    marks = _list(_value(row, columns, "ignored"))
+    for meaning, values in (("labels", labels), ("polygons", polygons), ("ignored", marks)):
         if meaning in columns and len(values) != len(boxes):
             raise Unclear(f"it has {len(boxes)} boxes for {len(values)} {meaning}")
     if len(boxes) != 1 and len(phrases) not in (0, len(boxes)):
         raise Unclear(f"it has {len(boxes)} boxes for {len(phrases)} phrases")
-    objects, expressions = [], []
+    objects, ignored, expressions = [], [], []
     for number, box in enumerate(boxes):
         what = f"object {number}"
-        label = _label(labels[number], names) if labels else ""
-        if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-            frame.report("box left out", f"{box!r} is not four numbers", what)
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+            frame.lose("objects", "box left out", f"{box!r} is not four numbers", what)
             continue
+        label = _label(labels[number], names) if labels else ""
         own = [str(p) for p in (phrases if len(boxes) == 1 else phrases[number : number + 1]) if p]
         item = frame.object(label, _CORNERS[kind](*box), polygons[number] or (), own[0] if own else "", what)
-        if item is not None:
+        if item is not None and marks and is_set(marks[number]):
+            ignored.append(item)
+        elif item is not None:
             expressions += [ReferringExpression(phrase, (len(objects),)) for phrase in own]
             objects.append(item)
-    return objects, expressions
+    return objects, ignored, expressions
 
 
 def _label(value: Any, names: list[str] | None) -> str:
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str) and value.strip():
+        return value.strip()
     if names is None or not isinstance(value, int) or not 0 <= value < len(names):
         known = f"only numbers below {len(names)} have names" if names else "the column has no class names"
         raise Unclear(f"its label {value!r} is no word, and {known}")
