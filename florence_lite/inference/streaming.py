@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from florence_lite.images import is_image_source
 from florence_lite.inference.answering import Answering, Asked, Request, joined
 from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder
 from florence_lite.results import Result
@@ -38,8 +38,8 @@ class ImageError(ValueError):
 
 
 def is_image(value: Any) -> bool:
-    """Whether it is one image rather than a collection of them: a path, a picture, an array or an encoded image."""
-    return isinstance(value, str | os.PathLike | Image.Image | np.ndarray | EncodedImage) or hasattr(value, "detach")
+    """Whether it is one image, encoded or as `load_image` takes it, rather than a collection of them."""
+    return isinstance(value, EncodedImage) or is_image_source(value)
 
 
 def stream(

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import io
 import pickle
 import types
 import weakref
@@ -190,8 +191,8 @@ def test_detect_raises_too(florence, paths):
 
 @pytest.mark.parametrize(
     "images",
-    ["photo.jpg", noise_image(0), np.zeros((4, 4, 3), np.uint8), None, 7],
-    ids=["path", "picture", "array", "None", "number"],
+    ["photo.jpg", noise_image(0), np.zeros((4, 4, 3), np.uint8), None, 7, b"\x89PNG", io.BytesIO(b"\x89PNG")],
+    ids=["path", "picture", "array", "None", "number", "bytes", "stream"],
 )
 def test_one_image_is_no_collection(florence, images):
     with pytest.raises(
@@ -350,7 +351,7 @@ def test_batches_of_what_breaks(before):
 
 
 def test_is_image():
-    images = ["a.jpg", noise_image(0), np.zeros((2, 2)), types.SimpleNamespace(detach=None)]
+    images = ["a.jpg", noise_image(0), np.zeros((2, 2)), types.SimpleNamespace(movedim=None), b"", io.BytesIO()]
     assert all(map(is_image, images))
     assert not any(map(is_image, [images, tuple(images), iter(images), {}, None, 3]))
 
