@@ -151,14 +151,15 @@ class Florence:
         """Run the vision tower once, for any number of prompts later.
 
         images: a path, PIL image or array (see `load_image`), or a list of them; an EncodedImage stays what it is.
-        keep_image: whether the encoded image keeps its picture, which results need to be drawn.
+        keep_image: whether the encoded image keeps its picture, which results need to be drawn; a smaller copy of a
+            picture of more than 16 megapixels.
 
         Returns an EncodedImage, or a list of them. Raises as `load_image` does, and ValueError for an image that
         another checkpoint encoded.
         """
         if not isinstance(images, list | tuple):
             return self.encode([images], keep_image)[0]
-        return self.encoder.encode([self.encoder.open(image) for image in images], keep_image)
+        return self.encoder.encode([self.encoder.open(image, keep_image) for image in images])
 
     def run(
         self,
@@ -179,7 +180,8 @@ class Florence:
             about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
             phrases; (x0, y0, x1, y1) in pixels.
-        keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels.
+        keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels, and of
+            larger ones a smaller copy.
         options: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id

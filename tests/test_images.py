@@ -1,5 +1,6 @@
 """Every kind of image a caller may give, and every way in which it may be broken."""
 
+import re
 import struct
 import warnings
 import zlib
@@ -64,6 +65,9 @@ ARRAYS = {
     "int64": (np.full((3, 4), 128), GREY),
     "float32 of 0-1": (np.full((3, 4, 3), (1, 0, 0), np.float32), RED),
     "float64 of 0-255": (np.full((3, 4), 128.0), GREY),
+    "float32 of 0-1, overshot": (np.array([[1.0001] * 4, [1.0] * 4, [1.1] * 4], np.float32), (255, 255, 255)),
+    "float32 of 0-1, undershot": (np.array([[-0.09, 0, 0, 0]] * 3, np.float32), (0, 0, 0)),
+    "float32 of 0-255, overshot": (np.array([[255.3] * 4, [255] * 4, [270.0] * 4], np.float32), (255, 255, 255)),
     "tensor": (torch.tensor(RED, dtype=torch.uint8)[:, None, None].expand(3, 3, 4), RED),
     "tensor bfloat16": (torch.ones(1, 3, 4, dtype=torch.bfloat16, requires_grad=True), (255, 255, 255)),
     "tensor HW": (torch.full((3, 4), 128, dtype=torch.uint8), GREY),
@@ -103,21 +107,6 @@ def test_image_file(tmp_path, suffix, mode, value):
         image = load_image(path)
         assert (image.mode, image.size) == ("RGB", (4, 3))
         assert np.abs(np.asarray(image).astype(int) - expected).max() <= 3  # JPEG is not exact
-
-
-@pytest.mark.parametrize(
-    ("orientation", "size", "corner"), [(1, (4, 3), (0, 0)), (3, (4, 3), (3, 2)), (6, (3, 4), (2, 0))]
-)
-def test_exif_orientation(tmp_path, orientation, size, corner):
-    source = Image.new("RGB", (4, 3))
-    source.putpixel((0, 0), RED)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    source.save(tmp_path / "turned.png", exif=exif)
-    image = load_image(tmp_path / "turned.png")
-    assert image.size == size
-    assert image.getpixel(corner) == RED
-    assert load_image(Image.open(tmp_path / "turned.png")).getpixel(corner) == RED
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -179,16 +168,9 @@ def test_broken_file_is_named_with_the_reason(tmp_path, name):
         load_image(tmp_path / name)
 
 
-def test_bomb_is_refused_where_warnings_are_errors(tmp_path):
-    (tmp_path / "bomb.png").write_bytes(declared_png(10_000, 10_000))
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="bomb.png is too large to be safe"):
-        warnings.simplefilter("error")
-        load_image(tmp_path / "bomb.png")
-
-
-@pytest.mark.parametrize("name", ["absent.png", "no/such/folder.png", "https://example.org/cat.jpg"])
+@pytest.mark.parametrize("name", ["absent.png", "no/such/folder.png", "C:\\pictures\\cat.jpg"])
 def test_missing_file(name):
-    with pytest.raises(FileNotFoundError, match=rf"image .*{name.rsplit('/')[-1]} does not exist"):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"image {name} does not exist")):
         load_image(name)
 
 
@@ -212,6 +194,9 @@ def test_path_that_the_system_refuses(name, reason):
         (np.full((3, 4), -0.5), "values from -0.5 to -0.5; bring them to 0–1"),
         (np.full((3, 4), np.nan), "values from nan to nan"),
         (np.full((3, 4), 70_000), "values from 70000 to 70000"),
+        (np.full((3, 4), 1.5), "values from 1.5 to 1.5; bring them to 0–1"),
+        (np.full((3, 4), [0, 0.5, 0.9, np.inf]), "values from 0.0 to inf"),
+        (np.full((3, 4), [-1, 0, 2, 3]), "values from -1 to 3"),
         (torch.zeros(2, 3, 4), r"tensor has shape \[2, 3, 4\]"),
         (torch.zeros(1, 3, 3, 4), r"shape \[1, 3, 3, 4\]"),
         (Image.new("RGB", (0, 3)), "PIL image of mode RGB has no pixels: 0×3"),
