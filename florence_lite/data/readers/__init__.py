@@ -60,9 +60,9 @@ def read_dataset(
         raise ValueError(f"format is {format!r}; choose auto or one of {', '.join(FORMATS)}")
     if format == huggingface.NAME:
         return huggingface.read(str(path), split, columns)
-    path = Path(os.path.abspath(path))
-    if not path.exists():
+    if not os.path.exists(path):
         raise FileNotFoundError(f'there is no data set {path}; one of the Hub is read with format="{huggingface.NAME}"')
+    path = Path(os.path.abspath(path))
     seen = {name: files_of(READERS[name], path) for name in _candidates(path, format)}
     found = {name: files for name, (files, _) in seen.items() if files}
     if "refcoco" in found and format == "auto":

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from florence_lite.answers import Box, Polygons, Quad
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.data.readers.records import ProblemLog
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.geometry import box_area, clip_ring, mask_to_rings
-from florence_lite.images import load_image
+from florence_lite.images import ImageSizes
 
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _FAR = 1e9  # pixels: what is farther off is no coordinate, and its area no number
 _SHARES = "are shares of the image's sides rather than pixels"
 _FEW_PIXELS = 8  # an image of longer sides has no object whose coordinates in pixels are all at most 1
@@ -154,22 +152,18 @@ class ImageFrame:
 
 
 def frame_of(
-    size: tuple[int, int],
-    stored: tuple[int, int],
-    declared_wh: tuple[float, float] | None,
-    log: ProblemLog,
-    file: Path,
-    record: str,
+    sizes: ImageSizes, declared_wh: tuple[float, float] | None, log: ProblemLog, file: Path, record: str
 ) -> ImageFrame | None:
-    """The frame of an image of `size`, `stored` before its EXIF rotation; None, reported, if it is unusable.
+    """The frame of an image whose record says it has `declared_wh` pixels; None, reported, if it is unusable.
 
     An image that was resized since, keeping its aspect, is taken: coordinates are scaled to it.
     """
-    if not declared_wh or not all(declared_wh) or tuple(declared_wh) == size:
+    size = sizes.upright
+    if not declared_wh or tuple(declared_wh) == size:
         return ImageFrame(size, (1.0, 1.0), log, file, record)
     width, height = declared_wh
     said = f"{width:g}×{height:g} in the file, {size[0]}×{size[1]} in the image"
-    if (width, height) == stored:
+    if (width, height) == sizes.stored:
         why = f"{said}: annotated before its EXIF rotation; save the image without the tag"
         return log.add(file, record, "size contradicts the image", why)
     long = max(range(2), key=lambda side: size[side])
@@ -178,25 +172,6 @@ def frame_of(
         return log.add(file, record, "size contradicts the image", f"{said}, which is another shape")
     log.add(file, record, "scaled to the image", said)
     return ImageFrame(size, (size[0] / width, size[1] / height), log, file, record)
-
-
-def image_sizes(image: Path | Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Width and height of a file (or binary stream), upright and as stored, from its header alone.
-
-    Raises ValueError as `load_image` does.
-    """
-    try:
-        with Image.open(image) as picture:
-            stored = picture.size
-            # Of a PNG, Pillow would decode all pixels to look for EXIF data behind them, where hardly any has it.
-            in_header = picture.format != "PNG" or any("exif" in str(key) for key in picture.info)
-            turned = in_header and picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
-    except Exception as error:  # headers fail in many ways; decoding says how
-        if isinstance(image, Path):
-            upright = load_image(image).size
-            return upright, upright
-        raise ValueError(f"the image cannot be read: {error}") from error
-    return (stored[::-1] if turned else stored), stored
 
 
 def _numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -18,21 +18,19 @@ A dot leads into a column of structures, or of lists of structures. Needs the ex
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 from florence_lite.data.readers.files import split_words
-from florence_lite.data.readers.frames import ImageFrame, frame_of, image_sizes
+from florence_lite.data.readers.frames import ImageFrame, frame_of
 from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished, is_set
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import from_cxcywh, from_xywh
+from florence_lite.images import image_sizes
 
 if TYPE_CHECKING:
     import datasets
@@ -107,12 +105,11 @@ def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name
     for number, row in enumerate(needed):
         record = f"row {number}"
         try:
-            source = _source(row[columns["image"]])
-            size, stored = image_sizes(source)
-            frame = frame_of(size, stored, None, log, Path(name), record)
+            sizes = image_sizes(_source(row[columns["image"]]))
+            frame = frame_of(sizes, None, log, Path(name), record)
             found.append((None, _annotation(row, columns, names, frame), record))
             kept.append(number)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             log.add(Path(name), record, "record left out", str(error))
     described = f"{name}: " + ", ".join(f"{meaning} from {column}" for meaning, column in columns.items())
     return finished(found, log, NAME, [described], names or (), _Pictures(needed, columns["image"], tuple(kept)))
@@ -140,7 +137,7 @@ def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str)
 
 @dataclass(frozen=True)
 class _Pictures(Sequence):
-    """The images of some rows, opened one at a time."""
+    """The files of the images of some rows, or their bytes, read one at a time."""
 
     rows: Any
     column: str
@@ -149,12 +146,11 @@ class _Pictures(Sequence):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Path | Image.Image:
-        source = _source(self.rows[self.numbers[index]][self.column])
-        return source if isinstance(source, Path) else Image.open(source)
+    def __getitem__(self, index: int) -> Path | bytes:
+        return _source(self.rows[self.numbers[index]][self.column])
 
 
-def _source(value: Any) -> Path | io.BytesIO:
+def _source(value: Any) -> Path | bytes:
     """The file of an image, or its bytes."""
     if isinstance(value, dict):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
@@ -162,7 +158,7 @@ def _source(value: Any) -> Path | io.BytesIO:
         return Path(value)
     if not isinstance(value, bytes):
         raise Unclear(f"its image is a {type(value).__name__}, neither an image nor the path of one")
-    return io.BytesIO(value)
+    return value
 
 
 def _class_names(features: Any, column: str) -> list[str] | None:

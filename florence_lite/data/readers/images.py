@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below, split_of
-from florence_lite.data.readers.frames import ImageFrame, frame_of, image_sizes
+from florence_lite.data.readers.frames import ImageFrame, frame_of
 from florence_lite.data.readers.records import ProblemLog, Unclear
+from florence_lite.images import image_sizes
 
 OUTSIDE = "names outside of the folder are read with outside=True (--outside)"
 
@@ -68,15 +69,12 @@ class Images:
         return f"images in {folders}" + (f" and {more} more folders" if more > 0 else "")
 
     def frame(self, image: Path, declared_wh: tuple[float, float] | None, file: Path, record: str) -> ImageFrame | None:
-        """The frame of an image whose record says it has `declared_wh` pixels; None, reported, if it is unusable.
-
-        An image that was resized since, keeping its aspect, is taken: coordinates are scaled to it.
-        """
+        """As `frame_of`; None, reported, for an image that cannot be read too."""
         try:
-            size, stored = image_sizes(image)
-        except ValueError as error:
+            sizes = image_sizes(image)
+        except (ValueError, OSError) as error:
             return self.log.add(file, record, "image unreadable", str(error))
-        return frame_of(size, stored, declared_wh, self.log, file, record)
+        return frame_of(sizes, declared_wh, self.log, file, record)
 
     def _found_at(self, spellings: Sequence[str], folders: Sequence[Path]) -> Path | None:
         """The file of that name in one of the folders, in any spelling."""

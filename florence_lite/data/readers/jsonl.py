@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from florence_lite.data.annotation import (
     LISTS,
@@ -263,7 +262,7 @@ def to_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for number, sample in enumerate(samples):
             image = sample.image
-            if isinstance(image, Image.Image):
+            if not isinstance(image, str | os.PathLike):
                 pictures.mkdir(exist_ok=True)
                 image = pictures / f"{number:06d}.png"
                 sample.load().save(image)
