@@ -150,7 +150,7 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"incomplete: {summary['incomplete']} images name some of their objects or lines, maybe not all: what asks"
         yield "  for all is not trained on them (something was not understood, see below, or not looked for)"
     if summary["ignored"]:
-        yield f"ignored: {summary['ignored']} crowds, difficult objects or illegible lines, neither trained nor wrong to find"
+        yield f"ignored: {summary['ignored']} crowds, difficult objects or illegible lines: neither asked for nor wrong"
 
 
 @dataclass(frozen=True)
