@@ -147,8 +147,8 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in negatives.items())
         yield f"negatives, images without objects: {sum(negatives.values())} ({reasons})"
     if summary["incomplete"]:
-        yield f"incomplete: {summary['incomplete']} images name some of their objects or lines, maybe not all: what asks"
-        yield "  for all is not trained on them (something was not understood, see below, or not looked for)"
+        yield f"incomplete: {summary['incomplete']} images name some of their objects or lines, maybe not all: what"
+        yield "  asks for all is not trained on them (something was not understood, see below, or not looked for)"
     if summary["ignored"]:
         yield f"ignored: {summary['ignored']} crowds, difficult objects or illegible lines: neither asked for nor wrong"
 
