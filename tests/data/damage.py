@@ -55,7 +55,8 @@ def coco_files(**changes: Any) -> dict[str, bytes]:
 def coco_speaks(content: bytes, file: str, image: str) -> bool:
     data = json.loads(content)
     numbers = {record.get("id") for record in data["images"] if record.get("file_name") == image}
-    return any(not isinstance(r, dict) or r.get("image_id") in numbers for r in data["annotations"])
+    said = [r for r in data["annotations"] if not isinstance(r, dict) or r.get("image_id") in numbers]
+    return any(not isinstance(record, dict) or record.get("segments_info") != [] for record in said)
 
 
 def panoptic_files() -> dict[str, bytes]:
@@ -79,7 +80,8 @@ def voc_files() -> dict[str, bytes]:
 
 def yolo_files(lines: str, settings: str) -> dict[str, bytes]:
     labels = {
-        f"labels/{name[:-4]}.txt": text.encode() for name, text in zip(NAMES, (lines, lines * 2, ""), strict=True)
+        f"labels/{name[:-4]}.txt": text.encode()
+        for name, text in zip(NAMES, (lines, lines.replace("0 .5", "0 .6"), ""), strict=True)
     }
     return {"data.yaml": settings.encode(), **labels}
 

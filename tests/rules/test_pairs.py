@@ -53,6 +53,17 @@ def test_tasks_without_input_ask_once(task, expected):
     assert questions(task, ANNOTATED) == [({}, expected)]
 
 
+def test_what_is_ignored_is_told_to_evaluation():
+    box, ring = (1.0, 1.0, 9.0, 9.0), ((1.0, 1.0), (9.0, 1.0), (9.0, 9.0))
+    ignored = (ObjectAnnotation("dog", box), ObjectAnnotation("", box, (ring,)))
+    crowded = replace(ANNOTATED, ignored=ignored, ignored_lines=(replace(STOP, text=""),))
+    for name in ("<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>"):
+        (pair,) = pairs(name, crowded)
+        assert pair.asked and pair.instances == pairs(name, ANNOTATED)[0].instances
+        assert pair.ignored == (Instance("dog", box=box), Instance(polygons=(ring,)))
+    assert [pair.ignored for pair in pairs("<OCR_WITH_REGION>", crowded)] == [(Instance(quad=STOP.quad),)]
+
+
 def test_captions_of_one_kind_are_references_of_one_question():
     several = replace(ANNOTATED, more_captions=("two dogs", " "))
     assert truths("<CAPTION>", several) == [truth(texts=("a door and a dog", "two dogs"))]

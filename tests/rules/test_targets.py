@@ -268,6 +268,21 @@ def test_what_asks_for_all_needs_a_complete_list(exhaustive, unknown):
     assert {name for name in EXPECTED if drawn(name, partial)[0] is None} == unknown
 
 
+@pytest.mark.parametrize(
+    "task", ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<CAPTION_TO_PHRASE_GROUNDING>"]
+)
+def test_an_image_with_something_ignored_does_not_teach_what_is_not_there(task):
+    crowded = dataclasses.replace(ANNOTATED, ignored=(ObjectAnnotation("dog", (1.0, 1.0, 9.0, 9.0)),))
+    assert drawn(task)[0] is not None and drawn(task, crowded)[0] is None
+    assert drawn("<REGION_TO_CATEGORY>", crowded)[0] is not None  # what does not ask for all
+
+
+def test_text_that_cannot_be_read_is_no_part_of_the_answer():
+    illegible = dataclasses.replace(ANNOTATED, ignored_lines=(dataclasses.replace(STOP, text=""),))
+    for name in ("<OCR>", "<OCR_WITH_REGION>"):
+        assert drawn(name, illegible)[0].answer == drawn(name)[0].answer
+
+
 def test_captions_that_are_unknown():
     annotation = Annotation(SIZE, captions=("", "a door, a dog and a dog"))
     assert drawn("<CAPTION>", annotation)[0] is None

@@ -59,7 +59,7 @@ def read_dataset(
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format is {format!r}; choose auto or one of {', '.join(FORMATS)}")
     if format == huggingface.NAME:
-        return huggingface.read(str(path), split, columns)
+        return huggingface.read(str(path), split, columns, outside)
     if not os.path.exists(path):
         raise FileNotFoundError(f'there is no data set {path}; one of the Hub is read with format="{huggingface.NAME}"')
     path = Path(os.path.abspath(path))

@@ -13,11 +13,13 @@
     question, answer                     a text each, or lists of the same length; of several answers to one question
                                          the most frequent
 
-A dot leads into a column of structures, or of lists of structures. Needs the extra `florence-lite[train]`.
+A dot leads into a column of structures, or of lists of structures. Paths lead from the folder of the data set, and out
+of it only when asked for. Needs the extra `florence-lite[train]`.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 from florence_lite.data.readers.files import split_words
 from florence_lite.data.readers.frames import ImageFrame, frame_of
+from florence_lite.data.readers.images import OUTSIDE
 from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished, is_set
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import from_cxcywh, from_xywh
@@ -57,12 +60,20 @@ MEANINGS = (
 )
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where paths in rows lead from, and the folders that they may lead into; None for any."""
+
+    start: Path = Path()
+    allowed: tuple[Path, ...] | None = None
+
+
 def is_saved(folder: Path) -> bool:
     """Whether `save_to_disk` of `datasets` wrote the folder."""
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def read(path: str, split: str | None, columns: Mapping[str, str] | None) -> Dataset:
+def read(path: str, split: str | None, columns: Mapping[str, str] | None, outside: bool = False) -> Dataset:
     """The data set of a Hub id, a folder that `datasets` loads or one that it saved.
 
     Raises ValueError as `from_columns`, and for a split that is not there; ModuleNotFoundError without `datasets`.
@@ -73,6 +84,8 @@ def read(path: str, split: str | None, columns: Mapping[str, str] | None) -> Dat
         remedy = "pip install 'florence-lite[train]'"
         raise ModuleNotFoundError(f"the package datasets is missing; {remedy}", name="datasets") from None
 
+    cache = Path(datasets.config.HF_CACHE_HOME)
+    places = Places(Path(os.path.abspath(path)), None if outside else (Path(os.path.abspath(path)), cache))
     loaded = datasets.load_from_disk(path) if is_saved(Path(path)) else datasets.load_dataset(path)
     if isinstance(loaded, datasets.DatasetDict):
         chosen = [n for n in loaded if split is None] or [n for n in split_words(split or "") if n in loaded][:1]
@@ -82,13 +95,19 @@ def read(path: str, split: str | None, columns: Mapping[str, str] | None) -> Dat
         path = f"{path}: {', '.join(chosen)}"
     elif split is not None:
         raise ValueError(f"{path} has no splits; read it without one")
-    return from_columns(loaded, columns, path)
+    return from_columns(loaded, columns, path, places)
 
 
-def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str = "rows") -> Dataset:
+def from_columns(
+    rows: datasets.Dataset,
+    columns: Mapping[str, str] | None,
+    name: str = "rows",
+    places: Places = Places(),
+) -> Dataset:
     """The data set of the rows of a `datasets.Dataset`. Pictures are decoded only when a sample is asked for.
 
     columns: what is meant → column, as this module describes. name: for messages.
+    places: where paths in the rows lead from and may lead to; anywhere, from the working directory.
     Raises ValueError for a meaning or column that is not there, and where no row is usable.
     """
     _check(rows, columns, name)
@@ -105,14 +124,16 @@ def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name
     for number, row in enumerate(needed):
         record = f"row {number}"
         try:
-            sizes = image_sizes(_source(row[columns["image"]]))
+            sizes = image_sizes(_source(row[columns["image"]], places))
             frame = frame_of(sizes, None, log, Path(name), record)
             found.append((None, _annotation(row, columns, names, frame), record))
             kept.append(number)
         except (ValueError, OSError) as error:
             log.add(Path(name), record, "record left out", str(error))
     described = f"{name}: " + ", ".join(f"{meaning} from {column}" for meaning, column in columns.items())
-    return finished(found, log, NAME, [described], names or (), _Pictures(needed, columns["image"], tuple(kept)))
+    return finished(
+        found, log, NAME, [described], names or (), _Pictures(needed, columns["image"], tuple(kept), places)
+    )
 
 
 def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str) -> None:
@@ -142,20 +163,24 @@ class _Pictures(Sequence):
     rows: Any
     column: str
     numbers: tuple[int, ...]
+    places: Places
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Path | bytes:
-        return _source(self.rows[self.numbers[index]][self.column])
+        return _source(self.rows[self.numbers[index]][self.column], self.places)
 
 
-def _source(value: Any) -> Path | bytes:
+def _source(value: Any, places: Places) -> Path | bytes:
     """The file of an image, or its bytes."""
     if isinstance(value, dict):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
-        return Path(value)
+        path = Path(os.path.normpath(places.start / value))
+        if places.allowed is not None and not any(path.is_relative_to(place) for place in places.allowed):
+            raise Unclear(f"its image {value!r} lies outside of {places.start}; {OUTSIDE}")
+        return path
     if not isinstance(value, bytes):
         raise Unclear(f"its image is a {type(value).__name__}, neither an image nor the path of one")
     return value
