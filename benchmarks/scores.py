@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,14 @@ import numpy as np
 from peer import environment
 
 from florence_lite import Florence, Instance, Prompt, Result, tasks
+from florence_lite.data import Annotation
 from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.geometry import box_iou
 from florence_lite.rules import Pair, pairs
 from florence_lite.scenes import Scenes
 
-TASKS = [card.name for card in tasks() if card.scoring != "none" and not card.name.endswith("SEGMENTATION>")]
+SCORING = {card.name: card.scoring for card in tasks()}
+TASKS = [task for task in SCORING if not task.endswith("SEGMENTATION>")]  # outlines are right by another measure
 PAIRS = 3  # prompts of a task that are asked about a scene
 HALF = 0.5
 
@@ -47,10 +50,8 @@ def main() -> None:
     florence = Florence.from_pretrained("scenes-nano")
     scenes: dict[str, list[Answered]] = {task: [] for task in TASKS}
     foreign: dict[str, list[Answered]] = {task: [] for task in TASKS}
-    for sample, file in zip(Scenes("validation", length=arguments.count), [*files, *[None] * arguments.count]):
-        asked = [
-            (task, pair) for task in TASKS for pair in [p for p in pairs(task, sample.annotation) if p.asked][:PAIRS]
-        ]
+    for sample, file in zip_longest(Scenes("validation", length=arguments.count), files[: arguments.count]):
+        asked = [(task, pair) for task in TASKS for pair in prompts_of(task, sample.annotation)]
         for (task, pair), result in zip(asked, ask(florence, sample.load(), asked), strict=True):
             scenes[task].append(Answered(result, pair))
         if file is not None:
@@ -64,6 +65,10 @@ def main() -> None:
         print(each["task"])
         for way in ("florence-lite", "geometric mean"):
             print(f"    {way:15}", "  ".join(f"{name} {value}" for name, value in each[way].items()))
+
+
+def prompts_of(task: str, annotation: Annotation) -> list[Pair]:
+    return [pair for pair in pairs(task, annotation) if pair.asked][:PAIRS]
 
 
 def ask(florence: Florence, picture, asked: list[tuple[str, Pair]]) -> list[Result]:
@@ -113,22 +118,22 @@ def by_geometric_mean(result: Result) -> Result:
     def score(ids: slice) -> float:
         return float(np.exp(logprobs[ids].mean()))
 
-    if result.score is not None or not result.instances:
+    if SCORING[result.task] == "text":
         return replace(result, score=score(slice(1, None)))  # the first id is forced
     return replace(result, instances=[replace(item, score=score(slice(*item.tokens))) for item in result.instances])
 
 
 def best(result: Result) -> float | None:
-    scores = [score for score in (result.score, *result.scores) if score is not None]
-    return max(scores, default=None)
+    return result.score if SCORING[result.task] == "text" else max(result.scores, default=None)
 
 
 def verdicts(answered: Answered) -> Iterator[tuple[float, bool]]:
     """The scores of an answer, or of each instance of a list, and whether it is right: the words that are true, a box
     with the true label and IoU 0.5, each true one once."""
     result, pair = answered
-    if result.score is not None:
-        yield result.score, plain(result.text) in map(plain, pair.texts)
+    if SCORING[result.task] == "text":
+        if result.score is not None:
+            yield result.score, plain(result.text) in map(plain, pair.texts)
         return
     free = list(pair.instances)
     for item in sorted(result.instances, key=lambda item: -(item.score or 0)):
