@@ -21,7 +21,7 @@ from florence_lite.checks import is_whole
 from florence_lite.images import load_image
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.preprocessing import Preprocessor
-from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model import CrossCache, FlorenceModel, usable_device
 
 IMAGES_AT_ONCE = 8  # images that go through the vision tower together
 SAMPLES = 64  # numbers of every tensor that the digest of a network looks at
@@ -86,7 +86,8 @@ class EncodedImage:
         return self.features.device
 
     def to(self, device: str | torch.device) -> EncodedImage:
-        """This image on another device; itself where it is there already."""
+        """This image on another device, itself where it is there already; ValueError for one that cannot be used."""
+        device = usable_device(device)
         moved = self.features.to(device)
         if moved.device == self.device:
             return self
