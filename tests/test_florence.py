@@ -332,7 +332,7 @@ def test_region_outside(florence, region):
     ("method", "arguments", "message"),
     [
         ("detect", {"phrases": "dog"}, "phrases is 'dog'; it must be a list"),
-        ("detect", {"phrases": []}, r"phrases is \[\]; it must be a list with at least one"),
+        ("detect", {"phrases": []}, r"phrases is empty; give at least one phrase"),
         ("segment", {}, "segment needs either a phrase or a region"),
         ("segment", {"phrase": "dog", "region": REGION}, "segment needs either a phrase or a region"),
         ("caption", {"detail": "long"}, "detail is 'long'; choose one of short, detailed, paragraph"),

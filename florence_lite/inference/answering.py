@@ -281,25 +281,29 @@ def _with_label(answer: Answer, phrase: str) -> Answer:
 
 
 def joined(parts: list[Result]) -> Result:
-    """Answers to several phrases about one image as one; positions in the ids move along."""
+    """Answers to several prompts about one image as one: instances in a row, whose positions in the ids move along,
+    words in a line for each answer, and the score of the least sure."""
     if len(parts) == 1:
         return parts[0]
+    texts, scores = [part.text for part in parts], [part.score for part in parts if part.score is not None]
     instances, token_ids, token_logprobs = [], (), ()
+    measured = all(part.token_logprobs is not None for part in parts)
     for part in parts:
         offset = len(token_ids)
         for item in part.instances:
-            start, end = item.tokens
+            tokens = None if item.tokens is None else (item.tokens[0] + offset, item.tokens[1] + offset)
             coords_at = None if item.coords_at is None else item.coords_at + offset
-            instances.append(replace(item, tokens=(start + offset, end + offset), coords_at=coords_at))
+            instances.append(replace(item, tokens=tokens, coords_at=coords_at))
         token_ids += part.token_ids
-        token_logprobs += part.token_logprobs
+        token_logprobs += part.token_logprobs or ()
     return replace(
         parts[0],
-        text="",
+        text="\n".join(texts) if any(texts) else "",
+        score=min(scores, default=None),
         instances=tuple(instances),
         parse_errors=sum(part.parse_errors for part in parts),
         dropped=sum(part.dropped for part in parts),
         truncated=any(part.truncated for part in parts),
         token_ids=token_ids,
-        token_logprobs=token_logprobs,
+        token_logprobs=token_logprobs if measured else None,
     )

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
-from florence_lite import Florence, Prompt
+import florence_lite.inference.answering as answering_module
+from florence_lite import Florence, Instance, Prompt, Result, TaskCard
 from florence_lite.cards import task
+from florence_lite.engine import Generated
+from florence_lite.inference.answering import joined
 from florence_lite.model import FlorenceModel
 from tests.engine.models import enliven
 from tests.tiny import noise_image, tiny_config, tiny_florence
+from tests.tokens.spelling import spell
 
 IMAGE = noise_image(0)
 REGION = (10, 10, 60, 50)
@@ -124,16 +128,48 @@ def test_impossible_settings_of_a_checkpoint(florence, decoding, message):
 
 
 def test_many_beams_go_fewer_at_a_time(florence, monkeypatch):
-    import florence_lite.inference.answering as module
-
     calls = []
-    generate = module.generate
-    monkeypatch.setattr(module, "generate", lambda *a, **k: calls.append(len(a[3])) or generate(*a, **k))
+    generate = answering_module.generate
+    monkeypatch.setattr(answering_module, "generate", lambda *a, **k: calls.append(len(a[3])) or generate(*a, **k))
     for beams, most in ((1, 8), (3, 8), (20, 3), (100, 1)):
         calls.clear()
         florence.run([IMAGE] * 5, "<OD>", num_beams=beams, max_new_tokens=4)
         florence.run(IMAGE, ["<OD>"] * 5, num_beams=beams, max_new_tokens=4)
         assert max(calls) <= most and sum(calls) == 10
+
+
+# ---- joined answers
+
+
+def test_joined_answers_keep_their_texts():
+    """A line for each, in their order; as sure as the least sure."""
+    box = Instance("cat", box=(0, 0, 1, 1), score=0.5, tokens=(1, 4), coords_at=2)
+    parts = [
+        Result("<COUNT>", (9, 9), "two dogs", score=0.8, token_ids=(0, 5, 2), token_logprobs=(0.0, -1.0, -2.0)),
+        Result("<COUNT>", (9, 9), "", token_ids=(0, 2), token_logprobs=(0.0, -3.0), parse_errors=1),
+        Result("<COUNT>", (9, 9), "no cat", (box, Instance("x")), score=0.4, token_ids=(7,) * 4, truncated=True),
+    ]
+    whole = joined(parts[:2])
+    assert (whole.text, whole.score, whole.token_logprobs) == ("two dogs\n", 0.8, (0.0, -1.0, -2.0, 0.0, -3.0))
+    whole = joined(parts)
+    assert (whole.text, whole.score, whole.parse_errors, whole.truncated) == ("two dogs\n\nno cat", 0.4, 1, True)
+    assert (whole.instances[0].tokens, whole.instances[0].coords_at) == ((6, 9), 7)
+    assert whole.instances[1].tokens is None and whole.token_logprobs is None
+    assert joined(parts[1:2]) is parts[1] and joined([parts[1]] * 2).text == ""
+
+
+def test_prose_about_several_phrases_is_kept(toy_tokenizer, monkeypatch):
+    """A network whose prompts go to the decoder is asked for one phrase at a time, prose or boxes."""
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    card = TaskCard("<COUNT>", "how many", "How many {input}?", "text", input="phrases", scoring="text")
+    monkeypatch.setattr(answering_module, "task_card", lambda name: card if name == "<COUNT>" else task(name))
+    monkeypatch.setattr(
+        answering_module,
+        "generate",
+        lambda *_, **__: [Generated([0, *spell(toy_tokenizer, words), 2], False) for words in ("two", "one")],
+    )
+    result = florence.run(IMAGE, "<COUNT>", phrases=["dogs", "cats"])
+    assert result.text == "two\none" and result.score is not None
 
 
 # ---- devices
