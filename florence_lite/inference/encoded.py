@@ -23,7 +23,7 @@ from florence_lite.files import parse_json, replacing
 from florence_lite.images import load_enough
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.preprocessing import Preprocessor
-from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model import CrossCache, FlorenceModel, usable_device
 
 IMAGES_AT_ONCE = 8  # images that go through the vision tower together
 # A JPEG of at least twice as many pixels each way is made smaller while it is decoded. That is still several times what
@@ -93,7 +93,8 @@ class EncodedImage:
         return self.features.device
 
     def to(self, device: str | torch.device) -> EncodedImage:
-        """This image on another device; itself where it is there already."""
+        """This image on another device, itself where it is there already; ValueError for one that cannot be used."""
+        device = usable_device(device)
         moved = self.features.to(device)
         if moved.device == self.device:
             return self

@@ -72,8 +72,23 @@ def to_supervision(instances: Sequence[Instance], size_wh: tuple[int, int]) -> A
     outlined = any(instance.polygons for instance in placed)
     return supervision.Detections(
         xyxy=np.array([instance.bounds for instance in placed], dtype=np.float64),
-        mask=np.stack([rasterize(instance.outlines, size_wh) for instance in placed]) if outlined else None,
+        mask=_masks(placed, size_wh, getattr(supervision, "CompactMask", None)) if outlined else None,
         confidence=np.array([instance.score for instance in placed], dtype=np.float64) if scored else None,
         class_id=np.array([numbers[label] for label in labels], dtype=np.int64),
         data={"class_name": np.array(labels)},
+    )
+
+
+def _masks(placed: Sequence[Instance], size_wh: tuple[int, int], compact: Any) -> Any:
+    """The masks as one `compact` (the class `supervision.CompactMask`), so that one at a time exists as pixels; without
+    that class bool[N, H, W]."""
+    masks = (rasterize(instance.outlines, size_wh) for instance in placed)
+    if compact is None:
+        return np.stack(list(masks))
+    height_width = size_wh[::-1]
+    return compact.merge(
+        [
+            compact.from_dense(mask[None], np.array([instance.bounds]), height_width)
+            for mask, instance in zip(masks, placed, strict=True)
+        ]
     )

@@ -44,7 +44,8 @@ def finetune(config: FineTuneConfig, generators: Mapping[str, Generator] | None 
     validation = Validation.on(config.validation) if config.validation else None
     folder, _ = find_checkpoint(config.checkpoint)
     model, tokenizer = load_checkpoint(folder), Tokenizer.from_file(folder)
-    network, decoding = model.config, read_decoding(folder)
+    network = model.config
+    decoding = {"forced_bos": tokenizer.vocabulary.bos} | read_decoding(folder)  # every target begins with it
     preprocessor = read_preprocessor(folder, network.image_size_wh)
     sources = read_sources(config, model, tokenizer, preprocessor, generators)
     accelerator = start(config)
