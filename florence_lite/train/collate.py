@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,11 +121,11 @@ class TaskCollator:
         drawn = draw(pairs(task, annotation), rng)
         return None if drawn is None else self._fitting(task, *drawn, annotation.size_wh)
 
-    def all_rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
-        """Every row that `row` may draw. Raises as `row` does, when it comes to that row."""
-        for pair in pairs(task, annotation):
+    def all_rows(self, task: str, found: Iterable[Pair], size_wh: tuple[int, int]) -> Iterator[Row]:
+        """Every row that `row` may draw of the pairs of an image. Raises as `row` does, when it comes to that row."""
+        for pair in found:
             for target in pair.targets:
-                yield self._fitting(task, pair, target, annotation.size_wh)
+                yield self._fitting(task, pair, target, size_wh)
 
     @cached_property
     def writer(self) -> RowWriter:

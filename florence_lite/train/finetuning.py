@@ -50,10 +50,8 @@ def finetune(config: FineTuneConfig, generators: Mapping[str, Generator] | None 
     accelerator = start(config)
     parts = shares(config, accelerator)
     for data, source in zip(config.data, sources, strict=True):
-        for task, count in source.shortened().items():
-            accelerator.print(
-                f"data set {data.path}: {count} answers of {task} are too long: they lose their last objects"
-            )
+        for line in source.checked():
+            accelerator.print(f"data set {data.path}: {line}")
 
     adapter = None
     if config.lora_rank:

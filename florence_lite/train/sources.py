@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
@@ -15,8 +16,11 @@ from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, can_turn, turned
 from florence_lite.data.samples import Dataset, Sample
+from florence_lite.rules import pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
+
+MOST_NAMED = 10  # things of a kind that are named one by one; the others are counted
 
 Generator = Callable[..., Sequence[Sample]]
 """Called with a split ("train") and `size_wh=` (the network's image size in pixels), it gives samples without end."""
@@ -48,22 +52,34 @@ class Source:
         """Whether the samples are generated without end, no two alike; their answers are known to be short enough."""
         return not isinstance(self.samples, Dataset)
 
-    def shortened(self) -> dict[str, int]:
-        """Task → how many answers lose objects because they are too long for the network, of all that may be drawn.
+    def checked(self) -> list[str]:
+        """What training will leave out of all that may be drawn, as lines for people: objects of answers that are too
+        long for the network, and prompts that cannot be asked.
 
-        Raises ValueError for the first that is too long and must not be shortened.
+        Raises ValueError for the first answer that is too long and must not be shortened, and where no row is left.
         """
-        counts: dict[str, int] = {}
         if self.endless:
-            return counts
+            return []
+        shortened, faults, rows = Counter[str](), [], 0
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
+                found = pairs(task, annotation)
+                faults += [f"image {name}: {pair.fault}" for pair in found if pair.fault]
                 try:
-                    shortened = sum(row.shortened for row in self.collate.all_rows(task, annotation))
+                    for row in self.collate.all_rows(task, found, annotation.size_wh):
+                        rows += 1
+                        shortened[task] += row.shortened
                 except ValueError as error:
                     raise ValueError(f"image {name}: {error}") from None
-                counts[task] = counts.get(task, 0) + shortened
-        return {task: number for task, number in counts.items() if number}
+        if not rows:
+            why = f"; {len(faults)} prompts cannot be asked, the first: {faults[0]}" if faults else ""
+            where = "; ".join(self.samples.files)
+            raise ValueError(f"data set {where} teaches nothing about {', '.join(self.collate.rates)}{why}")
+        return [
+            f"{count} answers of {task} are too long: they lose their last objects"
+            for task, count in shortened.items()
+            if count
+        ] + few(faults, "prompts are left out, for they cannot be asked")
 
     def draw(
         self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation
@@ -80,6 +96,14 @@ class Source:
         if turn is None or not can_turn(annotation, turn):
             return self.features[place, 0], annotation
         return self.features[place, 1], turned(annotation, turn)
+
+
+def few(each: Sequence[str], what: str) -> list[str]:
+    """How many there are of something, and the first of them, as lines for people; [] where there is none."""
+    if not each:
+        return []
+    more = [f"  … and {len(each) - MOST_NAMED} more"] if len(each) > MOST_NAMED else []
+    return [f"{len(each)} {what}:", *(f"  {item}" for item in each[:MOST_NAMED]), *more]
 
 
 @lru_cache(maxsize=4)
