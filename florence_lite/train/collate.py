@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -48,11 +48,13 @@ class Batch:
     """Images and the token rows about them.
 
     pixel_values: float32 [B, 3, H, W], or None where `image_features`, float [B, N, D], say what a tower saw in them.
+    unreadable: name → reason of the images that were to be here and could not be read; others stand in their places.
     """
 
     pixel_values: Tensor | None
     groups: tuple[RowGroup, ...]
     image_features: Tensor | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -64,7 +66,7 @@ class Batch:
             return None if tensor is None else tensor.to(device)
 
         groups = tuple(group.to(device) for group in self.groups)
-        return Batch(moved(self.pixel_values), groups, moved(self.image_features))
+        return Batch(moved(self.pixel_values), groups, moved(self.image_features), self.unreadable)
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,8 @@ def keep_features(
     """Have the features of all data sets computed, if the run keeps them; those of generated samples never end."""
     if config.features == "computed":
         return
-    for number, (data, source) in enumerate(zip(config.data, sources, strict=True)):
+    for number, source in enumerate(sources):
         if not source.endless:
-            origin = f"{config.checkpoint}: {data.path}"
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
             mirrored = config.flips > 0
-            source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder, origin)
+            source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder)

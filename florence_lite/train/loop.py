@@ -28,6 +28,7 @@ from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.folders import bring_back, keep_if_best, replace_folder, save_state, saved_step
 from florence_lite.train.log import RunningMeans, TrainingLog
+from florence_lite.train.unreadable import UnreadableImages
 
 TRACKERS = ("tensorboard", "trackio")  # that get the metrics if they are installed
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes while one evaluates; ten minutes would be usual
@@ -119,10 +120,12 @@ def fit(
 
     accelerator.init_trackers("florence-lite")
     log, means, started = TrainingLog(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
+    unreadable = UnreadableImages()
     columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     with progress_bar(accelerator.is_main_process, *columns, transient=False) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
         for parts in loader:
+            unreadable.meet(parts)
             loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}; lower learning_rate")
@@ -146,6 +149,7 @@ def fit(
                 accelerator.wait_for_everyone()
             if step % config.save_every == 0 or step == config.steps:
                 save_state(accelerator, state, step)
+                unreadable.write(log, step)
                 losses = means.take(accelerator)
                 log.write(step, "losses", losses, seconds=round(time.monotonic() - started, 1))
     accelerator.end_training()

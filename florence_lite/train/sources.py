@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,6 +21,7 @@ from florence_lite.data.samples import Dataset, Sample
 from florence_lite.rules import pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
+from florence_lite.train.features import Features
 
 MOST_NAMED = 10  # things of a kind that are named one by one; the others are counted
 
@@ -36,16 +39,24 @@ def read_source(data: DataConfig, size_wh: tuple[int, int], generators: Mapping[
     return dataset
 
 
+class Drawn(NamedTuple):
+    """An image, or what a tower saw in it, [N, D]; what is known about it; name → reason of the images that were
+    passed over because they cannot be read."""
+
+    image: Image.Image | Tensor
+    annotation: Annotation
+    unreadable: Mapping[str, str]
+
+
 class Source:
     """Samples, what is asked about them, and how often.
 
-    features: what a frozen tower saw, [samples, ways, N, D] with the image as it is and, where there are two ways,
-        mirrored; None to give the images themselves.
+    features: what a frozen tower saw in them; None to give the images themselves.
     """
 
     def __init__(self, samples: Sequence[Sample], collate: TaskCollator, weight: float):
         self.samples, self.collate, self.weight = samples, collate, weight
-        self.features: Tensor | None = None
+        self.features: Features | None = None
 
     @property
     def endless(self) -> bool:
@@ -56,10 +67,12 @@ class Source:
         """What training will leave out of all that may be drawn, as lines for people: objects of answers that are too
         long for the network, and prompts that cannot be asked.
 
-        Raises ValueError for the first answer that is too long and must not be shortened, and where no row is left.
+        Raises ValueError for the first answer that is too long and must not be shortened, where no row is left, and
+        where no image can be read.
         """
         if self.endless:
             return []
+        self.draw(0, np.random.default_rng(0), 0, Augmentation())
         shortened, faults, rows = Counter[str](), [], 0
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
@@ -81,21 +94,42 @@ class Source:
             if count
         ] + few(faults, "prompts are left out, for they cannot be asked")
 
-    def draw(
-        self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation
-    ) -> tuple[Image.Image | Tensor, Annotation]:
-        """Sample `number` of an endless order in which every epoch has each sample once, changed by chance."""
+    def draw(self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation) -> Drawn:
+        """Sample `number` of an endless order in which every epoch has each sample once, changed by chance.
+
+        The next of its epoch that can be read stands in for one that cannot. Raises ValueError where none can.
+        """
         epoch, place = divmod(number, len(self.samples))
-        if not self.endless:
-            place = int(epoch_order(len(self.samples), seed, epoch)[place])
-        if self.features is None:
+        if self.endless:
             sample = self.samples[place]
+            return Drawn(*augment(sample.load(), sample.annotation, rng), {})
+        order = epoch_order(len(self.samples), seed, epoch)
+        unreadable: dict[str, str] = {}
+        for further in range(len(order)):
+            index = int(order[(place + further) % len(order)])
+            try:
+                return Drawn(*self._seen(index, rng, augment), unreadable)
+            except (ValueError, OSError) as error:
+                unreadable[self.samples.names[index]] = str(error)
+        raise ValueError(self._none(unreadable))
+
+    def _seen(
+        self, index: int, rng: np.random.Generator, augment: Augmentation
+    ) -> tuple[Image.Image | Tensor, Annotation]:
+        """A sample changed by chance; raises, before chance is asked, ValueError or OSError for one that cannot be
+        read."""
+        if self.features is None:
+            sample = self.samples[index]
             return augment(sample.load(), sample.annotation, rng)
-        annotation = self.samples.annotations[place]
+        views, annotation = self.features.of(index), self.samples.annotations[index]
         _, turn = augment.draw(rng)
         if turn is None or not can_turn(annotation, turn):
-            return self.features[place, 0], annotation
-        return self.features[place, 1], turned(annotation, turn)
+            return views[0], annotation
+        return views[1], turned(annotation, turn)
+
+    def _none(self, unreadable: Mapping[str, str]) -> str:
+        where, (name, reason) = "; ".join(self.samples.files), next(iter(unreadable.items()))
+        return f"data set {where}: none of {len(unreadable)} images can be read; {name}: {reason}"
 
 
 def few(each: Sequence[str], what: str) -> list[str]:
@@ -139,8 +173,11 @@ class MixedBatches(torch_data.Dataset):
 
     def _batch(self, step: int, source: Source, start: int, part: range) -> Batch:
         seed = self.config.seed
-        examples = [
+        drawn = [
             source.draw(start + place, np.random.default_rng([seed, 1, step, place]), seed, self.augment)
             for place in part
         ]
-        return source.collate(examples, np.random.default_rng([seed, 2, step]), part.start)
+        examples = [(each.image, each.annotation) for each in drawn]
+        batch = source.collate(examples, np.random.default_rng([seed, 2, step]), part.start)
+        unreadable = {name: reason for each in drawn for name, reason in each.unreadable.items()}
+        return replace(batch, unreadable=unreadable) if unreadable else batch
