@@ -120,7 +120,7 @@ def fit(
 
     accelerator.init_trackers("florence-lite")
     log, means, started = TrainingLog(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
-    unreadable = UnreadableImages()
+    unreadable = UnreadableImages(accelerator.is_main_process)
     columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     with progress_bar(accelerator.is_main_process, *columns, transient=False) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)

@@ -204,7 +204,7 @@ def test_a_data_set_of_which_nothing_can_be_read(base, tmp_path):
 def test_each_is_told_once(tmp_path, capfd):
     accelerator = start(settings(tmp_path, tmp_path, tmp_path / "run"))
     log = TrainingLog(tmp_path / "log.jsonl", accelerator)
-    told = UnreadableImages()
+    told = UnreadableImages(main=True)
     told.meet([Told((), {"a.png": "damaged"}), Told(())])
     told.meet([Told((), {"a.png": "damaged", "b.png": "gone"})])
     told.write(log, 2)
@@ -215,3 +215,24 @@ def test_each_is_told_once(tmp_path, capfd):
         "image b.png is left out, another takes its place: gone",
     ]
     assert logged(tmp_path) == [{"step": 2, "count": 2, "unreadable": {"a.png": "damaged", "b.png": "gone"}}]
+
+
+def test_the_main_process_tells_what_others_met(tmp_path, capfd, monkeypatch):
+    """Once, also where several met the same."""
+    log = TrainingLog(tmp_path / "log.jsonl", start(settings(tmp_path, tmp_path, tmp_path / "run")))
+    main, other = UnreadableImages(main=True), UnreadableImages(main=False)
+    main.meet([Told((), {"a.png": "damaged"})])
+    other.meet([Told((), {"a.png": "damaged", "b.png": "gone"})])
+    assert capfd.readouterr().err.count("left out") == 1
+    met = [main._new, other._new]
+    monkeypatch.setattr("florence_lite.train.unreadable.gather_object", lambda new: met)
+    other.write(log, 2)
+    assert capfd.readouterr().err == ""
+    main.write(log, 2)
+    assert capfd.readouterr().err == "image b.png is left out, another takes its place: gone\n"
+    met[:] = [{}, {}]
+    for each in (main, other):
+        each.meet([Told((), {"a.png": "damaged", "b.png": "gone"})])
+        each.write(log, 4)
+    assert capfd.readouterr().err == ""
+    assert [sorted(line["unreadable"]) for line in logged(tmp_path)] == [["a.png", "b.png"]] * 2  # one for each here
