@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,8 +27,16 @@ from florence_lite.progress import progress_bar
 from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
-from florence_lite.train.folders import bring_back, keep_if_best, replace_folder, save_state, saved_step
+from florence_lite.train.folders import (
+    bring_back,
+    keep_if_best,
+    replace_folder,
+    save_state,
+    saved_precision,
+    saved_step,
+)
 from florence_lite.train.log import RunningMeans, TrainingLog
+from florence_lite.train.precision import choose_precision
 from florence_lite.train.unreadable import UnreadableImages
 
 TRACKERS = ("tensorboard", "trackio")  # that get the metrics if they are installed
@@ -37,18 +46,26 @@ Evaluate = Callable[[Path, torch.device], Mapping[str, float | None]]  # checkpo
 
 
 def start(config: RunConfig) -> Accelerator:
-    """Random seed, devices, processes and trackers of a run."""
+    """Random seed, devices, processes, precision and trackers of a run."""
     trackers = [name for name in TRACKERS if find_spec(name)]
-    AcceleratorState._reset_state()  # a second run in a process may have another precision
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
-        log_with=trackers or None,
-        project_dir=config.output,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
-        ],
-    )
+
+    def accelerator_of(mixed_precision: str) -> Accelerator:
+        AcceleratorState._reset_state()  # the one before may have another precision
+        return Accelerator(
+            mixed_precision=mixed_precision,
+            log_with=trackers or None,
+            project_dir=config.output,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            ],
+        )
+
+    accelerator = accelerator_of("no")  # which knows the devices
+    begun = saved_precision(Path(config.output) / "state")
+    tell = partial(accelerator.print, file=sys.stderr, flush=True)
+    if choose_precision(config.precision, accelerator, begun, tell) == "bf16":
+        accelerator = accelerator_of("bf16")
     set_seed(config.seed, device_specific=True)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
