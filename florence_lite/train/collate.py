@@ -61,6 +61,12 @@ class Batch:
         """How many tokens carry loss."""
         return sum(int((group.labels != IGNORED).sum()) for group in self.groups)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many values each mean of the loss is over. The parts of a larger batch are summed with its counts, so
+        that its loss is the same however it is divided."""
+        return {"tokens": self.tokens}
+
     def to(self, device: torch.device) -> Batch:
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device)

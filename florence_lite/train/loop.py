@@ -99,14 +99,15 @@ def fit(
 ) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
-    trainer: maps (batch, width of the coordinate targets) to the mean loss over the batch's tokens, and name → losses.
+    trainer: maps (part of a batch, width of the coordinate targets, counts of the whole batch) to the part's share of
+        the loss, and name → losses.
     batches: gives the batches from a step on, each in the parts that fall to this process (`shares`); number i must
         always be the same.
     save: writes the trainer's network into an empty folder.
     evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
         logged. The checkpoint of the greatest `merit` of them, None counting for nothing, is kept in `best`.
 
-    The loss of a step is the mean over the tokens of the whole batch, however many processes and parts share it.
+    The loss of a step is made of means over the whole batch, however many processes and parts share it.
 
     Raises ValueError if the run is longer already, FloatingPointError if the loss is no number, OSError if a folder
     cannot be written, for instance because the disk is full: the former one is left whole.
@@ -178,15 +179,15 @@ def gradients(
 ) -> tuple[float, list[dict[str, Tensor]]]:
     """Add the gradients of a batch, of which this process has some parts; returns the loss of the whole batch and the
     trainer's metrics of each part."""
-    tokens = torch.tensor([part.tokens for part in parts], device=accelerator.device)
-    total = max(1, accelerator.reduce(tokens.sum(), "sum").item())
+    here = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
+    everywhere = accelerator.reduce(torch.tensor(list(here.values()), device=accelerator.device), "sum").tolist()
+    counts = dict(zip(here, everywhere, strict=True))
     whole, metrics = torch.zeros((), device=accelerator.device), []
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
         kernels = faster_kernels(accelerator.device, accelerator.mixed_precision)
         with nullcontext() if last else accelerator.no_sync(trainer), kernels:
-            loss, found = trainer(part.to(accelerator.device), sigma)
-            share = loss * (tokens[number] / total)
+            share, found = trainer(part.to(accelerator.device), sigma, counts)
             # Processes take the mean of their gradients.
             accelerator.backward(share * accelerator.num_processes)
         whole += share.detach()
