@@ -96,10 +96,14 @@ def check_dataset(
             problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
         for name in names:
             try:
-                targets = [(pair, target) for pair in pairs(name, sample.annotation) for target in pair.targets]
+                found = pairs(name, sample.annotation)
             except ValueError as error:
                 problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
                 continue
+            for pair in found:
+                if pair.fault:
+                    problems.append(Problem(dataset.format, sample.name, pair.fault, f"prompt of {name} left out"))
+            targets = [(pair, target) for pair in found for target in pair.targets]
             tasks[name] += bool(targets)
             for pair, target in targets if writer else ():
                 try:
@@ -107,16 +111,16 @@ def check_dataset(
                 except ValueError as error:
                     problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
         step()
-    found = replace(dataset, problems=tuple(problems))
+    whole = replace(dataset, problems=tuple(problems))
     return DatasetCheck(
         dataset.format,
         dataset.files,
-        found.summary(),
+        whole.summary(),
         _classes(dataset),
         {name: tasks[name] for name in names if tasks[name]},
         {name: measured.lengths() for name, measured in lengths.items() if measured.answers},
         _sizes(dataset),
-        found.problems,
+        whole.problems,
     )
 
 

@@ -100,7 +100,9 @@ def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp
     found = check_dataset(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
     told = {problem.kind: (problem.record, problem.what) for problem in found.problems}
     assert told["image unreadable"][0] == "cut.png" and "damaged or cut short" in told["image unreadable"][1]
-    assert told["no target for <OPEN_VOCABULARY_DETECTION>"][0] == "odd"
+    for marker in ("<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>"):
+        record, what = told[f"prompt of {marker} left out"]
+        assert record == "odd" and "'this <and> that'" in what
     assert found.summary["problems"] == {kind: 1 for kind in told}
     assert found.lengths["<OPEN_VOCABULARY_DETECTION>"].shortest > 0  # the other phrases of the image are measured
 
