@@ -531,7 +531,7 @@ def faults(layout) -> dict:
         "field out of range": (
             reconfigure(lambda v: v[vision].update(depths=[1])),
             ValueError,
-            r"config.json does not describe .*vision.depths = \(1,\) needs one entry per stage",
+            r"config.json does not describe .*vision.depths = \(1,\) must be a list of one entry per stage",
         ),
         "another activation": (
             reconfigure(lambda v: v[text].update(activation_function="relu")),
