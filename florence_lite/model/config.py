@@ -13,7 +13,7 @@ from typing import Any
 # hostile file from asking for a network whose mere modules would fill the memory.
 _PER_STAGE = {
     "dims": (1, 2**14),
-    "depths": (0, 96),
+    "depths": (0, 48),
     "heads": (1, 2**14),
     "groups": (1, 2**14),
     "patch_sizes": (1, 64),
@@ -24,8 +24,8 @@ _VISION = {"window": (1, 64), "mlp_ratio": (1, 64)}
 _TEXT = {
     "vocab_size": (4, 2**20),  # <s> <pad> </s> <unk>
     "d_model": (1, 2**14),
-    "encoder_layers": (1, 96),
-    "decoder_layers": (1, 96),
+    "encoder_layers": (1, 48),
+    "decoder_layers": (1, 48),
     "heads": (1, 2**14),
     "ffn_dim": (1, 2**17),
     "positions": (1, 2**17),
@@ -65,6 +65,8 @@ class VisionConfig:
         for name, bounds in _PER_STAGE.items():
             if not all(_is_within(value, bounds) for value in getattr(self, name)):
                 raise _wrong(f"vision.{name}", getattr(self, name), _rule("whole numbers", bounds))
+        if sum(self.depths) > _PER_STAGE["depths"][1]:
+            raise _wrong("vision.depths", self.depths, f"at most {_PER_STAGE['depths'][1]} together")
         if not all(isinstance(value, bool) for value in self.prenorm):
             raise _wrong("vision.prenorm", self.prenorm, "true or false everywhere")
         _check_each("vision.", self, _VISION)
@@ -175,31 +177,6 @@ class FlorenceConfig:
     def image_tokens(self) -> int:
         """Length of the image part of the sequence: the mean token and the grid."""
         return 1 + self.grid_wh[0] * self.grid_wh[1]
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the weights of the network are."""
-
-        def linear(inputs: int, outputs: int) -> int:
-            return (inputs + 1) * outputs
-
-        vision, text = self.vision, self.text
-        total, before = 0, 3
-        for stage, dim in enumerate(vision.dims):
-            total += before * dim * vision.patch_sizes[stage] ** 2 + dim  # patch embedding
-            total += 2 * (before if vision.prenorm[stage] else dim)
-            block = 2 * 10 * dim + 2 * 2 * dim  # two depthwise convolutions, two norms
-            block += linear(dim, 3 * dim) + linear(dim, dim)
-            block += linear(dim, dim * vision.mlp_ratio) + linear(dim * vision.mlp_ratio, dim)
-            total += vision.depths[stage] * 2 * block
-            before = dim
-        total += 2 * self.max_grid * (before // 2) + before * text.d_model + 2 * text.d_model  # projector
-        tables = 3 - self.tie_word_embeddings - self.tie_decoder_embeddings
-        total += tables * text.vocab_size * text.d_model
-        total += 2 * ((text.positions + 2) * text.d_model + 2 * text.d_model)
-        attention = 4 * linear(text.d_model, text.d_model) + 2 * text.d_model
-        rest = linear(text.d_model, text.ffn_dim) + linear(text.ffn_dim, text.d_model) + 2 * text.d_model
-        return total + text.encoder_layers * (attention + rest) + text.decoder_layers * (2 * attention + rest)
 
     def to_dict(self) -> dict:
         """Plain JSON-ready dictionary; `from_dict` is its inverse."""

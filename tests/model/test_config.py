@@ -1,6 +1,5 @@
 """Sizes of the network: which are possible, and none that a file may ask for fills the memory."""
 
-import itertools
 import json
 import math
 
@@ -28,7 +27,7 @@ TEXT = {"vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 
         ("vision", {"groups": (2, 5)}, "entry 16 must be divisible by its heads 2 and groups 5"),
         ("vision", {"heads": (0, 2)}, r"vision.heads = \(0, 2\) must be whole numbers from 1 to 16384"),
         ("vision", {"strides": (4, 0)}, r"vision.strides = \(4, 0\) must be whole numbers from 1 to 64"),
-        ("vision", {"depths": (1, -1)}, r"vision.depths = \(1, -1\) must be whole numbers from 0 to 96"),
+        ("vision", {"depths": (1, -1)}, r"vision.depths = \(1, -1\) must be whole numbers from 0 to 48"),
         ("vision", {"dims": (8, 15), "heads": (2, 1), "groups": (2, 1)}, r"vision.dims\[-1\] = 15 must be even"),
         ("vision", {"window": 0}, "vision.window = 0"),
         ("vision", {"mlp_ratio": 0}, "vision.mlp_ratio = 0 must be a whole number from 1 to 64"),
@@ -53,6 +52,7 @@ TEXT = {"vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 
         ("vision", {"dims": "84"}, "vision.dims = '84' must be a list"),
         ("vision", {"dims": {8: 1, 16: 1}}, "vision.dims = .* must be a list"),
         ("vision", {"prenorm": (1, 0)}, "vision.prenorm = .* must be true or false"),
+        ("vision", {"depths": (48, 1)}, r"vision.depths = \(48, 1\) must be at most 48 together"),
         ("vision", {"drop_path": math.nan}, "vision.drop_path = nan must be a number"),
         *[
             ("text", {name: value}, f"text.{name} = .* must be a whole number from")
@@ -91,15 +91,6 @@ def test_padding_to_windows_counts():
     vision = VisionConfig(**VISION | {"dims": (2**14, 2), "heads": (1, 1), "groups": (1, 1), "window": 64})
     with pytest.raises(ValueError, match="makes maps of 1×1 with windows of 64 and 16384 channels"):
         FlorenceConfig(VisionConfig(**vars(vision) | {"mlp_ratio": 5}), TextConfig(**TEXT), image_size_wh=(4, 4))
-
-
-@pytest.mark.parametrize("ties", [*itertools.product([True, False], repeat=2)])
-@pytest.mark.parametrize("name", ["nano", "base", "large"])
-def test_the_number_of_parameters(name, ties):
-    config = FlorenceConfig.preset(name, tie_word_embeddings=ties[0], tie_decoder_embeddings=ties[1])
-    with torch.device("meta"):
-        model = FlorenceModel(config)
-    assert config.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["nano", "base", "large"])
