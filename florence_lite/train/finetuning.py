@@ -91,7 +91,9 @@ def _train(
 
     if validation is None:
         return fit(config, accelerator, resumed, trainer, batches, save)
-    return fit(config, accelerator, resumed, trainer, batches, save, validation.metrics, validation.merit)
+    return fit(
+        config, accelerator, resumed, trainer, batches, save, validation.metrics, validation.merit, validation.decisive
+    )
 
 
 def save_whole(model: FlorenceModel, loaded: Pretrained, folder: Path) -> None:

@@ -92,6 +92,7 @@ def fit(
     save: Callable[[nn.Module, Path], None],
     evaluate: Evaluate | None = None,
     merit: Callable[[Mapping[str, float | None]], float | None] = lambda metrics: next(iter(metrics.values()), None),
+    decisive: str | None = None,
 ) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder to go on with: `best` if one of the
     evaluations found a checkpoint to be the best, else `checkpoint`, the last.
@@ -106,6 +107,7 @@ def fit(
     save: writes the trainer's network into an empty folder.
     evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
         logged. The checkpoint of the greatest `merit` of them, None counting for nothing, is kept in `best`.
+    decisive: name of the metric that the merit comes from; the first without it.
 
     The loss of a step is the mean over the tokens of the whole batch, however many processes and parts share it.
 
@@ -187,20 +189,23 @@ def fit(
                 losses = means.take(accelerator)
                 log.write(step, "losses", losses, seconds=round(time.monotonic() - started, 1))
                 save_state(accelerator, state, step)
-    folder = on_main(accelerator, lambda: delivered(output, config.steps, evaluate is not None))
+    folder = on_main(accelerator, lambda: delivered(output, config.steps, evaluate is not None, decisive))
     with others_aside():
         accelerator.end_training()
     return folder
 
 
-def delivered(output: Path, steps: int, measured: bool) -> Path:
+def delivered(output: Path, steps: int, measured: bool, decisive: str | None) -> Path:
     """The folder to go on with, which is told: the best checkpoint if the run was measured, else the last."""
     record = output / BEST_RECORD
     if not measured or not record.is_file():
         tell(f"trained {steps} steps: {output / CHECKPOINT}")
         return output / CHECKPOINT
     best = read_json_object(record)
-    figures = f", {listed(best['metrics'])}" if "metrics" in best else ""
+    metrics = best.get("metrics") or {}
+    figures = "".join(
+        f", {listed({name: metrics[name]})}" for name in metrics if name == (decisive or next(iter(metrics)))
+    )
     tell(f"trained {steps} steps; the best is that of step {best['step']}{figures}: {output / BEST}")
     return output / BEST
 

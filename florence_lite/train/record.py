@@ -128,7 +128,8 @@ def _enter(config: RunConfig, contents: Mapping[str, Any], continue_with_changes
             tell(f"the run goes on with a change: {each}")
         if any(each.field == "validation" for each in changes):
             forget_best(output, "the validation has changed")
-        check_best(output)
+        else:
+            check_best(output)
         if step < config.steps:
             tell(f"the run in {output} goes on at step {step} of {config.steps}")
     noted = [*noted, *({"step": step, "change": str(each)} for each in changes)]
