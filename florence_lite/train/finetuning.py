@@ -109,8 +109,8 @@ def adapter_base(config: FineTuneConfig, loaded: Pretrained) -> str:
     run's folder `base`, and is the base.
     """
     if not loaded.adapters:
-        folder = Path(config.checkpoint)
-        return str(folder.resolve()) if folder.is_dir() else config.checkpoint
+        folder, is_embedded = Path(config.checkpoint), loaded.card is not None and loaded.card.source == "embedded"
+        return str(folder.resolve()) if folder.is_dir() and not is_embedded else config.checkpoint
     folder = Path(config.output) / "base"
     if checkpoint_problem(folder):
         replace_folder(folder, partial(save_whole, loaded.model, loaded))

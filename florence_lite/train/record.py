@@ -79,6 +79,8 @@ def run_folder(
     lock = FileLock(output / LOCK)
 
     def enter() -> int | None:
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"output = {config.output!r} is a file; it must be the folder of a run")
         output.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=LOCK_WAIT)
