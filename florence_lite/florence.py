@@ -10,17 +10,7 @@ from typing import Any
 import torch
 
 from florence_lite.cards import CheckpointCard, task
-from florence_lite.checkpoint import (
-    adapter_base,
-    find_checkpoint,
-    is_adapter,
-    load_adapter,
-    load_checkpoint,
-    read_decoding,
-    read_preprocessor,
-    save_checkpoint,
-    write_companions,
-)
+from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked, joined
 from florence_lite.inference.parts import check_parts
@@ -103,21 +93,8 @@ class Florence:
         Raises FileNotFoundError if there is no such checkpoint, ValueError for a device that cannot be used here and
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
         """
-        folder, card = find_checkpoint(name, revision, subfolder)
-        adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
-        if is_adapter(folder):
-            if (base := adapter_base(folder)) is None:
-                raise ValueError(f"adapter {str(name)!r} names no base: call from_pretrained(BASE, adapter=…)")
-            adapters.insert(0, folder)
-            folder, card = find_checkpoint(base.name, base.revision)
-        model = load_checkpoint(folder, dtype, device)
-        for each in adapters:
-            model = load_adapter(model, each)
-        # A fine-tune may bring a tokenizer of its own.
-        with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
-        is_embedded = card is not None and card.source == "embedded"  # then the card says how images are prepared
-        preprocessor = None if is_embedded else read_preprocessor(folder, model.config.image_size_wh)
-        return cls(model, Tokenizer.from_file(with_tokenizer), card, preprocessor, read_decoding(folder), str(name))
+        loaded = load_pretrained(name, dtype, device, revision, subfolder, adapter)
+        return cls(loaded.model, loaded.tokenizer, loaded.card, loaded.preprocessor, loaded.decoding, str(name))
 
     def save_pretrained(
         self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None
