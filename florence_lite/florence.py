@@ -12,6 +12,7 @@ import torch
 from florence_lite.cards import CheckpointCard
 from florence_lite.checkpoint import (
     adapter_base,
+    find_base,
     find_checkpoint,
     is_adapter,
     load_adapter,
@@ -86,7 +87,8 @@ class Florence:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
         name: a checkpoint card's name ("scenes-nano"), a folder or a Hub id ("microsoft/Florence-2-base") of either
-            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names.
+            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names;
+            that is not fetched unless a checkpoint card names it too: give it as `name`, and the adapter as `adapter`.
         dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32
             for float16 files on the CPU.
         revision: branch, tag or commit of a Hub repository. subfolder: of the repository or folder.
@@ -98,10 +100,8 @@ class Florence:
         folder, card = find_checkpoint(name, revision, subfolder)
         adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
         if is_adapter(folder):
-            if (base := adapter_base(folder)) is None:
-                raise ValueError(f"adapter {str(name)!r} names no base: call from_pretrained(BASE, adapter=…)")
             adapters.insert(0, folder)
-            folder, card = find_checkpoint(base.name, base.revision)
+            folder, card = find_base(name, adapter_base(folder))
         model = load_checkpoint(folder, dtype, device)
         for each in adapters:
             model = load_adapter(model, each)
