@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
-from florence_lite.checkpoint.loading import FLOATS, about_type, dtype_name, raise_any
+from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, ROWS, TABLES, Layout
+from florence_lite.checkpoint.loading import DTYPES, FLOATS, about_type, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
 from florence_lite.checks import is_number
 from florence_lite.files import SETTINGS_BYTES, read_json
@@ -199,6 +199,8 @@ class _Adapter:
             self._check_base_table(name, ours, tensor)
             return
         tensor = tensor.clone()  # reading the next one may unmap this one
+        if (table := f"{piece.module}.weight") in TABLES:
+            tensor = self._with_all_rows(piece, tensor, self._base_table(table))
         if piece in self.values:
             self.problems.append(f"twice: {name} and {self.names[piece]} belong in the same place")
             return
@@ -217,15 +219,31 @@ class _Adapter:
 
         It must be that of this base, and it changes nothing.
         """
-        own = dict(self.model.named_parameters())
-        base = own.get(ours, own[EMBEDDING])
+        base = self._base_table(ours)
+        tensor = self._with_all_rows(_Piece("", "weight"), tensor, base)
         if tensor.shape != base.shape:
             self.problems.append(f"shape of {name}: {list(tensor.shape)}, base has {list(base.shape)}")
-        elif not torch.equal(tensor.to(base), base) and not torch.equal(base.to(tensor), tensor):
+        elif not _is_rounded(tensor, base) and not _is_rounded(base, tensor):
             self.problems.append(
                 f"another base: {name} was not trained and differs from the model's; load the base that the adapter "
-                "was trained on"
+                f"was trained on, or, if the table was trained, name it in modules_to_save of {CONFIG}"
             )
+
+    def _base_table(self, ours: str) -> Tensor:
+        own = dict(self.model.named_parameters())
+        return own.get(ours, own[EMBEDDING]).detach()
+
+    def _with_all_rows(self, piece: _Piece, tensor: Tensor, base: Tensor) -> Tensor:
+        """A tensor for a table of tokens with as many rows as the base, to which saving may have added some that no
+        token has: there it changes nothing."""
+        axis = {"lora_B": 0, "lora_embedding_A": 1, "weight": 0}.get(piece.leaf)
+        missing = len(base) - tensor.shape[axis] if axis is not None and tensor.ndim == 2 else 0
+        if not 0 < missing < ROWS:
+            return tensor
+        if piece.leaf == "weight":
+            return torch.cat([tensor, base[-missing:].to(tensor)]) if tensor.shape[1] == base.shape[1] else tensor
+        shape = [missing if each == axis else side for each, side in enumerate(tensor.shape)]
+        return torch.cat([tensor, tensor.new_zeros(shape)], axis)
 
     @property
     def adapted(self) -> list[str]:
@@ -385,6 +403,11 @@ def _fits(pattern: str, name: str) -> bool:
 def _starts(name: str) -> list[int]:
     """Where a part of a dotted name begins."""
     return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
+
+
+def _is_rounded(tensor: Tensor, exact: Tensor) -> bool:
+    """Whether it holds the values of `exact`, perhaps rounded to one of the types of weights."""
+    return any(torch.equal(exact.to(dtype).to(tensor), tensor) for dtype in (tensor.dtype, *DTYPES.values()))
 
 
 def _twin(model: FlorenceModel, modules: Collection[str]) -> FlorenceModel:

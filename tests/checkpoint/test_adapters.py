@@ -388,6 +388,49 @@ def test_tables_that_were_not_trained_stay_those_of_the_base(pair, base, folder)
         load_adapter(base, folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_table_of_the_base_may_have_been_rounded(pair, base, folder, dtype):
+    """To the type that the training ran in, whatever it is stored as."""
+    expected = logits(load_adapter(base, folder))
+    edit_tensors(
+        folder, lambda t: {n: v.to(dtype).float() if "lm_head" in n else v for n, v in with_lm_head(t, pair).items()}
+    )
+    assert torch.equal(logits(load_adapter(base, folder)), expected)
+
+
+def with_lm_head(tensors, pair):
+    return with_tables(tensors, pair, ["lm_head.base_layer"])
+
+
+@pytest.mark.parametrize("kind", ["untrained", "replaced", "lora"])
+def test_rows_that_saving_added_to_the_base_need_not_be_in_the_adapter(pair, base, folder, kind):
+    """A base of 51,328 rows, and an adapter that was trained on its 51,289."""
+    rows, dim = base.embed_tokens.weight.shape
+    if kind == "lora":
+        lora = {
+            f"base_model.model.lm_head.lora_{half}.weight": torch.ones(*shape)
+            for half, shape in {"A": (2, dim), "B": (rows, 2)}.items()
+        }
+        edit_tensors(folder, lambda tensors: tensors | lora)
+    elif kind == "replaced":
+        replace_tables(folder, pair, ["lm_head"], 0.25)
+    else:
+        edit_tensors(folder, lambda tensors: with_lm_head(tensors, pair))
+    expected = load_adapter(base, folder)
+    longer = FlorenceModel(
+        dataclasses.replace(base.config, text=dataclasses.replace(base.config.text, vocab_size=rows + 39))
+    )
+    longer.load_state_dict(
+        {
+            name: torch.cat([tensor, torch.zeros(39, dim)]) if name == "embed_tokens.weight" else tensor
+            for name, tensor in base.state_dict().items()
+        }
+    )
+    model = load_adapter(longer.eval(), folder)
+    for use, table in tables(model).items():
+        assert torch.equal(table[:rows], tables(expected)[use]) and not table[rows:].any()
+
+
 # ---- broken adapters
 
 A, B = (f"base_model.model.{Q_PROJ}.lora_{half}.weight" for half in "AB")
