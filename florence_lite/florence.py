@@ -83,7 +83,8 @@ class Florence:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
         name: a checkpoint card's name ("scenes-nano"), a folder or a Hub id ("microsoft/Florence-2-base") of either
-            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names.
+            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names;
+            that is not fetched unless a checkpoint card names it too: give it as `name`, and the adapter as `adapter`.
         dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32
             for float16 files on the CPU.
         device: where the network runs, "cpu", "cuda" or "cuda:1".

@@ -12,7 +12,7 @@ from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
 from florence_lite.checkpoint.configs import config_from_json, config_to_json, read_config
 from florence_lite.checkpoint.layouts import LAYOUTS
 from florence_lite.checkpoint.loading import load_checkpoint, load_tensors
-from florence_lite.checkpoint.locate import find_checkpoint, is_adapter
+from florence_lite.checkpoint.locate import find_base, find_checkpoint, is_adapter
 from florence_lite.checkpoint.pretrained import Pretrained, load_pretrained
 from florence_lite.checkpoint.saving import save_checkpoint
 
@@ -22,6 +22,7 @@ __all__ = [
     "adapter_base",
     "config_from_json",
     "config_to_json",
+    "find_base",
     "find_checkpoint",
     "is_adapter",
     "load_adapter",

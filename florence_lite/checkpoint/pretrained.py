@@ -12,7 +12,7 @@ from florence_lite.cards import CheckpointCard
 from florence_lite.checkpoint.adapters import adapter_base, load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
 from florence_lite.checkpoint.loading import load_checkpoint
-from florence_lite.checkpoint.locate import find_checkpoint, is_adapter
+from florence_lite.checkpoint.locate import find_base, find_checkpoint, is_adapter
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
 from florence_lite.tokens import Tokenizer
@@ -42,10 +42,8 @@ def load_pretrained(
     folder, card = find_checkpoint(name, revision, subfolder)
     adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
     if is_adapter(folder):
-        if (base := adapter_base(folder)) is None:
-            raise ValueError(f"adapter {str(name)!r} names no base: call from_pretrained(BASE, adapter=…)")
         adapters.insert(0, folder)
-        folder, card = find_checkpoint(base.name, base.revision)
+        folder, card = find_base(name, adapter_base(folder))
     model = load_checkpoint(folder, dtype, device)
     for each in adapters:
         model = load_adapter(model, each)
