@@ -28,6 +28,8 @@ class Result:
     size_wh: width and height of the image in pixels.
     text, instances, parse_errors, truncated: as in `Answer`.
     dropped: instances that were left out because the call asked for that (`general_phrases=False`).
+    foreign: nothing in the answer is sure, and the checkpoint knows one kind of pictures only, as its card says: this
+        picture is probably of another kind.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was measured.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
     image: the picture itself, RGB, or None; kept for display only; it does not count in comparisons.
@@ -40,6 +42,7 @@ class Result:
     parse_errors: int = 0
     truncated: bool = False
     dropped: int = 0
+    foreign: bool = False
     score: float | None = None
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
@@ -100,7 +103,8 @@ class Result:
         return masks
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, score.
+        """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
+        score.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
         polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
@@ -113,6 +117,7 @@ class Result:
             "parse_errors": self.parse_errors,
             "truncated": self.truncated,
             "dropped": self.dropped,
+            "foreign": self.foreign,
             "score": self.score,
         }
 
