@@ -15,4 +15,4 @@ prompts = [
     Prompt("<REGION_TO_CATEGORY>", region=(122, 70, 168, 127)),
 ]
 for result in florence.run(encoded, prompts):
-    print(f"{result.task:25} {result.text}  ({result.score:.2f})")
+    print(f"{result.task:25} {result.text}  ({result.score or 0:.2f})")

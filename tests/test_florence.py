@@ -244,7 +244,7 @@ def test_the_card_of_a_task_names_a_method():
 def test_free_prompts(florence, sentences):
     result = florence.run(noise_image(0), "What is odd here?", max_new_tokens=6)
     assert (result.task, sentences) == ("What is odd here?", ["What is odd here?"])
-    assert not result.instances and 0 < result.score < 1
+    assert not result.instances and (result.score is None) == (not result.text)
 
 
 def test_shared_input_goes_to_every_string(florence, sentences):
@@ -389,8 +389,8 @@ def test_results_are_whole(answered):
         assert all(score is None or 0 < score < 1 for score in [*result.scores, result.score])
         json.dumps(result.to_dict(), allow_nan=False)
         scoring = task(prompt.task).scoring
-        assert (result.score is not None) == (scoring == "text")
-        assert all(score is not None for score in result.scores)
+        assert (result.score is not None) == (scoring == "text" and bool(result.text))
+        assert all(item.score is not None for item in result.instances if item.label or scoring == "instance")
 
 
 def test_instances_know_their_ids(florence, answered):
@@ -430,7 +430,7 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
 
 
 def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
-    """P(label)^(1/length) · P(any location) · P(within tolerance)^(1/4), from the probabilities of the written ids."""
+    """P(words) · P(any location) · P(all within tolerance), from the probabilities of the written ids."""
     label = spell(toy_tokenizer, "red apple")
     answer = [*label, *spell(toy_tokenizer, (1, 2, 30, 40), (5, 6, 70, 80))]
     script(monkeypatch, answer)
@@ -445,7 +445,8 @@ def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
         prefix = prompt if on_decoder else [2]
         hidden = model.decode(torch.tensor([prefix + ids[:-1]]), model.cross_cache(states))[0, len(prefix) - 1 :]
         probabilities = model.logits(hidden).softmax(-1)
-    of_label = math.prod(probabilities[1 + place, id].item() for place, id in enumerate(label)) ** (1 / len(label))
+    of_ids = sorted(probabilities[1 + place, id].item() for place, id in enumerate(label))
+    of_label = np.mean(of_ids[: math.ceil(len(of_ids) / 2)])
     vocabulary = toy_tokenizer.vocabulary
     of_bins = probabilities[:, vocabulary.loc_first : vocabulary.loc_first + vocabulary.bins]
     within = vocabulary.bins // 40
@@ -456,7 +457,7 @@ def test_scores_of_instances(florence, toy_tokenizer, monkeypatch):
             bins[max(0, bin - within) : bin + within + 1].sum() / bins.sum()
             for bin, bins in zip(chosen, of_bins[first : first + 4], strict=True)
         ]
-        expected.append(of_label * of_bins[first].sum().item() * math.prod(p.item() for p in sure) ** (1 / 4))
+        expected.append(of_label * of_bins[first].sum().item() * math.prod(p.item() for p in sure))
     assert result.scores == pytest.approx(expected, rel=1e-4, abs=2 * LOWEST)
 
 
@@ -487,22 +488,47 @@ def test_switches_are_true_or_false(florence):
 
 
 def test_score_of_prose(florence, toy_tokenizer, monkeypatch):
-    """Geometric mean over what the network chose: not the forced first id, not an end token put by the limit."""
+    """From what the network chose: not the forced first id, not an end token put by the limit; none of no words."""
+
+    def expected(logprobs):
+        return pytest.approx(np.exp(sorted(logprobs)[: math.ceil(len(logprobs) / 2)]).mean())
+
     answer = spell(toy_tokenizer, "a dog")
     script(monkeypatch, answer)
     whole = florence.run(IMAGE, "<CAPTION>")
     assert whole.text == "a dog" and not whole.truncated
-    assert whole.score == pytest.approx(math.exp(np.mean(whole.token_logprobs[1:])))
+    assert whole.score == expected(whole.token_logprobs[1:])
     script(monkeypatch, answer, truncated=True)
     cut = florence.run(IMAGE, "<CAPTION>")
     assert cut.text == "a dog" and cut.truncated
-    assert cut.score == pytest.approx(math.exp(np.mean(cut.token_logprobs[1:-1])))
-    script(monkeypatch, spell(toy_tokenizer, "a dog", (1, 2, 30, 40)))
-    region = florence.run(IMAGE, "<REGION_TO_CATEGORY>", region=REGION)
-    assert region.labels == ["a dog"] and region.scores == [region.score]
+    assert cut.score == expected(cut.token_logprobs[1:-1])
     assert florence.run(IMAGE, "<CAPTION>", max_new_tokens=1).score is not None  # the script ignores the limit
+    for prompt in ("<CAPTION>", "<OCR>"):
+        script(monkeypatch, [])
+        empty = florence.run(IMAGE, prompt)
+        assert empty.text == "" and empty.score is None
     monkeypatch.undo()
     assert florence.run(IMAGE, "<CAPTION>", max_new_tokens=1).score is None  # nothing was chosen
+
+
+@pytest.mark.parametrize("prompt", ["<REGION_TO_CATEGORY>", "<REGION_TO_DESCRIPTION>", "<REGION_TO_OCR>"])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_the_answer_about_a_region_is_scored_by_its_words(florence, toy_tokenizer, monkeypatch, prompt, truncated):
+    """Whatever region it repeats, and whether it repeats one at all."""
+    words = spell(toy_tokenizer, "red")
+    assert len(words) > 1
+    found = []
+    for echo in ([], [(1, 2, 30, 40)], [(500, 600, 700, 999)]):
+        script(monkeypatch, words + spell(toy_tokenizer, *echo), truncated=truncated)
+        result = florence.run(IMAGE, prompt, region=REGION)
+        assert result.labels == ["red"] and result.scores == [result.score]
+        logprobs = sorted(result.token_logprobs[1 : 1 + len(words)])
+        expected = np.exp(logprobs[: math.ceil(len(words) / 2)]).mean()
+        assert result.score == pytest.approx(max(expected, LOWEST))
+        found.append(result.score)
+    assert found == pytest.approx([found[0]] * 3)
+    script(monkeypatch, spell(toy_tokenizer, (1, 2, 30, 40)))
+    assert florence.run(IMAGE, prompt, region=REGION).score is None
 
 
 def test_truncated_answer_keeps_what_is_whole(florence, toy_tokenizer, monkeypatch):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from florence_lite.engine.constraints import constrain
-from florence_lite.engine.limits import check_batch, check_length
+from florence_lite.engine.limits import check_batch, check_ids, check_length
 from florence_lite.engine.options import Generated, GenerationOptions
 from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
@@ -44,12 +44,14 @@ def generate(
     vocab_size: ids from here on have rows in the network's table but no token, and never occur; None: all have one.
 
     Returns one `Generated` per prefix, in order. The answer to a prefix does not depend on the rest of the batch.
-    Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
+    Raises ValueError if the counts do not match, if an option names an id that the network does not have, or if a
+    prefix and its answer need more positions than the model has.
     """
     options = [options] * len(prefixes) if isinstance(options, GenerationOptions) else list(options)
     check_batch(len(encoder_hidden_states), prefixes, options, "options")
     for prefix, option in zip(prefixes, options, strict=True):
         check_length(len(prefix), option.max_new_tokens, model.config.text.positions, "max_new_tokens")
+        check_ids(option, model.config.text.vocab_size if vocab_size is None else vocab_size)
     if not prefixes:
         return []
 

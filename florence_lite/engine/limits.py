@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from florence_lite.engine.options import GenerationOptions
+
 
 def check_batch(images: int, prefixes: Sequence[list[int]], others: Sequence, name: str) -> None:
     """Raise ValueError unless `prefixes` can be shared out among the images and one of `others` goes with each.
@@ -29,3 +31,13 @@ def check_length(prefix: int, answer: int, positions: int, name: str) -> None:
             f"a prefix of {prefix} ids and {name} = {answer} need {prefix + answer - 1} positions, the model has "
             f"{positions}: lower {name} to {max(positions + 1 - prefix, 0)} or shorten the prefix"
         )
+
+
+def check_ids(options: GenerationOptions, rows: int) -> None:
+    """Raise ValueError for an option that names an id beyond the network's, which has `rows` of them."""
+    named = {name: getattr(options, name) for name in ("forced_bos", "eos", "pad")}
+    if options.coordinates is not None:
+        named["the end of coordinates"] = options.coordinates[-1]
+    for name, token_id in named.items():
+        if token_id is not None and token_id >= rows:
+            raise ValueError(f"{name} = {token_id} is no id of this network, which has {rows}, counted from 0")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from florence_lite.checks import check, check_switch, check_whole, is_number, is_positive, is_whole
+
+MOST_BEAMS = 200  # keys and values of 1,024 ids take 38 MB a beam in a base network, 100 MB in a large one
+STEEPEST_PENALTY = 50  # either way: a power of the length that a float can hold
 
 
 @dataclass(frozen=True)
@@ -12,8 +16,8 @@ class GenerationOptions:
 
     max_new_tokens: most ids an answer may have, the forced first one and the end token included. An answer that reaches
         the limit gets its end token there.
-    num_beams: hypotheses kept by beam search; 1 is greedy decoding (or sampling).
-    length_penalty: a finished beam is ranked by log-probability / length ** length_penalty.
+    num_beams: hypotheses kept by beam search, at most `MOST_BEAMS`; 1 is greedy decoding (or sampling).
+    length_penalty: a finished beam is ranked by log-probability / length ** length_penalty; from -50 to 50.
     early_stopping: when beam search ends, once `num_beams` hypotheses are finished. True: at once. False: when the best
         running beam, ranked at its present length, cannot overtake them. "never": when it could not even at the length
         that favours it most.
@@ -49,22 +53,37 @@ class GenerationOptions:
     coordinates: range | None = None
 
     def __post_init__(self):
-        for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("no_repeat_ngram_size", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} = {value!r} must be a whole number of at least {least}")
-        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
-            raise ValueError(f"early_stopping = {self.early_stopping!r} must be True, False or 'never'")
-        if not math.isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty = {self.length_penalty} must be finite")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(
-                f"temperature = {self.temperature} must be above 0 and finite; do_sample=False takes the likeliest id"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k = {self.top_k} must be at least 1, or None for all ids")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p = {self.top_p} must lie in (0, 1], or be None for all ids")
+        check_whole(self, 1, "max_new_tokens", "num_beams")
+        check_whole(self, 0, "no_repeat_ngram_size", "eos", "pad")
+        check(self, "num_beams", lambda beams: beams <= MOST_BEAMS, f"at most {MOST_BEAMS}: each beam takes memory")
+        check(self, "forced_bos", lambda bos: bos is None or is_whole(bos, 0), "a token id, or None")
+        check_switch(self, "do_sample", "ban_bos_after_forced")
+        check(
+            self,
+            "early_stopping",
+            lambda stop: isinstance(stop, bool) or isinstance(stop, str) and stop == "never",
+            "True, False or 'never'",
+        )
+        check(
+            self,
+            "length_penalty",
+            lambda penalty: is_number(penalty) and abs(penalty) <= STEEPEST_PENALTY,
+            f"a number from {-STEEPEST_PENALTY} to {STEEPEST_PENALTY}",
+        )
+        check(self, "temperature", is_positive, "a number above 0; do_sample=False takes the likeliest id")
+        check(self, "top_k", lambda ids: ids is None or is_whole(ids, 1), "a whole number of at least 1, or None")
+        check(
+            self, "top_p", lambda p: p is None or is_positive(p) and p <= 1, "a number in (0, 1], or None for all ids"
+        )
+        check(
+            self, "seed", lambda seed: seed is None or is_whole(seed, 0) and seed < 2**64, "from 0 to 2^64 - 1, or None"
+        )
+        check(
+            self,
+            "coordinates",
+            lambda ids: ids is None or isinstance(ids, range) and ids.step == 1 and 0 <= ids.start < ids.stop,
+            "a range of ids, or None",
+        )
         if self.do_sample and self.num_beams > 1:
             raise ValueError(f"do_sample=True draws one answer: num_beams = {self.num_beams} must be 1")
         if not self.do_sample and (self.temperature != 1 or self.top_k is not None or self.top_p is not None):

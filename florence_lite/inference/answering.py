@@ -17,12 +17,13 @@ from florence_lite.engine import Generated, GenerationOptions, Scores, generate,
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.prompts import Prompt
-from florence_lite.inference.scores import TOLERANCE, score_instances, score_text
+from florence_lite.inference.scores import TOLERANCE, score_instances, score_words
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer
 
-PROMPTS_AT_ONCE = 8  # prompts that are answered together
+PROMPTS_AT_ONCE = 8  # prompts that are answered together, fewer where they have so many beams
+BEAMS_AT_ONCE = 64  # that there would be more than this in all
 SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 
 
@@ -92,7 +93,8 @@ class Answering:
         images, requests = [image for image, _ in pairs], [request for _, request in pairs]
         general = options.get("general_phrases", not options.get("compat"))
         results: dict[int, Result] = {}
-        for groups in self._calls(images):
+        beams = max((self.generation_options(each.card, 1, options).num_beams for each in requests), default=1)
+        for groups in self._calls(images, max(1, min(PROMPTS_AT_ONCE, BEAMS_AT_ONCE // beams))):
             order = [number for numbers in groups for number in numbers]
             chosen = [requests[number] for number in order]
             if self.model.config.prompt_side == "encoder":
@@ -108,9 +110,9 @@ class Answering:
                 results[number] = self._result(*answered, keep_image, general)
         return [results[number] for number in range(len(pairs))]
 
-    def _calls(self, images: Sequence[EncodedImage]) -> Iterator[list[list[int]]]:
-        """Which pairs go through the network together, at most `PROMPTS_AT_ONCE`: their places, one list per row of
-        keys and values.
+    def _calls(self, images: Sequence[EncodedImage], at_once: int) -> Iterator[list[list[int]]]:
+        """Which pairs go through the network together, at most `at_once`: their places, one list per row of keys and
+        values.
 
         A prompt that goes to the encoder has keys and values of its own. Where it goes to the decoder, the prompts
         about an image share the image's; the network takes equally many prompts for every image of a call.
@@ -121,12 +123,12 @@ class Answering:
             by_image: dict[int, list[int]] = {}
             for number, image in enumerate(images):
                 by_image.setdefault(id(image), []).append(number)
-            groups = [part for numbers in by_image.values() for part in chunks(numbers, PROMPTS_AT_ONCE)]
+            groups = [part for numbers in by_image.values() for part in chunks(numbers, at_once)]
         by_count: dict[int, list[list[int]]] = {}
         for numbers in groups:
             by_count.setdefault(len(numbers), []).append(numbers)
         for count, of_count in by_count.items():
-            yield from chunks(of_count, max(1, PROMPTS_AT_ONCE // count))
+            yield from chunks(of_count, max(1, at_once // count))
 
     def _encode_prompts(
         self, images: Sequence[EncodedImage], requests: Sequence[Request]
@@ -183,9 +185,7 @@ class Answering:
             answer = _with_label(answer, request.only_phrase)
         whole = None
         if card.scoring == "text":
-            # The forced first id says nothing about the answer.
-            first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
-            whole = score_text(token_logprobs[first : len(ids)])
+            whole = score_words(token_logprobs[self._words(answer, ids)])
             answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
         kept = answer.instances
         if not general_phrases:
@@ -200,6 +200,17 @@ class Answering:
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,
         )
+
+    def _words(self, answer: Answer, ids: list[int]) -> list[int]:
+        """Where in its ids an answer's own words stand, with the end that follows prose; [] where it says nothing.
+
+        The coordinates of a region that an answer repeats tell nothing of its words, nor does the forced first id.
+        """
+        if answer.instances:
+            spans = [(*item.tokens, item.coords_at) for item in answer.instances if item.tokens is not None]
+            return [place for start, end, at in spans for place in range(start, end if at is None else at)]
+        first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
+        return list(range(first, len(ids))) if answer.text else []
 
     @property
     def _locations(self) -> range:

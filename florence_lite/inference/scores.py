@@ -1,7 +1,12 @@
-"""Scores of answers and of the instances in them, from the network's own probabilities of the ids it wrote."""
+"""Scores of answers and of the instances in them, from the network's own probabilities of the ids it wrote.
+
+Every score is a probability or a product of probabilities, whatever the length of the answer, and falls where the
+network guesses: on pictures that it knows nothing about too (`benchmarks/scores.py` measures it).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +15,7 @@ from numpy.typing import NDArray
 from florence_lite.answers import Instance
 
 TOLERANCE = 1 / 40  # of the image's side: a coordinate counts as sure if the network puts no other farther off
+COORDINATES = 4  # of a box
 LOWEST = 1e-6  # scores lie in [LOWEST, 1 - LOWEST]: float32 rounds a confident probability to exactly 1
 
 
@@ -19,20 +25,22 @@ def score_instances(
     location_logprobs: NDArray[np.float64],
     tolerance_logprobs: NDArray[np.float64],
 ) -> tuple[Instance, ...]:
-    """The instances with their scores: P(label)^(1/length) · P(coordinates) · P(in tolerance)^(1/coordinates).
+    """The instances with their scores: P(label) · P(one more begins here) · P(it lies here).
 
     token_logprobs: [T], log-probability of every id the instances were read from.
-    location_logprobs: [T], log of the summed probability of all location ids in place of each of them. The sum counts,
-        not the chosen coordinate alone, because a sure detector spreads its first coordinate over neighbouring bins.
+    location_logprobs: [T], log of the summed probability of all location ids in place of each of them.
     tolerance_logprobs: [T], log of how probable it is among all locations that each id is one within `TOLERANCE` of the
         one that was written; NaN for ids that are no locations.
 
-    The first factor is the geometric mean over the label's ids; instances that share a label share it, and it is 1
-    where there are no words. The second says how sure the model is to place one more instance rather than to stop or
-    to go on to another label. None for an instance whose place in the ids is unknown.
+    The first factor is that of `probability_of_words`; instances that share a label share it, and it is 1 where there
+    are no words. The second says how sure the network is to place one more instance rather than to stop or to go on to
+    another label: the probability of `<poly>` where that opens the coordinates, else of all locations together, because
+    a sure detector spreads its first coordinate over neighbouring bins. The third is the probability that all four
+    coordinates of a box lie within the tolerance; of a shape with more of them, that of four average ones.
+    None for an instance whose place in the ids is unknown.
     """
     scored = []
-    label_logprob = 0.0
+    label = 1.0
     for instance in instances:
         if instance.tokens is None:
             scored.append(instance)
@@ -40,24 +48,35 @@ def score_instances(
         start, end = instance.tokens
         label_end = end if instance.coords_at is None else instance.coords_at
         if label_end > start:
-            label_logprob = float(token_logprobs[start:label_end].mean())
+            label = probability_of_words(token_logprobs[start:label_end])
         elif not instance.label:
-            label_logprob = 0.0
-        # `<poly>` opens a polygon as a location opens a box; its own probability counts.
-        opening = place = 0.0
+            label = 1.0
+        placed = 0.0
         if instance.coords_at is not None:
-            opening = max(location_logprobs[instance.coords_at], token_logprobs[instance.coords_at])
+            is_location = not np.isnan(tolerance_logprobs[instance.coords_at])
+            opening = (location_logprobs if is_location else token_logprobs)[instance.coords_at]
             within = tolerance_logprobs[instance.coords_at : end]
-            place = float(within[~np.isnan(within)].mean())
-        scored.append(replace(instance, score=probability(label_logprob + opening + place)))
+            placed = opening + COORDINATES * within[~np.isnan(within)].mean()
+        scored.append(replace(instance, score=_inside(label * np.exp(placed))))
     return tuple(scored)
 
 
-def score_text(token_logprobs: NDArray[np.float64]) -> float | None:
-    """Geometric mean of the probabilities of all ids of an answer; None for an empty one."""
-    return probability(token_logprobs.mean()) if len(token_logprobs) else None
+def score_words(token_logprobs: NDArray[np.float64]) -> float | None:
+    """The score of words, `probability_of_words` of the log-probabilities [T] of their ids; None where T is 0."""
+    return _inside(probability_of_words(token_logprobs)) if len(token_logprobs) else None
 
 
-def probability(logprob: float) -> float:
-    """exp, kept strictly between 0 and 1."""
-    return float(np.clip(np.exp(logprob), LOWEST, 1 - LOWEST))
+def probability_of_words(token_logprobs: NDArray[np.float64]) -> float:
+    """Mean probability of the less likely half of ids, from their log-probabilities [T], T at least 1; an odd one more
+    belongs to it.
+
+    The likelier half are ids that follow from those before them ("a", "on the", the rest of a long word), whatever the
+    picture shows. A mean, since one id that a rule of the decoding forced into the answer should not decide it.
+    """
+    half = math.ceil(len(token_logprobs) / 2)
+    return float(np.exp(np.sort(token_logprobs)[:half]).mean())
+
+
+def _inside(probability: float) -> float:
+    """Kept strictly between 0 and 1."""
+    return float(np.clip(probability, LOWEST, 1 - LOWEST))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from florence_lite.answers import Instance
-from florence_lite.inference.scores import LOWEST, probability, score_instances, score_text
+from florence_lite.inference.scores import LOWEST, score_instances, score_words
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 
@@ -27,7 +27,7 @@ def scores(items, token_probabilities, location_probabilities, near_probabilitie
 # Ids 0–1 a label, 2–5 a box, 6–9 another box; the chosen coordinate alone is rare, any coordinate is likely.
 TOKENS = np.array([0.9, 0.4, 0.01, 0.5, 0.5, 0.5, 0.02, 0.5, 0.5, 0.5])
 LOCATIONS = np.array([0.1, 0.2, 0.8, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0])
-LABEL = math.sqrt(0.9 * 0.4)
+LABEL = 0.4  # the less likely half
 
 
 @pytest.mark.parametrize(
@@ -48,27 +48,60 @@ def test_instances(items, expected):
     assert scores(items, TOKENS, LOCATIONS) == [None if e is None else pytest.approx(e) for e in expected]
 
 
-def test_a_mark_that_opens_a_polygon_counts_itself():
-    tokens = np.array([0.5, 0.7, 0.1, 0.1])
-    assert scores([item("dog", 0, 4, 1)], tokens, np.array([0.1, 0.2, 1.0, 1.0])) == [pytest.approx(0.5 * 0.7)]
+def test_what_opens_the_coordinates_counts_itself():
+    """`<poly>` by its own probability, a location by that of all locations, whichever of the two is likelier."""
+    for own, locations in ((0.7, 0.2), (0.2, 0.7)):
+        near = np.array([np.nan, np.nan, 1.0, 1.0])  # the second id is no location
+        tokens, any_location = np.array([0.5, own, 0.1, 0.1]), np.array([0.1, locations, 1.0, 1.0])
+        assert scores([item("dog", 0, 4, 1)], tokens, any_location, near) == [pytest.approx(0.5 * own)]
+        near[1] = 1.0  # it is one
+        assert scores([item("dog", 0, 4, 1)], tokens, any_location, near) == [pytest.approx(0.5 * locations)]
 
 
-def test_an_unsure_place_lowers_the_score():
-    """By the geometric mean over its coordinates, whatever stands between them."""
+def test_all_four_coordinates_of_a_box_must_lie_in_place():
+    """Of a shape with more or fewer, four average ones, whatever stands between them."""
     near = np.array([np.nan, np.nan, 0.9, 0.5, np.nan, 0.8, 0.4, 1.0, 1.0, 0.25])
-    expected = [LABEL * 0.8 * (0.9 * 0.5 * 0.8) ** (1 / 3), LABEL * 0.5 * (0.4 * 0.25) ** (1 / 4)]
+    expected = [LABEL * 0.8 * (0.9 * 0.5 * 0.8) ** (4 / 3), LABEL * 0.5 * 0.4 * 0.25]
     assert scores([item("dog", 0, 6, 2), item("dog", 6, 10, 6)], TOKENS, LOCATIONS, near) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("logprob", [-math.inf, -1e9, -50.0, -1e-12, 0.0, 1e-7])
 def test_scores_lie_strictly_between_0_and_1(logprob):
-    assert 0 < probability(logprob) < 1
-    assert isinstance(probability(np.float64(logprob)), float)
     (scored,) = score_instances((item("dog", 0, 2, 1),), *3 * [np.full(2, logprob)])
-    assert LOWEST <= scored.score <= 1 - LOWEST
+    for score in (scored.score, score_words(np.full(3, logprob))):
+        assert isinstance(score, float)
+        assert LOWEST <= score <= 1 - LOWEST
 
 
-def test_text():
-    assert score_text(np.log([0.9, 0.4])) == pytest.approx(LABEL)
-    assert score_text(np.log([1.0])) == 1 - LOWEST
-    assert score_text(np.array([])) is None
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ([], None),
+        ([0.3], 0.3),
+        ([0.3, 0.9], 0.3),
+        ([0.9, 0.3, 0.5], 0.4),
+        ([0.99, 0.3, 1.0, 0.5], 0.4),
+        ([1.0] * 6, 1 - LOWEST),
+    ],
+)
+def test_words_are_as_sure_as_their_less_likely_half(probabilities, expected):
+    assert score_words(np.log(probabilities)) == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_length_of_an_answer_does_not_lower_its_score():
+    for probabilities in ([0.6], [0.6, 0.9], [0.6, 0.9, 0.2, 0.9]):
+        assert score_words(np.log(probabilities * 20)) == pytest.approx(score_words(np.log(probabilities)))
+
+
+def test_one_forced_id_does_not_decide_a_score():
+    free = score_words(np.log([0.8, 0.9] * 10))
+    assert score_words(np.log([0.8, 0.9] * 9 + [0.8, 1e-9])) > 0.85 * free
+
+
+def test_a_likelier_id_never_lowers_a_score():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        before = np.log(generator.uniform(0.01, 0.9, generator.integers(1, 12)))
+        after = before.copy()
+        after[generator.integers(len(after))] += 0.1
+        assert score_words(after) >= score_words(before)
