@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -105,6 +106,8 @@ class Florence:
         model = load_checkpoint(folder, dtype, device)
         for each in adapters:
             model = load_adapter(model, each)
+        if adapters and card is not None:
+            card = replace(card, for_photographs="")  # an adapter was trained on pictures of its own
         # A fine-tune may bring a tokenizer of its own.
         with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
         is_embedded = card is not None and card.source == "embedded"  # then the card says how images are prepared

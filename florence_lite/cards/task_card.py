@@ -152,7 +152,9 @@ class TaskCard:
         stripped = [_stripped(self.name, f"phrases[{i}]", phrase) for i, phrase in enumerate(phrases)]
         for i, phrase in enumerate(stripped):
             if "<and>" in phrase:
-                raise ValueError(f"task {self.name}: phrases[{i}]={phrase!r} must be one phrase; give what <and> joins as several")
+                raise ValueError(
+                    f"task {self.name}: phrases[{i}]={phrase!r} must be one phrase; give what <and> joins as several"
+                )
         return "<and>".join(stripped)
 
 

@@ -62,7 +62,7 @@ def _meant(argument: str) -> list[Input]:
     if os.path.lexists(argument):
         return [Input(argument, argument)]
     if argument == SAMPLE:
-        return [Input(argument, resources.files("florence_lite.cli").joinpath("sample.png").read_bytes())]
+        return [Input(argument, resources.files("florence_lite.cli").joinpath("sample.jpg").read_bytes())]
     if glob.has_magic(argument):
         names = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
         if not names:

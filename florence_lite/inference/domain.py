@@ -5,7 +5,7 @@ from __future__ import annotations
 from florence_lite.answers import Answer
 from florence_lite.cards import CheckpointCard
 
-UNSURE = 0.5  # score below which an answer, or the best instance of a list, counts as a guess
+UNSURE = 0.4  # score below which an answer, or the best instance of a list, counts as a guess
 
 
 def is_foreign(card: CheckpointCard | None, answer: Answer, score: float | None) -> bool:
