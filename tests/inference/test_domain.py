@@ -41,5 +41,7 @@ def test_foreign_is_where_nothing_is_sure(answer, score, foreign):
 )
 def test_joined_answers_are_foreign_where_all_that_found_something_are(parts, foreign):
     item = Instance("dog", box=(0, 0, 1, 1), score=0.1, tokens=(0, 1))
-    results = [Result("<OD>", (9, 9), instances=[item] * count, foreign=each) for each, count in parts]
+    results = [
+        Result("<OD>", (9, 9), instances=[item] * count, foreign=each, token_logprobs=()) for each, count in parts
+    ]
     assert joined(results).foreign == foreign

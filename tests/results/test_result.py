@@ -82,6 +82,7 @@ def test_to_dict_is_ready_for_json():
         "parse_errors": 1,
         "truncated": False,
         "dropped": 0,
+        "foreign": False,
         "score": 0.5,
     }
 
