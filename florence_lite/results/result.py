@@ -19,6 +19,8 @@ from florence_lite.geometry import rasterize
 from florence_lite.results.handover import to_coco, to_supervision
 from florence_lite.results.pictures import draw
 
+NOTEBOOK_SIDE = 1000  # pixels that a picture in a notebook has at most
+
 
 @dataclass(frozen=True)
 class Result:
@@ -165,23 +167,36 @@ class Result:
         """Open the drawn answer in the system's picture viewer."""
         self.draw().show()
 
-    def _repr_png_(self) -> bytes | None:
-        if self.image is None:
-            return None
-        buffer = io.BytesIO()
-        self.draw().save(buffer, format="PNG")
-        return buffer.getvalue()
-
     def _repr_html_(self) -> str:
-        png = self._repr_png_()
-        picture = f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}"/>' if png else ""
+        picture = (
+            "" if self.image is None else f'<img src="data:image/jpeg;base64,{_base64(self._notebook_picture())}"/>'
+        )
         rows = "".join(
             f"<tr><td>{html.escape(instance.label)}</td><td>{_shown(instance.bounds)}</td>"
             f"<td>{'' if instance.score is None else f'{instance.score:.2f}'}</td></tr>"
             for instance in self.instances
         )
         table = f"<table><tr><th>label</th><th>box</th><th>score</th></tr>{rows}</table>" if rows else ""
-        return f"<div><b>{html.escape(self.task)}</b><p>{html.escape(self.text)}</p>{picture}{table}</div>"
+        words = f"<b>{html.escape(self.task)}</b><p>{html.escape(self.text)}</p>"
+        doubt = (
+            "<p>unsure: the picture may be of a kind that the checkpoint was not trained on</p>" if self.foreign else ""
+        )
+        return f"<div>{words}{doubt}{picture}{table}</div>"
+
+    def _notebook_picture(self) -> Image.Image:
+        """The drawn answer, with its list and its words no larger than `NOTEBOOK_SIDE`."""
+        side = NOTEBOOK_SIDE
+        picture = self.draw(max_side=side)
+        if max(picture.size) > NOTEBOOK_SIDE:  # drawn again smaller, so that its letters stay sharp
+            picture = self.draw(max_side=max(1, side * NOTEBOOK_SIDE // max(picture.size)))
+            picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        return picture
+
+
+def _base64(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=90, subsampling=0)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _shown(bounds: Box | None) -> str:
