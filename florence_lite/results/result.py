@@ -131,21 +131,23 @@ class Result:
         segmentation: [[x, y, x, y, …]] for one ring, an uncompressed RLE {"size": [height, width], "counts": […]}
         for several, because COCO's lists of polygons cannot say a hole.
 
-        category_ids: label → id. Instances with a label outside it are left out: the format cannot name them.
-        Without it labels are numbered from 1 in the order of their first appearance.
+        category_ids: label → id, as the COCO file of a data set has them. Instances with a label outside it are left
+            out: the format cannot name them. Without it a label's id follows from its words (`handover.label_id`), so
+            that it is the same in all images.
         """
-        if category_ids is None:
-            category_ids = {label: number for number, label in enumerate(dict.fromkeys(self.labels), start=1)}
         return to_coco(self.instances, self.size_wh, image_id, category_ids)
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self, class_ids: Mapping[str, int] | None = None) -> Any:
         """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`.
 
-        xyxy float[N, 4] pixels; class_id numbers the labels from 0 in the order of their first appearance,
-        data["class_name"] holds them; mask bool[N, H, W] where an instance is a polygon; confidence float[N], None
-        unless every instance was scored. Raises ImportError where the package is not installed.
+        xyxy float[N, 4] pixels; class_id int[N], with data["class_name"] for it; data["xyxyxyxy"] float[N, 4, 2] where
+        an instance is a quad; mask bool[N, H, W] where one is a polygon; confidence float[N], None unless every
+        instance was scored.
+
+        class_ids: label → number, as `category_ids` of `to_coco`. Raises ImportError where the package is not
+        installed.
         """
-        return to_supervision(self.instances, self.size_wh)
+        return to_supervision(self.instances, self.size_wh, class_ids)
 
     def draw(self, image: Any = None, max_side: int | None = None) -> Image.Image:
         """A new RGB picture of the answer: the image with shapes, labels and scores on it, and the words below it.
