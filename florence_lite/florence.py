@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from florence_lite.cards import CheckpointCard
+from florence_lite.cards import CheckpointCard, task
 from florence_lite.checkpoint import (
     adapter_base,
     find_checkpoint,
@@ -34,6 +34,7 @@ from florence_lite.results import Result
 from florence_lite.tokens import Tokenizer
 
 DEFAULT_CHECKPOINT = "scenes-nano"
+OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
 CAPTIONS = {"short": "<CAPTION>", "detailed": "<DETAILED_CAPTION>", "paragraph": "<MORE_DETAILED_CAPTION>"}
 DESCRIPTIONS = {"category": "<REGION_TO_CATEGORY>", "description": "<REGION_TO_DESCRIPTION>", "text": "<REGION_TO_OCR>"}
 
@@ -60,8 +61,10 @@ class Florence:
         preprocessor: makes images ready; without one, with the statistics of the card, or else Florence-2's.
         decoding: the checkpoint's own defaults, fields of `GenerationOptions`; they replace those of the task cards,
         save that lengths are the tasks' and that the n-gram rule holds for prose only. Those of the card come last.
+        None: that `<s>` is forced, as by every public Florence-2. Where it names no `forced_bos`, `<s>` is forced all
+        the same, but not with `compat=True` nor in saved files.
         name: of the checkpoint, for messages; without it, the card's.
-        Raises ValueError where the parts do not belong together.
+        Raises ValueError where the parts do not belong together, and for decoding defaults that no answer can have.
         """
         check_parts(model.config, tokenizer, preprocessor)
         self.model = model.eval()
@@ -69,10 +72,14 @@ class Florence:
         self.card = card
         statistics = {"mean": card.mean, "std": card.std} if card else {}
         self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
-        self.decoding = dict(decoding or {})
+        self.decoding = {"forced_bos": tokenizer.vocabulary.bos} if decoding is None else dict(decoding)
         self.name = name or (card.name if card else "without a name")
         self.encoder = ImageEncoder(self.model, self.preprocessor, self.name)
         self.answering = Answering(self.model, tokenizer, card, self.decoding)
+        try:
+            self.answering.generation_options(task("<CAPTION>"), prefix_length=1, options={"compat": True})
+        except ValueError as error:
+            raise ValueError(f"the decoding settings of checkpoint {self.name!r}: {error}") from None
 
     @classmethod
     def from_pretrained(
@@ -90,11 +97,12 @@ class Florence:
             layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names.
         dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32
             for float16 files on the CPU.
+        device: where the network runs, "cpu", "cuda" or "cuda:1".
         revision: branch, tag or commit of a Hub repository. subfolder: of the repository or folder.
         adapter: folder or Hub id of a LoRA adapter to merge into the checkpoint `name`.
 
-        Raises FileNotFoundError if there is no such checkpoint, ValueError if its files are damaged or do not fit
-        together, and what `florence_lite.checkpoint.hub.download` raises.
+        Raises FileNotFoundError if there is no such checkpoint, ValueError for a device that cannot be used here and
+        if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
         """
         folder, card = find_checkpoint(name, revision, subfolder)
         adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
@@ -154,14 +162,15 @@ class Florence:
         """Run the vision tower once, for any number of prompts later.
 
         images: a path, PIL image or array (see `load_image`), or a list of them; an EncodedImage stays what it is.
-        keep_image: whether the encoded image keeps its picture, which results need to be drawn.
+        keep_image: whether the encoded image keeps its picture, which results need to be drawn; a smaller copy of a
+            picture of more than 16 megapixels.
 
         Returns an EncodedImage, or a list of them. Raises as `load_image` does, and ValueError for an image that
         another checkpoint encoded.
         """
         if not isinstance(images, list | tuple):
             return self.encode([images], keep_image)[0]
-        return self.encoder.encode([self.encoder.open(image) for image in images], keep_image)
+        return self.encoder.encode([self.encoder.open(image, keep_image) for image in images])
 
     def run(
         self,
@@ -182,7 +191,8 @@ class Florence:
             about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
             phrases; (x0, y0, x1, y1) in pixels.
-        keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels.
+        keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels, and of
+            larger ones a smaller copy.
         options: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
@@ -194,7 +204,7 @@ class Florence:
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.
         One image that cannot be read ends the call; `run_each` goes on.
         """
-        asked = self._asked(prompts, text, phrases, region, options=options)
+        asked = self._asked(prompts, keep_image, text, phrases, region, options=options)
         one_prompt = isinstance(prompts, str | Prompt)
         if not isinstance(images, list | tuple):
             [results] = self._results([(images, asked)], options, keep_image)
@@ -242,7 +252,7 @@ class Florence:
             raise ValueError(
                 f"images is one {type(images).__name__}; run_each takes a list or another iterable, run takes one"
             )
-        asked = self._asked(prompts, text, phrases, region, options=options)
+        asked = self._asked(prompts, keep_image, text, phrases, region, options=options)
         answers = stream(self.encoder, self.answering, ((image, asked) for image in images), options, keep_image)
         return map(_only, answers) if isinstance(prompts, str | Prompt) else answers
 
@@ -253,13 +263,12 @@ class Florence:
         brings no instance."""
         if phrases is None:
             return self.run(images, "<OD>", **options)
-        if isinstance(phrases, str) or not phrases:
-            raise ValueError(f"phrases is {phrases!r}; it must be a list with at least one phrase")
-        prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=[phrase]) for phrase in phrases]
+        task(OPEN_VOCABULARY).prompt(phrases=phrases)  # whether they are phrases at all
+        prompts = [Prompt(OPEN_VOCABULARY, phrases=[phrase]) for phrase in phrases]
         if not isinstance(images, list | tuple):
             return joined(self.run(images, prompts, **options))
         keep_image = options.pop("keep_image", True)
-        asked = self._asked(prompts, options=options)
+        asked = self._asked(prompts, keep_image, options=options)
         return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
 
     def segment(
@@ -269,12 +278,12 @@ class Florence:
         if (phrase is None) == (region is None):
             raise ValueError("segment needs either a phrase or a region, (x0, y0, x1, y1) in pixels")
         if region is not None:
-            return self.run(images, "<REGION_TO_SEGMENTATION>", region=region, **options)
-        return self.run(images, "<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase], **options)
+            return self.run(images, Prompt("<REGION_TO_SEGMENTATION>", region=region), **options)
+        return self.run(images, Prompt("<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase]), **options)
 
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
-        return self.run(images, "<CAPTION_TO_PHRASE_GROUNDING>", text=caption, **options)
+        return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)
 
     def caption(self, images: Any, detail: str = "short", **options: Any) -> Result | list[Result]:
         """A caption; detail: "short", "detailed" or "paragraph"."""
@@ -288,28 +297,31 @@ class Florence:
         self, images: Any, region: Sequence[float] | None = None, what: str = "description", **options: Any
     ) -> Result | list[Result]:
         """What is in a region; what: "description", "category" or "text". Without a region: all objects, described."""
-        task = _choice("what", what, DESCRIPTIONS)
+        marker = _choice("what", what, DESCRIPTIONS)
         if region is not None:
-            return self.run(images, task, region=region, **options)
+            return self.run(images, Prompt(marker, region=region), **options)
         if what != "description":
             raise ValueError(f"what is {what!r}, which needs a region, (x0, y0, x1, y1) in pixels")
         return self.run(images, "<DENSE_REGION_CAPTION>", **options)
 
     def ask(self, images: Any, question: str, **options: Any) -> Result | list[Result]:
         """A short answer to a question."""
-        return self.run(images, "<VQA>", text=question, **options)
+        return self.run(images, Prompt("<VQA>", text=question), **options)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _asked(
         self,
         prompts: str | Prompt | Sequence[str | Prompt],
+        keep_image: bool,
         text: str | None = None,
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
         *,
         options: Mapping[str, Any],
     ) -> list[Asked]:
+        if not isinstance(keep_image, bool):
+            raise ValueError(f"keep_image is {keep_image!r}; it must be True or False")
         return [self.answering.ask(prompt, options) for prompt in as_prompts(prompts, text, phrases, region)]
 
     def _results(
@@ -332,6 +344,6 @@ def _only(answer: list[Result] | ImageError) -> Result | ImageError:
 
 
 def _choice(name: str, value: str, choices: dict[str, str]) -> str:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
     return choices[value]

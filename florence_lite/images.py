@@ -54,12 +54,23 @@ def load_image(source: Any) -> Image.Image:
     is no image, is damaged or has more pixels than Pillow opens (twice `PIL.Image.MAX_IMAGE_PIXELS`, which may be
     raised), for an address of the web and for arrays of other shapes or ranges.
     """
-    if hasattr(source, "movedim"):
-        return _from_tensor(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
+    return load_enough(source, None)[0]
+
+
+def load_enough(source: Any, enough_wh: tuple[int, int] | None) -> tuple[Image.Image, tuple[int, int]]:
+    """What `load_image` returns, or a smaller picture that is enough; and the width and height of the former.
+
+    enough_wh: an encoded JPEG that is at least twice as wide and high is made smaller while it is decoded, to no less
+        than this, which takes a fraction of the memory and time. Other formats cannot do that.
+    """
+    if hasattr(source, "movedim") or isinstance(source, np.ndarray):
+        picture = _from_array(source) if isinstance(source, np.ndarray) else _from_tensor(source)
+        return picture, picture.size
     with open_image(source) as opened:
-        return _decoded(opened, _name(source), own=opened is not source)
+        own, size = opened is not source, _sizes(opened)
+        if own and enough_wh is not None:
+            opened.draft(None, enough_wh if size.upright == size.stored else enough_wh[::-1])
+        return _decoded(opened, _name(source), own), size.upright
 
 
 def is_image_source(value: Any) -> bool:

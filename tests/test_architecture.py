@@ -42,7 +42,7 @@ ROOMS = (
     "__main__",
 )
 # Rooms that know of even less, by what they may import: of the package, and of others at the top of a file.
-FEW_ROOMS = {"geometry": set(), "answers": set(), "model": set(), "engine": {"model"}}
+FEW_ROOMS = {"geometry": set(), "answers": set(), "model": set(), "engine": {"model", "checks"}}
 FEW_PACKAGES = {
     "geometry": {"numpy"},
     "answers": set(),

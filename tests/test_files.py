@@ -30,6 +30,17 @@ def test_reading(tmp_path, mark):
         (read_json, b'{"a":\n1', r"is no JSON file or is cut short \(.*line 2"),
         (read_json_object, b"[1]", r"holds a JSON list; it must be an object, \{…\}"),
         (read_table, b"a = 1\nb c", r"is no valid TOML: .*line 2"),
+        (read_json, b"[" * 200_000, "is nested too deeply for a JSON file"),
+        (read_json, b'{"a":' * 200_000, "is nested too deeply for a JSON file"),
+        (read_json, b"1" * 5000, "is no JSON file or is cut short"),
+        (read_json_object, b'{"a": "' + b"a" * 2**22 + b'"}', "has more than 4,194,304 bytes"),
+        (read_table, b"a = " + b"[" * 200_000, "is nested too deeply for a card"),
+        (read_table, b"a = " + b"{a = " * 50_000, "is nested too deeply for a card"),
+        (read_table, b"a." * 100_000 + b"a = 1", "is nested too deeply for a card"),
+        (read_table, b"[" + b'"a" . ' * 40_000 + b"a]", "is nested too deeply for a card"),
+        (read_table, b"a = {" + b"a." * 100_000 + b"a = 1}", "is nested too deeply for a card"),
+        (read_table, b"a = " + b"1" * 5000, "is no valid TOML"),
+        (read_table, b"#" * (2**18 + 1), "has more than 262,144 bytes"),
         (read_text, LFS_POINTER + b"v1", "is a git-lfs pointer, not the file itself: run `git lfs pull`"),
         (read_json, LFS_POINTER + b"v1", "is a git-lfs pointer"),
         (read_table, LFS_POINTER + b"v1", "is a git-lfs pointer"),
@@ -42,6 +53,22 @@ def test_damaged_files_are_named(tmp_path, read, content, message):
         read(file)
 
 
+def test_what_only_looks_nested(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text('text = "1.2.3. ' + "word. " * 50 + '..."\nnumbers = [' + "1.5, " * 500 + "2.5]\na.b.c = 1\n")
+    assert read_table(file)["a"] == {"b": {"c": 1}}
+
+
+def test_lines_end_alike_everywhere(tmp_path):
+    (tmp_path / "a").write_bytes(b"one\r\ntwo\rthree\n")
+    assert read_text(tmp_path / "a") == "one\ntwo\nthree\n"
+
+
+def test_data_may_be_larger_than_settings(tmp_path):
+    (tmp_path / "a").write_text('"' + "a" * 2**22 + '"')
+    assert len(read_json(tmp_path / "a")) == 2**22
+
+
 def test_no_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no card at '.*goal.toml'"):
         read_table(tmp_path / "goal.toml")
@@ -51,6 +78,8 @@ def test_an_interrupted_text_leaves_the_old_one(tmp_path):
     file = tmp_path / "new" / "a.txt"
     replace_text(file, "one\n")
     assert file.read_bytes() == b"one\n"
+    assert [path.name for path in file.parent.iterdir()] == ["a.txt"]
     with pytest.raises(UnicodeEncodeError):
         replace_text(file, "two\n\udc80")
     assert file.read_bytes() == b"one\n"
+    assert [path.name for path in file.parent.iterdir()] == ["a.txt"]

@@ -144,7 +144,8 @@ class TaskCard:
 
     def _joined(self, phrases: Sequence[str]) -> str:
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-            raise ValueError(f"task {self.name}: phrases={phrases!r} must be a list of strings")
+            example = f", such as phrases=[{phrases!r}]" if isinstance(phrases, str) else ""
+            raise ValueError(f"task {self.name}: phrases={phrases!r} must be a list of strings{example}")
         if not phrases:
             raise ValueError(f"task {self.name}: phrases=[] is empty; give at least one phrase")
         if self.input == "phrase" and len(phrases) > 1:

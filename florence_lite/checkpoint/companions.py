@@ -191,7 +191,7 @@ def write_companions(
 ) -> None:
     """Write everything beside config and weights that other libraries need to use the checkpoint.
 
-    decoding: fields of `GenerationOptions`; without `forced_bos`, `<s>` is forced, as every Florence-2 does.
+    decoding: fields of `GenerationOptions`; what it does not name, a forced first id too, is not written.
     layout: "native" for transformers' `AutoProcessor`: with `<image>`, whose id is `tokenizer.image_id` and needs a
         row in the token embeddings. "original" for Microsoft's code, whose processor adds the tokens that are there
         already. That code takes its decoding settings from the `text_config` of `config.json`.
@@ -245,7 +245,7 @@ def _generation_config(tokenizer: Tokenizer, decoding: Mapping[str, Any]) -> dic
         "eos_token_id": vocabulary.eos,
         "forced_eos_token_id": vocabulary.eos,
         "pad_token_id": vocabulary.pad,
-        **decoding_to_settings({"forced_bos": vocabulary.bos, **decoding}),
+        **decoding_to_settings(decoding),
     }
 
 

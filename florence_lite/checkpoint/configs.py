@@ -196,7 +196,6 @@ def _original(values: dict, config: FlorenceConfig, decoding: Mapping[str, Any])
             "model_type": "florence2_language",
             **values["text_config"],
             **FIXED_TEXT,
-            "forced_bos_token_id": 0,
             "forced_eos_token_id": 2,
             **decoding_to_settings(decoding),
         },

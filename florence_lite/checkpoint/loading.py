@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from florence_lite.checkpoint.configs import read_config
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
 from florence_lite.checkpoint.weights import read_tensors, weight_files
-from florence_lite.model import FlorenceModel
+from florence_lite.model import FlorenceModel, usable_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FLOATS = (*DTYPES.values(), torch.float64)  # what weights may be stored as
@@ -40,7 +40,7 @@ def load_checkpoint(
     Raises FileNotFoundError for a missing folder or file, ValueError for a damaged one, for float16 on the CPU, and
     for tensors that are missing, unknown, of the wrong shape or not finite; the message lists them.
     """
-    folder, device = Path(folder), torch.device(device)
+    folder, device = Path(folder), usable_device(device)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no checkpoint folder {str(folder)!r}")
     config = read_config(folder)

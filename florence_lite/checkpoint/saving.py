@@ -15,7 +15,7 @@ from torch import Tensor
 
 from florence_lite.checkpoint.configs import config_to_json
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
-from florence_lite.files import replace_text
+from florence_lite.files import replace_text, replacing
 from florence_lite.model import FlorenceModel
 
 ROWS = 64  # a longer table of ids gets a multiple of this many rows, as in the published native checkpoints
@@ -59,9 +59,8 @@ def save_checkpoint(
     for name in form.zeros:
         tensors[name] = model.embed_tokens.weight.new_zeros(1, network.text.vocab_size)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    partial = folder / "model.safetensors.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     replace_text(folder / "config.json", config)
 
 

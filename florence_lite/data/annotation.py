@@ -5,7 +5,7 @@ All coordinates are pixels of the upright image (EXIF orientation applied), x to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -104,6 +104,10 @@ class Annotation:
     more_captions: further sentences of the first kind, as COCO has five.
     exhaustive: which of "objects" and "lines" are all that there is in the image, so that () means "none". The others
         may be incomplete: what asks for all of them (detection, reading) is not trained on this image.
+    ignored: objects that are neither looked for nor wrong to find: crowds, objects that are marked as difficult. The
+        label "" is any. An image that has some is not trained on what asks for all objects.
+    ignored_lines: text that cannot be read; its words are not known. A list of lines is complete without it.
+    negative: of an image that is known to have no objects, why it is known, in words for reports.
 
     Raises ValueError for a referring expression to an object that is not there and for another name in `exhaustive`.
     """
@@ -117,6 +121,9 @@ class Annotation:
     regions: tuple[Region, ...] = ()
     more_captions: tuple[str, ...] = ()
     exhaustive: frozenset[str] = frozenset(LISTS)
+    ignored: tuple[ObjectAnnotation, ...] = ()
+    ignored_lines: tuple[TextLine, ...] = ()
+    negative: str = field(default="", compare=False)
 
     def __post_init__(self):
         for expression in self.expressions:
@@ -125,6 +132,16 @@ class Annotation:
                 raise ValueError(f"phrase {expression.phrase!r} names objects {outside}; there are {len(self.objects)}")
         if unknown := sorted(set(self.exhaustive) - set(LISTS)):
             raise ValueError(f"exhaustive holds {unknown}; it may hold {', '.join(LISTS)}")
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether the image is known to have no objects, not even ignored ones."""
+        return "objects" in self.exhaustive and not self.objects and not self.ignored
+
+    @property
+    def has_all_objects(self) -> bool:
+        """Whether `objects` holds everything that a list of all objects would have to name."""
+        return "objects" in self.exhaustive and not self.ignored
 
 
 def _check_box(what: str, box: Box) -> None:

@@ -96,13 +96,13 @@ def turned(annotation: Annotation, turn: Turn) -> Annotation:
         moved = tuple(_POINTS[turn](x, y, width, height) for x, y in points)
         return moved[::-1] if turn in _REFLECTIONS else moved  # the sense of rotation stays
 
-    objects = tuple(
-        replace(item, box=box(item.box), polygons=tuple(ring(points) for points in item.polygons))
-        for item in annotation.objects
+    objects, ignored = (
+        tuple(replace(item, box=box(item.box), polygons=tuple(map(ring, item.polygons))) for item in items)
+        for items in (annotation.objects, annotation.ignored)
     )
     regions = tuple(replace(region, box=box(region.box)) for region in annotation.regions)
     size_wh = (height, width) if turn in _LYING else (width, height)
-    return replace(annotation, size_wh=size_wh, objects=objects, regions=regions)
+    return replace(annotation, size_wh=size_wh, objects=objects, regions=regions, ignored=ignored)
 
 
 def can_crop(annotation: Annotation) -> bool:
@@ -110,6 +110,7 @@ def can_crop(annotation: Annotation) -> bool:
     not place them in the image."""
     return not (
         annotation.lines
+        or annotation.ignored_lines
         or any(annotation.captions)
         or annotation.more_captions
         or annotation.expressions
@@ -124,24 +125,28 @@ def crop(image: Image.Image, annotation: Annotation, part: tuple[int, int, int, 
     `LEAST_VISIBLE` is left are gone. ValueError where `can_crop` says no."""
     if not can_crop(annotation):
         raise ValueError("the annotation has words about the whole image, which may be wrong about a part of it")
-    objects = tuple(
-        replace(item, box=cut[0], polygons=cut[1])
-        for item in annotation.objects
-        if (cut := _cut(item.box, item.polygons, part, annotation.size_wh))
+    objects, ignored = (
+        tuple(
+            replace(item, box=cut[0], polygons=cut[1])
+            for item in items
+            if (cut := _cut(item.box, item.polygons, part, annotation.size_wh, least))
+        )
+        for items, least in ((annotation.objects, LEAST_VISIBLE), (annotation.ignored, 0))
     )
     regions = tuple(
         replace(region, box=cut[0])
         for region in annotation.regions
-        if (cut := _cut(region.box, (), part, annotation.size_wh))
+        if (cut := _cut(region.box, (), part, annotation.size_wh, LEAST_VISIBLE))
     )
     image = image.crop(part)
-    return image, replace(annotation, size_wh=image.size, objects=objects, regions=regions)
+    return image, replace(annotation, size_wh=image.size, objects=objects, regions=regions, ignored=ignored)
 
 
 def _cut(
-    box: Box, polygons: Polygons, part: tuple[int, int, int, int], size_wh: tuple[int, int]
+    box: Box, polygons: Polygons, part: tuple[int, int, int, int], size_wh: tuple[int, int], least: float
 ) -> tuple[Box, Polygons] | None:
-    """Box and outline as a part of the image shows them, in its own pixels; None where too little is left."""
+    """Box and outline as a part of the image shows them, in its own pixels; None where less of the box than a share of
+    `least` is left, or nothing."""
     whole, corner = np.array(box, dtype=np.float64), np.array(part[:2])
     low, high = np.maximum(whole[:2], part[:2]), np.minimum(whole[2:], part[2:])
     # Thinned first: the tolerance is a share of the image's side; with the part's side the answer might become longer
@@ -153,7 +158,8 @@ def _cut(
             return None
         points = np.concatenate(clipped)
         low, high = np.maximum(low, points.min(0)), np.minimum(high, points.max(0))
-    if box_area([*low, *high]) < LEAST_VISIBLE * box_area(whole):
+    left = box_area([*low, *high])
+    if left == 0 or left < least * box_area(whole):
         return None
     outline = tuple(tuple(map(tuple, (ring - corner).tolist())) for ring in clipped)
     return (*(low - corner).tolist(), *(high - corner).tolist()), outline

@@ -23,12 +23,12 @@ from florence_lite.images import load_image
 class Sample:
     """One annotated image.
 
-    image: its file, or the picture itself.
+    image: its file, the bytes of a file, or the picture itself.
     annotation: in pixels of that image, upright.
     name: file name or record id, for messages and reports.
     """
 
-    image: Path | Image.Image
+    image: Path | bytes | Image.Image
     annotation: Annotation
     name: str
 
@@ -62,7 +62,8 @@ class Problem:
 class Dataset(Sequence[Sample]):
     """Annotated images in the order of their files. `dataset[i]` is a `Sample`, `dataset[a:b]` a shorter `Dataset`.
 
-    images: files or pictures, possibly read only when one is asked for; annotations and names: of the same length.
+    images: files, their bytes or pictures, possibly read only when one is asked for; annotations and names: of the same
+        length.
     format: name of the reader; files: what it read, as one line of text each.
     classes: names of the categories, in the order of the data set's own list where it has one.
     problems: what was left out or repaired.
@@ -70,7 +71,7 @@ class Dataset(Sequence[Sample]):
     Raises ValueError where the lengths differ.
     """
 
-    images: Sequence[Path | Image.Image]
+    images: Sequence[Path | bytes | Image.Image]
     annotations: tuple[Annotation, ...]
     names: tuple[str, ...]
     format: str = ""
@@ -117,14 +118,19 @@ class Dataset(Sequence[Sample]):
         return (self[index] for index in range(len(self)))
 
     def summary(self) -> dict[str, Any]:
-        """Counts: images; empty (images listed as having no object); objects, outlined (objects with polygons), lines,
-        captions, expressions, questions, regions; problems, a dict of kind → count."""
+        """Counts: images; negatives, a dict of reason → images that are known to have no object; incomplete, images
+        with objects or lines that may not be all; objects, outlined (objects with polygons), ignored, lines, captions,
+        expressions, questions, regions; problems, a dict of kind → count."""
         known = self.annotations
         return {
             "images": len(known),
-            "empty": sum("objects" in a.exhaustive and not a.objects for a in known),
+            "negatives": dict(Counter(a.negative or "no objects" for a in known if a.is_negative).most_common()),
+            "incomplete": sum(
+                any(getattr(a, name) and name not in a.exhaustive for name in ("objects", "lines")) for a in known
+            ),
             "objects": sum(len(a.objects) for a in known),
             "outlined": sum(bool(item.polygons) for a in known for item in a.objects),
+            "ignored": sum(len(a.ignored) + len(a.ignored_lines) for a in known),
             "lines": sum(len(a.lines) for a in known),
             "captions": sum(len(a.captions) + len(a.more_captions) for a in known),
             "expressions": sum(len(a.expressions) for a in known),
@@ -132,6 +138,19 @@ class Dataset(Sequence[Sample]):
             "regions": sum(len(a.regions) for a in known),
             "problems": dict(Counter(problem.kind for problem in self.problems).most_common()),
         }
+
+
+def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """What `Dataset.summary` counts, but for the problems, in lines for people."""
+    yield ", ".join(f"{count} {name}" for name, count in summary.items() if isinstance(count, int) and count)
+    if negatives := summary["negatives"]:
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in negatives.items())
+        yield f"negatives, images without objects: {sum(negatives.values())} ({reasons})"
+    if summary["incomplete"]:
+        yield f"incomplete: {summary['incomplete']} images name some of their objects or lines, maybe not all: what"
+        yield "  asks for all is not trained on them (something was not understood, see below, or not looked for)"
+    if summary["ignored"]:
+        yield f"ignored: {summary['ignored']} crowds, difficult objects or illegible lines: neither asked for nor wrong"
 
 
 @dataclass(frozen=True)

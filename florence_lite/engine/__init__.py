@@ -5,7 +5,8 @@ Read in this order: `options` (what can be asked for), `search` (greedy, sampled
 """
 
 from florence_lite.engine.generate import generate
+from florence_lite.engine.limits import check_ids
 from florence_lite.engine.options import Generated, GenerationOptions
 from florence_lite.engine.score import Scores, score
 
-__all__ = ["Generated", "GenerationOptions", "Scores", "generate", "score"]
+__all__ = ["Generated", "GenerationOptions", "Scores", "check_ids", "generate", "score"]

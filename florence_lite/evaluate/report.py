@@ -144,12 +144,13 @@ def _answered(
     florence: Florence, task: str, samples: Sequence[Sample], encoded: Sequence[EncodedImage], problems: list[Problem]
 ) -> list[Case]:
     """The cases of one task on a batch of images. A few prompts go at a time, for `run` to show no bar of its own."""
-    asked = [
-        (sample, image, pair)
-        for sample, image in zip(samples, encoded, strict=True)
-        for pair in pairs(task, sample.annotation)
-        if pair.asked
-    ]
+    asked = []
+    for sample, image in zip(samples, encoded, strict=True):
+        for pair in pairs(task, sample.annotation):
+            if pair.fault:
+                problems.append(_problem(sample, f"prompt of {task} left out", pair.fault))
+            elif pair.asked:
+                asked.append((sample, image, pair))
     cases = []
     for part in chunks(asked, IMAGES_AT_ONCE):
         prompts = [Prompt(task, **pair.inputs) for _, _, pair in part]
@@ -172,7 +173,7 @@ def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt])
     return [_run(florence, [image], [prompt])[0] for image, prompt in zip(encoded, prompts, strict=True)]
 
 
-def _problem(sample: Sample, kind: str, error: Exception) -> Problem:
+def _problem(sample: Sample, kind: str, error: Exception | str) -> Problem:
     file = str(sample.image) if isinstance(sample.image, Path) else "image in memory"
     return Problem(file, sample.name, str(error), kind)
 

@@ -13,7 +13,8 @@ from florence_lite.answers import Answer
 from florence_lite.cards import CheckpointCard, TaskCard
 from florence_lite.cards import task as task_card
 from florence_lite.cards.task_card import region_corners
-from florence_lite.engine import Generated, GenerationOptions, Scores, generate, score
+from florence_lite.checks import hint
+from florence_lite.engine import Generated, GenerationOptions, Scores, check_ids, generate, score
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.domain import is_foreign
 from florence_lite.inference.encoded import EncodedImage
@@ -25,6 +26,7 @@ from florence_lite.tokens import Codec, Tokenizer
 
 PROMPTS_AT_ONCE = 8  # prompts that are answered together, fewer where they have so many beams
 BEAMS_AT_ONCE = 64  # that there would be more than this in all
+OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
 SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 
 
@@ -157,10 +159,8 @@ class Answering:
         on_decoder = self.model.config.prompt_side == "decoder"
         prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
         chosen = [self.generation_options(r.card, len(p), options) for r, p in zip(requests, prefixes, strict=True)]
-        size = self.tokenizer.vocabulary.size
-        answers = generate(
-            self.model, states, mask, prefixes, chosen, cross, vocab_size=None if options.get("compat") else size
-        )
+        size = self._ids(options)
+        answers = generate(self.model, states, mask, prefixes, chosen, cross, vocab_size=size)
         ids, tolerance = [answer.ids for answer in answers], round(TOLERANCE * len(self._locations))
         scores = score(self.model, states, mask, prefixes, ids, self._locations, tolerance, cross, vocab_size=size)
         return list(zip(answers, scores, strict=True))
@@ -214,6 +214,10 @@ class Answering:
         first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
         return list(range(first, len(ids))) if answer.text else []
 
+    def _ids(self, options: Mapping[str, Any]) -> int:
+        """How many ids take part: with `compat` also those that have a row in the network's table but no token."""
+        return self.model.config.text.vocab_size if options.get("compat") else self.tokenizer.vocabulary.size
+
     @property
     def _locations(self) -> range:
         """Ids of the coordinates."""
@@ -223,16 +227,20 @@ class Answering:
     def generation_options(self, card: TaskCard, prefix_length: int, options: Mapping[str, Any]) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
         known = [*GenerationOptions.__dataclass_fields__, *SWITCHES]
-        if unknown := sorted(set(options) - set(known)):
-            raise ValueError(f"unknown decoding option {unknown}; known ones are {sorted(known)}")
+        for name in options:
+            if name not in known:
+                raise ValueError(
+                    f"unknown option {name!r}; {hint(name, [*known, *OF_A_CALL])}decoding options are "
+                    f"{', '.join(sorted(known))}"
+                )
         for name in SWITCHES:
             if not isinstance(options.get(name, False), bool):
                 raise ValueError(f"{name} is {options[name]!r}; it must be True or False")
         asked = {name: value for name, value in options.items() if name not in SWITCHES}
         vocabulary = self.tokenizer.vocabulary
         values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
-        if options.get("compat"):
-            values |= {"ban_bos_after_forced": False, "early_stopping": False} | self.defaults
+        if options.get("compat"):  # the others force a first id only where the files name one
+            values |= {"forced_bos": None, "ban_bos_after_forced": False, "early_stopping": False} | self.defaults
         else:
             values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.defaults
             if not card.no_repeat_ngram_size:
@@ -246,6 +254,7 @@ class Answering:
         for name in ("num_beams",) if sampled else ("temperature", "top_k", "top_p"):
             values.pop(name, None)
         generation = GenerationOptions(**values | asked)
+        check_ids(generation, self._ids(options))
         positions = self.model.config.text.positions
         room = positions + 1 - prefix_length  # the last id of an answer is never read
         if room < 1:
@@ -274,26 +283,30 @@ def _with_label(answer: Answer, phrase: str) -> Answer:
 
 
 def joined(parts: list[Result]) -> Result:
-    """Answers to several phrases about one image as one; positions in the ids move along."""
+    """Answers to several prompts about one image as one: instances in a row, whose positions in the ids move along,
+    words in a line for each answer, and the score of the least sure."""
     if len(parts) == 1:
         return parts[0]
+    texts, scores = [part.text for part in parts], [part.score for part in parts if part.score is not None]
     instances, token_ids, token_logprobs = [], (), ()
+    measured = all(part.token_logprobs is not None for part in parts)
     for part in parts:
         offset = len(token_ids)
         for item in part.instances:
-            start, end = item.tokens
+            tokens = None if item.tokens is None else (item.tokens[0] + offset, item.tokens[1] + offset)
             coords_at = None if item.coords_at is None else item.coords_at + offset
-            instances.append(replace(item, tokens=(start + offset, end + offset), coords_at=coords_at))
+            instances.append(replace(item, tokens=tokens, coords_at=coords_at))
         token_ids += part.token_ids
-        token_logprobs += part.token_logprobs
+        token_logprobs += part.token_logprobs or ()
     return replace(
         parts[0],
-        text="",
+        text="\n".join(texts) if any(texts) else "",
+        score=min(scores, default=None),
         instances=tuple(instances),
         parse_errors=sum(part.parse_errors for part in parts),
         dropped=sum(part.dropped for part in parts),
         foreign=bool(found := [part.foreign for part in parts if part.instances]) and all(found),
         truncated=any(part.truncated for part in parts),
         token_ids=token_ids,
-        token_logprobs=token_logprobs,
+        token_logprobs=token_logprobs if measured else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,12 +19,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from florence_lite.checks import is_whole
-from florence_lite.images import load_image
+from florence_lite.files import parse_json, replacing
+from florence_lite.images import load_enough
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.preprocessing import Preprocessor
-from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model import CrossCache, FlorenceModel, usable_device
 
 IMAGES_AT_ONCE = 8  # images that go through the vision tower together
+# A JPEG of at least twice as many pixels each way is made smaller while it is decoded. That is still several times what
+# networks take; photographs of cameras are decoded whole, so that they are prepared as transformers prepares them.
+ENOUGH_WH = (4096, 4096)
+KEPT_PIXELS = 2**24  # of a larger picture a smaller copy is kept to be drawn on
 SAMPLES = 64  # numbers of every tensor that the digest of a network looks at
 
 _FORMAT, _VERSION = "florence_lite encoded image", "1"
@@ -71,7 +77,8 @@ class EncodedImage:
     hidden_states: float [N, D], the encoder's output where the prompt goes to the decoder; None where it goes to the
         encoder, which then runs once per prompt.
     maker: the checkpoint that encoded it; no other can use it.
-    image: the picture, RGB, which results keep to be drawn; or None.
+    image: the picture, RGB, which results keep to be drawn, smaller than `size_wh` where that is more than
+        `KEPT_PIXELS`; or None.
     """
 
     size_wh: tuple[int, int]
@@ -86,7 +93,8 @@ class EncodedImage:
         return self.features.device
 
     def to(self, device: str | torch.device) -> EncodedImage:
-        """This image on another device; itself where it is there already."""
+        """This image on another device, itself where it is there already; ValueError for one that cannot be used."""
+        device = usable_device(device)
         moved = self.features.to(device)
         if moved.device == self.device:
             return self
@@ -123,9 +131,9 @@ class EncodedImage:
             "digest": self.maker.digest,
             "size_wh": json.dumps(self.size_wh),
         }
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: part.contiguous() for name, part in tensors.items() if part is not None}, partial, about)
-        partial.replace(path)
+        tensors = {name: part.contiguous() for name, part in tensors.items() if part is not None}
+        with replacing(path) as partial:
+            save_file(tensors, partial, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> EncodedImage:
@@ -155,7 +163,7 @@ class EncodedImage:
 
     @classmethod
     def _from_parts(cls, about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> EncodedImage:
-        size_wh = json.loads(about["size_wh"])
+        size_wh = parse_json(about["size_wh"], "size_wh")
         if not isinstance(size_wh, list) or len(size_wh) != 2 or not all(is_whole(side, 1) for side in size_wh):
             raise ValueError(f"size_wh is {size_wh}; it must be a width and a height")
         width, height = size_wh
@@ -164,10 +172,28 @@ class EncodedImage:
             raise ValueError("there are no features, float [N, D]")
         if hidden_states is not None and (hidden_states.shape, hidden_states.dtype) != (features.shape, features.dtype):
             raise ValueError(f"hidden_states is {list(hidden_states.shape)}, features is {list(features.shape)}")
-        if pixels is not None and (pixels.dtype, pixels.shape) != (torch.uint8, (height, width, 3)):
+        if pixels is not None and not _is_picture(pixels, width, height):
             raise ValueError(f"the picture is {list(pixels.shape)} of an image of {width}×{height} pixels")
         image = None if pixels is None else Image.fromarray(pixels.numpy())
         return cls((width, height), features, hidden_states, Maker(about["checkpoint"], about["digest"]), image)
+
+
+def _is_picture(pixels: Tensor, width: int, height: int) -> bool:
+    """Whether a tensor holds the picture of an image of that size, or a smaller one."""
+    fits = pixels.ndim == 3 and 0 < pixels.shape[0] <= height and 0 < pixels.shape[1] <= width and pixels.shape[2] == 3
+    return fits and pixels.dtype == torch.uint8
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """A picture on its way to the network.
+
+    size_wh: of the image. pixels: RGB, with as many pixels as the network takes. kept: RGB, to be drawn on, or None.
+    """
+
+    size_wh: tuple[int, int]
+    pixels: Image.Image
+    kept: Image.Image | None
 
 
 class ImageEncoder:
@@ -186,19 +212,26 @@ class ImageEncoder:
             self._maker, self._made_of = Maker.of(self.name, self.model, self.preprocessor), state
         return self._maker
 
-    def open(self, image: Any) -> Image.Image | EncodedImage:
-        """The picture, loaded; an encoded image stays what it is.
+    def open(self, image: Any, keep_image: bool = True) -> OpenedImage | EncodedImage:
+        """The picture, loaded and made as small as the network takes it, so that of many pictures one at a time is in
+        memory; an encoded image stays what it is. keep_image: whether it is kept to be drawn on.
 
         Raises as `load_image`, and ValueError for an encoded image that this network cannot use.
         """
         if not isinstance(image, EncodedImage):
-            return load_image(image)
+            return self._opened(image, keep_image)
         if image.maker != self.maker:
             raise ValueError(
                 f"the encoded image was made by checkpoint {image.maker} and cannot be used by {self.maker}: encode "
                 "the image with the Florence that is asked about it"
             )
-        weight = self.model.embed_tokens.weight
+        weight, config = self.model.embed_tokens.weight, self.model.config
+        expected = (config.image_tokens, config.text.d_model)
+        if image.features.shape != expected or (image.hidden_states is None) != (config.prompt_side == "encoder"):
+            raise ValueError(
+                f"the encoded image has features {list(image.features.shape)}, the network {list(expected)}: its file "
+                "was changed; encode the image again"
+            )
         if image.features.dtype != weight.dtype:
             raise ValueError(
                 f"the encoded image is {image.features.dtype}, the network {weight.dtype}: encode the image again"
@@ -210,24 +243,33 @@ class ImageEncoder:
             )
         return image
 
+    def _opened(self, image: Any, keep_image: bool) -> OpenedImage:
+        picture, size_wh = load_enough(image, ENOUGH_WH)
+        pixels = self.preprocessor.resized(picture)
+        if not keep_image:
+            return OpenedImage(size_wh, pixels, None)
+        shrink = math.ceil(math.sqrt(picture.width * picture.height / KEPT_PIXELS))
+        return OpenedImage(size_wh, pixels, picture.reduce(shrink) if shrink > 1 else picture)
+
     @torch.inference_mode()
-    def encode(self, opened: Sequence[Image.Image | EncodedImage], keep_image: bool = True) -> list[EncodedImage]:
-        """What `open` returned, encoded, a few at a time. keep_image: whether they keep their pictures."""
-        pictures = [image for image in opened if not isinstance(image, EncodedImage)]
+    def encode(self, opened: Sequence[OpenedImage | EncodedImage]) -> list[EncodedImage]:
+        """What `open` returned, encoded, a few at a time."""
+        pictures = [image for image in opened if isinstance(image, OpenedImage)]
         fresh: list[EncodedImage] = []
         for few in chunks(pictures, IMAGES_AT_ONCE):
-            fresh += self._encode(few, keep_image)
+            fresh += self._encode(few)
         remaining = iter(fresh)
-        return [image if isinstance(image, EncodedImage) else next(remaining) for image in opened]
+        return [next(remaining) if isinstance(image, OpenedImage) else image for image in opened]
 
-    def _encode(self, pictures: Sequence[Image.Image], keep_image: bool) -> list[EncodedImage]:
+    def _encode(self, pictures: Sequence[OpenedImage]) -> list[EncodedImage]:
         weight = self.model.embed_tokens.weight
-        features = self.model.encode_image(self.preprocessor(pictures).to(weight.device, weight.dtype))
+        pixel_values = self.preprocessor([picture.pixels for picture in pictures])
+        features = self.model.encode_image(pixel_values.to(weight.device, weight.dtype))
         hidden_states = [None] * len(pictures)
         if self.model.config.prompt_side == "decoder":
             hidden_states = [row.clone() for row in self.model.encode(features)[0]]
         # Cloned: a row of a batch would keep the whole batch in memory.
         return [
-            EncodedImage(picture.size, row.clone(), hidden, self.maker, picture if keep_image else None)
+            EncodedImage(picture.size_wh, row.clone(), hidden, self.maker, picture.kept)
             for picture, row, hidden in zip(pictures, features, hidden_states, strict=True)
         ]

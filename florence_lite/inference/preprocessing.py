@@ -52,14 +52,15 @@ class Preprocessor:
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images of any sizes to pixel_values, float32 [B, 3, H, W]."""
-        arrays = [
-            np.asarray(image if image.size == self.size_wh else image.resize(self.size_wh, self.resample))
-            for image in images
-        ]
+        arrays = [np.asarray(self.resized(image)) for image in images]
         pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
         # Scale and shift in one pass, which leaves the memory order channels-last as the vision tower wants it.
         mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (self.mean, self.std))
         return (pixels - mean) / std
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The image with as many pixels as the network takes; itself where it has as many."""
+        return image if image.size == self.size_wh else image.resize(self.size_wh, self.resample)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], size_wh: tuple[int, int] = FLORENCE_2_SIZE_WH) -> Preprocessor:

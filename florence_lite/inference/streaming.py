@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from PIL import Image
-
 from florence_lite.images import is_image_source
 from florence_lite.inference.answering import Answering, Asked, Request, joined
-from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder
+from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, OpenedImage
 from florence_lite.results import Result
 
 
@@ -93,13 +91,12 @@ def _answered(
     keep_image: bool,
 ) -> deque[list[Result] | ImageError]:
     answers: deque[list[Result] | ImageError | None] = deque()
-    opened: list[Image.Image | EncodedImage] = []
+    opened: list[OpenedImage | EncodedImage] = []
     wanted: list[list[list[Request]]] = []  # for each readable image and each prompt
     for index, (image, asked) in enumerate(batch, start=first_index):
         try:
-            picture = encoder.open(image)
-            size_wh = picture.size_wh if isinstance(picture, EncodedImage) else picture.size
-            wanted.append([answering.requests(each, size_wh) for each in asked])
+            picture = encoder.open(image, keep_image)
+            wanted.append([answering.requests(each, picture.size_wh) for each in asked])
             opened.append(picture)
             answers.append(None)
         except (ValueError, OSError) as error:

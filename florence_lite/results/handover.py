@@ -76,7 +76,7 @@ def to_supervision(instances: Sequence[Instance], size_wh: tuple[int, int], clas
         data["xyxyxyxy"] = np.array([_corners(instance) for instance in placed], dtype=np.float64)
     return supervision.Detections(
         xyxy=np.array([instance.bounds for instance in placed], dtype=np.float64).reshape(-1, 4),
-        mask=np.stack([rasterize(instance.outlines, size_wh) for instance in placed]) if outlined else None,
+        mask=_masks(placed, size_wh, getattr(supervision, "CompactMask", None)) if outlined else None,
         confidence=np.array([instance.score for instance in placed], dtype=np.float64) if scored else None,
         class_id=np.array(numbers, dtype=np.int64),
         data=data,
@@ -96,3 +96,18 @@ def _corners(instance: Instance) -> list[tuple[float, float]]:
     """Four corners (x, y) of a quad, or of the box round another shape, clockwise from the top left."""
     x0, y0, x1, y1 = instance.bounds
     return list(instance.outlines[0]) if instance.quad else [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def _masks(placed: Sequence[Instance], size_wh: tuple[int, int], compact: Any) -> Any:
+    """The masks as one `compact` (the class `supervision.CompactMask`), so that one at a time exists as pixels; without
+    that class bool[N, H, W]."""
+    masks = (rasterize(instance.outlines, size_wh) for instance in placed)
+    if compact is None:
+        return np.stack(list(masks))
+    height_width = size_wh[::-1]
+    return compact.merge(
+        [
+            compact.from_dense(mask[None], np.array([instance.bounds]), height_width)
+            for mask, instance in zip(masks, placed, strict=True)
+        ]
+    )

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +28,14 @@ class Result:
 
     task: name of the task card, or the free prompt.
     size_wh: width and height of the image in pixels.
-    text, instances, parse_errors, truncated: as in `Answer`.
+    text: the words of prose or of the answer about a region; of several such answers in one, a line for each. "" for
+        lists, whose words are the labels of the instances.
+    instances, parse_errors, truncated: as in `Answer`.
     dropped: instances that were left out because the call asked for that (`general_phrases=False`).
     foreign: nothing in the answer is sure, and the checkpoint knows one kind of pictures only, as its card says: this
         picture is probably of another kind.
-    score: confidence of the answer as a whole in [0, 1]; None where nothing was measured.
+    score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
+        instances have a score each.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
     image: the picture itself, RGB, or None; kept for display only; it does not count in comparisons.
     """
@@ -96,13 +99,14 @@ class Result:
         """For each instance its outlines float64[n, 2], pixels, even-odd rule; an empty list where it has none."""
         return [[np.array(ring, dtype=np.float64) for ring in instance.polygons] for instance in self.instances]
 
-    def masks(self) -> NDArray[np.bool_]:
-        """bool[N, H, W]: pixels whose centre lies inside the polygon, quad or box; all False without coordinates."""
-        width, height = self.size_wh
-        masks = np.zeros((len(self.instances), height, width), dtype=bool)
-        for mask, instance in zip(masks, self.instances, strict=True):
-            mask[:] = rasterize(instance.outlines, self.size_wh)
-        return masks
+    def masks(self) -> Iterator[NDArray[np.bool_]]:
+        """The N masks, one after the other, bool[H, W]: True where the centre of a pixel lies inside the polygon, quad
+        or box, nowhere without coordinates.
+
+        Each is made when it is asked for: of a photograph of 12 megapixels it takes 12 MB, and fifty of them at once,
+        `np.stack(list(result.masks()))`, take 600.
+        """
+        return (rasterize(instance.outlines, self.size_wh) for instance in self.instances)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
@@ -141,8 +145,9 @@ class Result:
         """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`.
 
         xyxy float[N, 4] pixels; class_id int[N], with data["class_name"] for it; data["xyxyxyxy"] float[N, 4, 2] where
-        an instance is a quad; mask bool[N, H, W] where one is a polygon; confidence float[N], None unless every
-        instance was scored.
+        an instance is a quad; mask where one is a polygon: a `supervision.CompactMask`, which acts as a bool[N, H, W]
+        and takes a fraction of its memory, or that array where the installed version has none; confidence float[N],
+        None unless every instance was scored.
 
         class_ids: label → number, as `category_ids` of `to_coco`. Raises ImportError where the package is not
         installed.

@@ -42,13 +42,15 @@ RULES: dict[str, Rule] = {
 def pairs(task: str, annotation: Annotation) -> list[Pair]:
     """Every prompt of `task` (its marker) that the annotation can check; [] where it tells nothing.
 
-    Each has its targets. Raises ValueError for an unknown task and what `rule_of` raises.
+    Each has its targets. One that cannot be asked, such as a phrase that holds `<and>` or a region outside the image,
+    has none and a `fault`. A function that is registered with its task may write other marks, such as locations.
+    Raises ValueError for an unknown task and what `rule_of` raises.
     """
     card = task_card(task)
     found = list(rule_of(card)(annotation) or ())
     if strange := [item for item in found if not isinstance(item, Pair)]:
         raise ValueError(f"the rule of task {task} gave {strange[0]!r}; it must give florence_lite.rules.Pair objects")
-    return [completed(pair, card) for pair in found]
+    return [completed(pair, card, annotation.size_wh, own_rule(card.name) is not None) for pair in found]
 
 
 def tasks_with_rules() -> tuple[str, ...]:

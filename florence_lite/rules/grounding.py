@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from florence_lite.answers import Answer, Instance
+from florence_lite.answers import Instance
 from florence_lite.data.annotation import Annotation
 from florence_lite.rules.pair import Pair
 
@@ -14,7 +14,7 @@ def caption(annotation: Annotation) -> Iterator[Pair]:
     A caption without categories trains an empty answer. Evaluation does not ask it, because its truth is unknown.
     """
     sentence = annotation.captions[0] if annotation.captions else ""
-    if not sentence or "objects" not in annotation.exhaustive:
+    if not sentence or not annotation.has_all_objects:
         return
     places = [(_mentioned_at(sentence, item.label), item) for item in annotation.objects]
     mentioned = sorted(((place, item) for place, item in places if place is not None), key=lambda found: found[0])
@@ -29,8 +29,8 @@ def _mentioned_at(sentence: str, label: str) -> int | None:
 
 
 def phrases(annotation: Annotation) -> Iterator[Pair]:
-    """Each phrase with the boxes that it means; they are written without a label, for the phrase is known."""
+    """Each phrase with the boxes that it means, which are called by it."""
     for expression in annotation.expressions:
         boxes = [annotation.objects[i].box for i in expression.objects]
-        named, unnamed = (tuple(Instance(label, box=box) for box in boxes) for label in (expression.phrase, ""))
-        yield Pair({"phrases": (expression.phrase,)}, named, targets=(Answer(instances=unnamed),))
+        label = expression.phrase.strip()  # as prompts say it
+        yield Pair({"phrases": (expression.phrase,)}, tuple(Instance(label, box=box) for box in boxes))

@@ -12,7 +12,7 @@ from florence_lite.answers import Answer, Instance
 from florence_lite.cards import INPUTS, TaskCard
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import thinned_outlines
-from florence_lite.tokens import grammar
+from florence_lite.tokens import grammar, marks_in
 
 NAMES_OF_INPUTS = tuple(dict.fromkeys(name for names in INPUTS.values() for name in names))
 ABSENT_SHARE = 1 / 3  # of the phrases asked for; drawn evenly, half would mean nothing, and that is learned first
@@ -24,10 +24,13 @@ class Pair:
 
     inputs: what the task takes beside the image, as keyword arguments of `Florence.run`: "text", "phrases" or "region".
     instances: what a right answer finds; () where there is nothing to find.
+    ignored: what is neither looked for nor wrong to find; the label "" is any.
     texts: the sentences or short answers that count as right; () where the task asks for places.
     targets: the answers that training may have the model write, drawn evenly; () for a prompt that is not trained.
         None: one for each text, or the instances. Outlines are whole here and are thinned when they are written.
     asked: whether evaluation asks this prompt.
+    fault: why the prompt cannot be asked, "" for one that can; it is neither trained nor asked, and whoever reads pairs
+        reports it.
 
     Raises ValueError for inputs that no task takes, and for texts that are one string.
     """
@@ -37,13 +40,20 @@ class Pair:
     texts: tuple[str, ...] = ()
     targets: tuple[Answer, ...] | None = None
     asked: bool = True
+    ignored: tuple[Instance, ...] = ()
+    fault: str = ""
 
     def __post_init__(self):
         if unknown := sorted(set(self.inputs) - set(NAMES_OF_INPUTS)):
             raise ValueError(f"Pair.inputs has {unknown}; it may hold {', '.join(NAMES_OF_INPUTS)}")
         if isinstance(self.texts, str):
             raise ValueError(f"Pair.texts is {self.texts!r}; it must be a list of strings, such as [{self.texts!r}]")
-        for name, kind, what in (("texts", str, "strings"), ("instances", Instance, "florence_lite.Instance objects")):
+        placed = "florence_lite.Instance objects"
+        for name, kind, what in (
+            ("texts", str, "strings"),
+            ("instances", Instance, placed),
+            ("ignored", Instance, placed),
+        ):
             values = tuple(getattr(self, name))
             if strange := [value for value in values if not isinstance(value, kind)]:
                 raise ValueError(f"Pair.{name} has {strange[0]!r}; it must hold {what}")
@@ -59,11 +69,31 @@ Rule = Callable[[Annotation], Iterable[Pair]]
 """From what is known about an image to all prompts that it can check, each with its truth."""
 
 
-def completed(pair: Pair, card: TaskCard) -> Pair:
-    """The pair with its targets, and instances in the order that the card of its task wants."""
+def completed(pair: Pair, card: TaskCard, size_wh: tuple[int, int], marks: bool = False) -> Pair:
+    """The pair with its targets, and instances in the order that the card of its task wants; without targets and not
+    asked where its prompt has a fault.
+
+    size_wh: of the image, in pixels. marks: whether the prompt may hold marks, because its rule wrote them on purpose.
+    """
+    if fault := _fault(pair, card, size_wh, marks):
+        return replace(pair, targets=(), asked=False, fault=fault)
     targets = _targets(pair, card) if pair.targets is None else pair.targets
     targets = tuple(replace(target, instances=_ordered(target.instances, card)) for target in targets)
     return replace(pair, instances=_ordered(pair.instances, card), targets=targets)
+
+
+def _fault(pair: Pair, card: TaskCard, size_wh: tuple[int, int], marks: bool) -> str:
+    """Why the prompt of a pair cannot be asked, or would be read as something else than its words; "" where it can."""
+    try:
+        card.prompt(**pair.inputs, size_wh=size_wh)
+    except ValueError as error:
+        return str(error)
+    if marks:
+        return ""
+    for words in (pair.inputs.get("text"), *(pair.inputs.get("phrases") or ())):
+        if found := marks_in(words or ""):
+            return f"task {card.name}: {words!r} holds {found[0]}, which a prompt does not take as words"
+    return ""
 
 
 def _targets(pair: Pair, card: TaskCard) -> tuple[Answer, ...]:

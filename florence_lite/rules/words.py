@@ -1,4 +1,7 @@
-"""The text in an image. An image whose list of lines is incomplete is not asked for all of its text."""
+"""The text in an image. An image whose list of lines is incomplete is not asked for all of its text.
+
+Text that cannot be read is no part of an answer; evaluation does not count it as wrong to find.
+"""
 
 from collections.abc import Iterator
 
@@ -17,7 +20,11 @@ def text(annotation: Annotation) -> Iterator[Pair]:
 def lines(annotation: Annotation) -> Iterator[Pair]:
     """Every line with its quadrilateral."""
     if "lines" in annotation.exhaustive:
-        yield Pair(instances=tuple(Instance(line.text, quad=line.quad) for line in annotation.lines))
+        read, ignored = (
+            tuple(Instance(line.text, quad=line.quad) for line in each)
+            for each in (annotation.lines, annotation.ignored_lines)
+        )
+        yield Pair(instances=read, ignored=ignored)
 
 
 def regions(annotation: Annotation) -> Iterator[Pair]:

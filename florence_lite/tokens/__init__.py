@@ -3,7 +3,7 @@
 from florence_lite.tokens.codec import AnswerStream, Codec, region_markup
 from florence_lite.tokens.grammars import GRAMMARS, Grammar, grammar
 from florence_lite.tokens.tokenizer import Tokenizer
-from florence_lite.tokens.vocabulary import IdClass, Vocabulary, added_tokens
+from florence_lite.tokens.vocabulary import IdClass, Vocabulary, added_tokens, marks_in
 
 __all__ = [
     "GRAMMARS",
@@ -15,5 +15,6 @@ __all__ = [
     "Vocabulary",
     "added_tokens",
     "grammar",
+    "marks_in",
     "region_markup",
 ]

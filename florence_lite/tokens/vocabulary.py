@@ -7,6 +7,7 @@ Order of the ids: `<s> <pad> </s> <unk>`, the byte-level BPE entries, `<mask>`, 
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,8 +39,17 @@ def added_tokens(bins: int = 1000) -> list[str]:
     ]
 
 
+def marks_in(text: str) -> list[str]:
+    """The marks that stand in a text and that a prompt would not take as words: added tokens and special ones."""
+    return _MARKS.findall(text)
+
+
 def _open_close(*names: str) -> list[str]:
     return [token for name in names for token in (f"<{name}>", f"</{name}>")]
+
+
+_SPECIAL = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>")  # "<image>" is transformers' own
+_MARKS = re.compile("|".join(map(re.escape, (*_SPECIAL, *added_tokens(bins=0)))) + r"|<loc_\d+>")
 
 
 @dataclass(frozen=True, kw_only=True)

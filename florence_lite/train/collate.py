@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -48,23 +48,31 @@ class Batch:
     """Images and the token rows about them.
 
     pixel_values: float32 [B, 3, H, W], or None where `image_features`, float [B, N, D], say what a tower saw in them.
+    unreadable: name → reason of the images that were to be here and could not be read; others stand in their places.
     """
 
     pixel_values: Tensor | None
     groups: tuple[RowGroup, ...]
     image_features: Tensor | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
         """How many tokens carry loss."""
         return sum(int((group.labels != IGNORED).sum()) for group in self.groups)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many values each mean of the loss is over. The parts of a larger batch are summed with its counts, so
+        that its loss is the same however it is divided."""
+        return {"tokens": self.tokens}
+
     def to(self, device: torch.device) -> Batch:
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device)
 
         groups = tuple(group.to(device) for group in self.groups)
-        return Batch(moved(self.pixel_values), groups, moved(self.image_features))
+        return Batch(moved(self.pixel_values), groups, moved(self.image_features), self.unreadable)
 
 
 @dataclass(frozen=True)
@@ -121,11 +129,11 @@ class TaskCollator:
         drawn = draw(pairs(task, annotation), rng)
         return None if drawn is None else self._fitting(task, *drawn, annotation.size_wh)
 
-    def all_rows(self, task: str, annotation: Annotation) -> Iterator[Row]:
-        """Every row that `row` may draw. Raises as `row` does, when it comes to that row."""
-        for pair in pairs(task, annotation):
+    def all_rows(self, task: str, found: Iterable[Pair], size_wh: tuple[int, int]) -> Iterator[Row]:
+        """Every row that `row` may draw of the pairs of an image. Raises as `row` does, when it comes to that row."""
+        for pair in found:
             for target in pair.targets:
-                yield self._fitting(task, pair, target, annotation.size_wh)
+                yield self._fitting(task, pair, target, size_wh)
 
     @cached_property
     def writer(self) -> RowWriter:

@@ -26,7 +26,7 @@ from florence_lite.checks import (
 from florence_lite.files import read_toml
 from florence_lite.rules import rule_of, tasks_with_rules
 
-PRECISIONS = ("bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32")
 CONFIGURATION = "training configuration"
 FEATURES = ("computed", "memory", "disk")
 
@@ -40,7 +40,9 @@ class RunConfig:
     steps, batch: optimiser steps, and images in each, over all processes.
     accumulate: parts in which a process works through its share of a batch: more parts need less memory, and give the
         same weights.
-    precision: "bf16" computes in it where that is safe (autocast) and keeps the weights in float32; "fp32" never does.
+    precision: "bf16" computes in it where that is safe (autocast) and keeps the weights in float32; "fp32" never does;
+        "auto" is "bf16" where the processor has instructions for it and "fp32" elsewhere, where bfloat16 would take
+        several times as long, and stays what it was when the run was begun.
     gradient_checkpointing: compute activations of every block, the vision tower's too, twice instead of keeping them.
     learning_rate: peak of a cosine schedule after `warmup` steps; weight_decay applies to matrices only.
     sigma_start, sigma_end: width in bins of the soft coordinate targets; it shrinks over `sigma_share` of the steps.
@@ -55,7 +57,7 @@ class RunConfig:
     steps: int = 2000
     batch: int = 32
     accumulate: int = 1
-    precision: str = "bf16"
+    precision: str = "auto"
     gradient_checkpointing: bool = False
     learning_rate: float = 8e-4
     warmup: int = 100

@@ -11,20 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task as task_card
-from florence_lite.data.samples import Dataset, Problem, Sample
+from florence_lite.data.samples import Dataset, Problem, Sample, summary_lines
 from florence_lite.results import Result
 from florence_lite.rules import Pair, pairs, rule_of, tasks_with_rules
 from florence_lite.train.rows import RowWriter
-
-if TYPE_CHECKING:
-    pass
 
 TILE = 480  # pixels of the longer side of an image on the contact sheet
 COLUMNS = 4
@@ -99,10 +96,14 @@ def check_dataset(
             problems.append(Problem(dataset.format, sample.name, str(error), "image unreadable"))
         for name in names:
             try:
-                targets = [(pair, target) for pair in pairs(name, sample.annotation) for target in pair.targets]
+                found = pairs(name, sample.annotation)
             except ValueError as error:
                 problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
                 continue
+            for pair in found:
+                if pair.fault:
+                    problems.append(Problem(dataset.format, sample.name, pair.fault, f"prompt of {name} left out"))
+            targets = [(pair, target) for pair in found for target in pair.targets]
             tasks[name] += bool(targets)
             for pair, target in targets if writer else ():
                 try:
@@ -110,16 +111,16 @@ def check_dataset(
                 except ValueError as error:
                     problems.append(Problem(dataset.format, sample.name, str(error), f"no target for {name}"))
         step()
-    found = replace(dataset, problems=tuple(problems))
+    whole = replace(dataset, problems=tuple(problems))
     return DatasetCheck(
         dataset.format,
         dataset.files,
-        found.summary(),
+        whole.summary(),
         _classes(dataset),
         {name: tasks[name] for name in names if tasks[name]},
         {name: measured.lengths() for name, measured in lengths.items() if measured.answers},
         _sizes(dataset),
-        found.problems,
+        whole.problems,
     )
 
 
@@ -167,8 +168,7 @@ def _sizes(dataset: Dataset) -> dict[str, tuple[int, int]]:
 def report_lines(found: DatasetCheck, examples: int = 3) -> Iterator[str]:
     """What was found, as lines for people; of each kind of problem the first `examples`."""
     yield f"format {found.format}: {'; '.join(found.files)}"
-    counts = (f"{count} {name}" for name, count in found.summary.items() if name != "problems" and count)
-    yield ", ".join(counts)
+    yield from summary_lines(found.summary)
     yield "sizes: " + ", ".join(f"{name} {width}×{height}" for name, (width, height) in found.sizes.items())
     if found.classes:
         yield ""
@@ -241,11 +241,11 @@ def contact_sheet(dataset: Dataset, count: int = 12) -> Image.Image:
 
 def _tile(sample: Sample, image: Image.Image) -> Image.Image:
     annotation = sample.annotation
+    named = [(item.label or item.phrase, item) for item in annotation.objects]
+    named += [(f"{item.label} (ignored)".strip(), item) for item in annotation.ignored]
     instances = [
-        Instance(item.label or item.phrase, polygons=item.polygons)
-        if item.polygons
-        else Instance(item.label or item.phrase, box=item.box)
-        for item in annotation.objects
+        Instance(label, polygons=item.polygons) if item.polygons else Instance(label, box=item.box)
+        for label, item in named
     ]
     instances += [Instance(line.text, quad=line.quad) for line in annotation.lines]
     instances += [Instance(region.text, box=region.box) for region in annotation.regions]

@@ -44,16 +44,15 @@ def finetune(config: FineTuneConfig, generators: Mapping[str, Generator] | None 
     validation = Validation.on(config.validation) if config.validation else None
     folder, _ = find_checkpoint(config.checkpoint)
     model, tokenizer = load_checkpoint(folder), Tokenizer.from_file(folder)
-    network, decoding = model.config, read_decoding(folder)
+    network = model.config
+    decoding = {"forced_bos": tokenizer.vocabulary.bos} | read_decoding(folder)  # every target begins with it
     preprocessor = read_preprocessor(folder, network.image_size_wh)
     sources = read_sources(config, model, tokenizer, preprocessor, generators)
     accelerator = start(config)
     parts = shares(config, accelerator)
     for data, source in zip(config.data, sources, strict=True):
-        for task, count in source.shortened().items():
-            accelerator.print(
-                f"data set {data.path}: {count} answers of {task} are too long: they lose their last objects"
-            )
+        for line in source.checked():
+            accelerator.print(f"data set {data.path}: {line}")
 
     adapter = None
     if config.lora_rank:
@@ -114,9 +113,8 @@ def keep_features(
     """Have the features of all data sets computed, if the run keeps them; those of generated samples never end."""
     if config.features == "computed":
         return
-    for number, (data, source) in enumerate(zip(config.data, sources, strict=True)):
+    for number, source in enumerate(sources):
         if not source.endless:
-            origin = f"{config.checkpoint}: {data.path}"
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
             mirrored = config.flips > 0
-            source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder, origin)
+            source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder)

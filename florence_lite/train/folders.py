@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -24,7 +25,8 @@ def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
         accelerator.save_state(str(partial))  # every process has a random state of its own
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (partial / "step.json").write_text(json.dumps({"step": step}))
+            precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+            (partial / "step.json").write_text(json.dumps({"step": step, "precision": precision}))
 
     replace_folder(folder, write, accelerator.is_main_process, accelerator.wait_for_everyone)
 
@@ -84,6 +86,16 @@ def saved_step(folder: Path) -> int:
     """The step of the state in `folder`, 0 if there is none."""
     path = folder / "step.json"
     return read_json(path)["step"] if path.is_file() else 0
+
+
+def saved_precision(folder: Path) -> str | None:
+    """The precision, "bf16" or "fp32", of the run whose state is in `folder`, or beside it where `replace_folder` was
+    stopped; None where none says so."""
+    for place in (folder, _beside(folder, ".former")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if (precision := read_json(place / "step.json")["precision"]) in ("bf16", "fp32"):
+                return precision
+    return None
 
 
 def _beside(folder: Path, ending: str) -> Path:

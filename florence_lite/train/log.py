@@ -17,13 +17,13 @@ class TrainingLog:
     def __init__(self, path: Path, accelerator: Accelerator):
         self.path, self.accelerator = path, accelerator
 
-    def write(self, step: int, kind: str, metrics: Mapping[str, float | None], **more: float) -> None:
-        """A line {"step": …, kind: metrics, …}."""
+    def write(self, step: int, kind: str, metrics: Mapping[str, float | str | None], **more: float) -> None:
+        """A line {"step": …, kind: metrics, …}; the trackers get what is a number."""
         if not self.accelerator.is_main_process:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **more, kind: metrics}) + "\n")
-        known = {f"{kind}/{name}": value for name, value in metrics.items() if value is not None}
+        known = {f"{kind}/{name}": value for name, value in metrics.items() if isinstance(value, int | float)}
         self.accelerator.log(known, step=step)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,8 +27,17 @@ from florence_lite.progress import progress_bar
 from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
-from florence_lite.train.folders import bring_back, keep_if_best, replace_folder, save_state, saved_step
+from florence_lite.train.folders import (
+    bring_back,
+    keep_if_best,
+    replace_folder,
+    save_state,
+    saved_precision,
+    saved_step,
+)
 from florence_lite.train.log import RunningMeans, TrainingLog
+from florence_lite.train.precision import choose_precision
+from florence_lite.train.unreadable import UnreadableImages
 
 TRACKERS = ("tensorboard", "trackio")  # that get the metrics if they are installed
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes while one evaluates; ten minutes would be usual
@@ -36,18 +46,26 @@ Evaluate = Callable[[Path, torch.device], Mapping[str, float | None]]  # checkpo
 
 
 def start(config: RunConfig) -> Accelerator:
-    """Random seed, devices, processes and trackers of a run."""
+    """Random seed, devices, processes, precision and trackers of a run."""
     trackers = [name for name in TRACKERS if find_spec(name)]
-    AcceleratorState._reset_state()  # a second run in a process may have another precision
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
-        log_with=trackers or None,
-        project_dir=config.output,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
-        ],
-    )
+
+    def accelerator_of(mixed_precision: str) -> Accelerator:
+        AcceleratorState._reset_state()  # the one before may have another precision
+        return Accelerator(
+            mixed_precision=mixed_precision,
+            log_with=trackers or None,
+            project_dir=config.output,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            ],
+        )
+
+    accelerator = accelerator_of("no")  # which knows the devices
+    begun = saved_precision(Path(config.output) / "state")
+    tell = partial(accelerator.print, file=sys.stderr, flush=True)
+    if choose_precision(config.precision, accelerator, begun, tell) == "bf16":
+        accelerator = accelerator_of("bf16")
     set_seed(config.seed, device_specific=True)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -81,14 +99,15 @@ def fit(
 ) -> Path:
     """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
 
-    trainer: maps (batch, width of the coordinate targets) to the mean loss over the batch's tokens, and name → losses.
+    trainer: maps (part of a batch, width of the coordinate targets, counts of the whole batch) to the part's share of
+        the loss, and name → losses.
     batches: gives the batches from a step on, each in the parts that fall to this process (`shares`); number i must
         always be the same.
     save: writes the trainer's network into an empty folder.
     evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
         logged. The checkpoint of the greatest `merit` of them, None counting for nothing, is kept in `best`.
 
-    The loss of a step is the mean over the tokens of the whole batch, however many processes and parts share it.
+    The loss of a step is made of means over the whole batch, however many processes and parts share it.
 
     Raises ValueError if the run is longer already, FloatingPointError if the loss is no number, OSError if a folder
     cannot be written, for instance because the disk is full: the former one is left whole.
@@ -119,10 +138,12 @@ def fit(
 
     accelerator.init_trackers("florence-lite")
     log, means, started = TrainingLog(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
+    unreadable = UnreadableImages(accelerator.is_main_process)
     columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     with progress_bar(accelerator.is_main_process, *columns, transient=False) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
         for parts in loader:
+            unreadable.meet(parts)
             loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}; lower learning_rate")
@@ -146,6 +167,7 @@ def fit(
                 accelerator.wait_for_everyone()
             if step % config.save_every == 0 or step == config.steps:
                 save_state(accelerator, state, step)
+                unreadable.write(log, step)
                 losses = means.take(accelerator)
                 log.write(step, "losses", losses, seconds=round(time.monotonic() - started, 1))
     accelerator.end_training()
@@ -157,15 +179,15 @@ def gradients(
 ) -> tuple[float, list[dict[str, Tensor]]]:
     """Add the gradients of a batch, of which this process has some parts; returns the loss of the whole batch and the
     trainer's metrics of each part."""
-    tokens = torch.tensor([part.tokens for part in parts], device=accelerator.device)
-    total = max(1, accelerator.reduce(tokens.sum(), "sum").item())
+    here = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
+    everywhere = accelerator.reduce(torch.tensor(list(here.values()), device=accelerator.device), "sum").tolist()
+    counts = dict(zip(here, everywhere, strict=True))
     whole, metrics = torch.zeros((), device=accelerator.device), []
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
         kernels = faster_kernels(accelerator.device, accelerator.mixed_precision)
         with nullcontext() if last else accelerator.no_sync(trainer), kernels:
-            loss, found = trainer(part.to(accelerator.device), sigma)
-            share = loss * (tokens[number] / total)
+            share, found = trainer(part.to(accelerator.device), sigma, counts)
             # Processes take the mean of their gradients.
             accelerator.backward(share * accelerator.num_processes)
         whole += share.detach()

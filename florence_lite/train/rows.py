@@ -35,7 +35,8 @@ class RowWriter:
     """Writes rows for a network, and knows which of them it has positions for.
 
     With a decoder-side prompt the decoder gets `<s> prompt </s> <s> answer </s>`; with an encoder-side one the encoder
-    gets `<s> prompt </s>` and the decoder `</s> <s> answer </s>`.
+    gets `<s> prompt </s>` and the decoder `</s> <s> answer </s>`, every label in it, as Florence-2 writes answers. A
+    decoder that was given one phrase need not repeat it.
 
     positions: of the network's table. image_tokens: that stand before an encoder-side prompt. bins: per axis.
     """
@@ -62,6 +63,8 @@ class RowWriter:
         prompt = self.codec.tokenizer.encode_prompt(card.prompt(**pair.inputs, size_wh=size_wh, bins=self.bins))
         start = [*(prompt if self.prompt_side == "decoder" else [vocabulary.eos]), vocabulary.bos]
         kept = replace(target, instances=target.instances[:instances])
+        if self.prompt_side == "decoder":
+            kept = _unnamed(kept, pair)
         answer = self.codec.serialize(thinned(kept, size_wh), card.grammar, size_wh)
         if instances is None:
             return Row(prompt, start, [*answer, vocabulary.eos])
@@ -74,3 +77,11 @@ class RowWriter:
     def fits(self, row: Row) -> bool:
         """Whether the network has positions for the prompt and for the answer with an end."""
         return self.prompt_fits(row) and len(row.start) + len(row.answer) + row.shortened <= self.positions
+
+
+def _unnamed(answer: Answer, pair: Pair) -> Answer:
+    """The answer without its labels where all are the one phrase that its prompt asks for."""
+    phrases = [phrase.strip() for phrase in pair.inputs.get("phrases", ())]
+    if len(phrases) != 1 or any(item.label != phrases[0] for item in answer.instances):
+        return answer
+    return replace(answer, instances=tuple(replace(item, label="") for item in answer.instances))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,8 +18,12 @@ from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, can_turn, turned
 from florence_lite.data.samples import Dataset, Sample
+from florence_lite.rules import pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
+from florence_lite.train.features import Features
+
+MOST_NAMED = 10  # things of a kind that are named one by one; the others are counted
 
 Generator = Callable[..., Sequence[Sample]]
 """Called with a split ("train") and `size_wh=` (the network's image size in pixels), it gives samples without end."""
@@ -32,54 +39,105 @@ def read_source(data: DataConfig, size_wh: tuple[int, int], generators: Mapping[
     return dataset
 
 
+class Drawn(NamedTuple):
+    """An image, or what a tower saw in it, [N, D]; what is known about it; name → reason of the images that were
+    passed over because they cannot be read."""
+
+    image: Image.Image | Tensor
+    annotation: Annotation
+    unreadable: Mapping[str, str]
+
+
 class Source:
     """Samples, what is asked about them, and how often.
 
-    features: what a frozen tower saw, [samples, ways, N, D] with the image as it is and, where there are two ways,
-        mirrored; None to give the images themselves.
+    features: what a frozen tower saw in them; None to give the images themselves.
     """
 
     def __init__(self, samples: Sequence[Sample], collate: TaskCollator, weight: float):
         self.samples, self.collate, self.weight = samples, collate, weight
-        self.features: Tensor | None = None
+        self.features: Features | None = None
 
     @property
     def endless(self) -> bool:
         """Whether the samples are generated without end, no two alike; their answers are known to be short enough."""
         return not isinstance(self.samples, Dataset)
 
-    def shortened(self) -> dict[str, int]:
-        """Task → how many answers lose objects because they are too long for the network, of all that may be drawn.
+    def checked(self) -> list[str]:
+        """What training will leave out of all that may be drawn, as lines for people: objects of answers that are too
+        long for the network, and prompts that cannot be asked.
 
-        Raises ValueError for the first that is too long and must not be shortened.
+        Raises ValueError for the first answer that is too long and must not be shortened, where no row is left, and
+        where no image can be read.
         """
-        counts: dict[str, int] = {}
         if self.endless:
-            return counts
+            return []
+        self.draw(0, np.random.default_rng(0), 0, Augmentation())
+        shortened, faults, rows = Counter[str](), [], 0
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
+                found = pairs(task, annotation)
+                faults += [f"image {name}: {pair.fault}" for pair in found if pair.fault]
                 try:
-                    shortened = sum(row.shortened for row in self.collate.all_rows(task, annotation))
+                    for row in self.collate.all_rows(task, found, annotation.size_wh):
+                        rows += 1
+                        shortened[task] += row.shortened
                 except ValueError as error:
                     raise ValueError(f"image {name}: {error}") from None
-                counts[task] = counts.get(task, 0) + shortened
-        return {task: number for task, number in counts.items() if number}
+        if not rows:
+            why = f"; {len(faults)} prompts cannot be asked, the first: {faults[0]}" if faults else ""
+            where = "; ".join(self.samples.files)
+            raise ValueError(f"data set {where} teaches nothing about {', '.join(self.collate.rates)}{why}")
+        return [
+            f"{count} answers of {task} are too long: they lose their last objects"
+            for task, count in shortened.items()
+            if count
+        ] + few(faults, "prompts are left out, for they cannot be asked")
 
-    def draw(
-        self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation
-    ) -> tuple[Image.Image | Tensor, Annotation]:
-        """Sample `number` of an endless order in which every epoch has each sample once, changed by chance."""
+    def draw(self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation) -> Drawn:
+        """Sample `number` of an endless order in which every epoch has each sample once, changed by chance.
+
+        The next of its epoch that can be read stands in for one that cannot. Raises ValueError where none can.
+        """
         epoch, place = divmod(number, len(self.samples))
-        if not self.endless:
-            place = int(epoch_order(len(self.samples), seed, epoch)[place])
-        if self.features is None:
+        if self.endless:
             sample = self.samples[place]
+            return Drawn(*augment(sample.load(), sample.annotation, rng), {})
+        order = epoch_order(len(self.samples), seed, epoch)
+        unreadable: dict[str, str] = {}
+        for further in range(len(order)):
+            index = int(order[(place + further) % len(order)])
+            try:
+                return Drawn(*self._seen(index, rng, augment), unreadable)
+            except (ValueError, OSError) as error:
+                unreadable[self.samples.names[index]] = str(error)
+        raise ValueError(self._none(unreadable))
+
+    def _seen(
+        self, index: int, rng: np.random.Generator, augment: Augmentation
+    ) -> tuple[Image.Image | Tensor, Annotation]:
+        """A sample changed by chance; raises, before chance is asked, ValueError or OSError for one that cannot be
+        read."""
+        if self.features is None:
+            sample = self.samples[index]
             return augment(sample.load(), sample.annotation, rng)
-        annotation = self.samples.annotations[place]
+        views, annotation = self.features.of(index), self.samples.annotations[index]
         _, turn = augment.draw(rng)
         if turn is None or not can_turn(annotation, turn):
-            return self.features[place, 0], annotation
-        return self.features[place, 1], turned(annotation, turn)
+            return views[0], annotation
+        return views[1], turned(annotation, turn)
+
+    def _none(self, unreadable: Mapping[str, str]) -> str:
+        where, (name, reason) = "; ".join(self.samples.files), next(iter(unreadable.items()))
+        return f"data set {where}: none of {len(unreadable)} images can be read; {name}: {reason}"
+
+
+def few(each: Sequence[str], what: str) -> list[str]:
+    """How many there are of something, and the first of them, as lines for people; [] where there is none."""
+    if not each:
+        return []
+    more = [f"  … and {len(each) - MOST_NAMED} more"] if len(each) > MOST_NAMED else []
+    return [f"{len(each)} {what}:", *(f"  {item}" for item in each[:MOST_NAMED]), *more]
 
 
 @lru_cache(maxsize=4)
@@ -115,8 +173,11 @@ class MixedBatches(torch_data.Dataset):
 
     def _batch(self, step: int, source: Source, start: int, part: range) -> Batch:
         seed = self.config.seed
-        examples = [
+        drawn = [
             source.draw(start + place, np.random.default_rng([seed, 1, step, place]), seed, self.augment)
             for place in part
         ]
-        return source.collate(examples, np.random.default_rng([seed, 2, step]), part.start)
+        examples = [(each.image, each.annotation) for each in drawn]
+        batch = source.collate(examples, np.random.default_rng([seed, 2, step]), part.start)
+        unreadable = {name: reason for each in drawn for name, reason in each.unreadable.items()}
+        return replace(batch, unreadable=unreadable) if unreadable else batch

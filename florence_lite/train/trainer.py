@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +31,17 @@ class AnswerTrainer(nn.Module):
             part.train(mode and any(parameter.requires_grad for parameter in part.parameters()))
         return self
 
-    def forward(self, batch: Batch, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and task → losses of its tokens [M]. sigma: width of the coordinate targets in bins.
+    def forward(
+        self, batch: Batch, sigma: float, counts: Mapping[str, int] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and task → losses of its tokens [M].
 
         The scalar is the mean over all tokens of the batch; 0 where it has none.
+
+        sigma: width of the coordinate targets in bins. counts: of the larger batch that this one is a part of; the
+        scalar is then the part's share of that batch's mean.
         """
+        total = (counts or batch.counts)["tokens"]
         features = batch.image_features
         if features is None:
             features = self.model.encode_image(batch.pixel_values)
@@ -41,11 +49,11 @@ class AnswerTrainer(nn.Module):
         weights = neighbour_weights(self.model.config.bins, sigma, features.device)
         if self.model.config.prompt_side == "decoder":
             cross = self.model.cross_cache(self.model.encode(features)[0])
-            return self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups])
-        return self.answer_loss([self.encoder_side(group, features, weights) for group in batch.groups])
+            return self.answer_loss([self.decoder_side(group, cross, weights) for group in batch.groups], total)
+        return self.answer_loss([self.encoder_side(group, features, weights) for group in batch.groups], total)
 
-    def answer_loss(self, parts: list[dict[str, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over all tokens, and task → losses of its tokens."""
+    def answer_loss(self, parts: list[dict[str, Tensor]], total: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum over all tokens by `total`, and task → losses of its tokens."""
         sums: dict[str, list[Tensor]] = {}
         for part in parts:
             for task, losses in part.items():
@@ -53,7 +61,7 @@ class AnswerTrainer(nn.Module):
         totals = {task: torch.cat(losses) for task, losses in sums.items()}
         metrics = {task: losses.detach() for task, losses in totals.items()}
         if metrics:
-            return torch.cat(list(totals.values())).mean(), metrics
+            return torch.cat(list(totals.values())).sum() / total, metrics
         # By chance a batch asks for no row at all: rates below 1, or nothing that the annotations tell.
         return 0.0 * next(p for p in self.parameters() if p.requires_grad).sum(), metrics
 

@@ -244,9 +244,17 @@ def test_what_was_written_is_read(toy_tokenizer, tmp_path, layout, decoding):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_bos_is_forced_unless_told_otherwise(toy_tokenizer, tmp_path, layout):
-    save(tmp_path, toy_tokenizer, layout, {})
-    assert read_decoding(tmp_path) == {"forced_bos": 0}
+def test_a_first_id_is_forced_where_it_was(toy_tokenizer, tmp_path, layout):
+    """A checkpoint made here forces `<s>`; one whose files name nothing is saved with files that name nothing."""
+    Florence(FlorenceModel(tiny_config()), toy_tokenizer).save_pretrained(tmp_path / "made", layout)
+    assert read_decoding(tmp_path / "made") == {"forced_bos": 0}
+    Florence(FlorenceModel(tiny_config()), toy_tokenizer, decoding={}).save_pretrained(tmp_path / "found", layout)
+    for folder in ("found", "again"):
+        assert read_decoding(tmp_path / folder if folder == "found" else tmp_path / "again") == {}
+        for name in ("config.json", "generation_config.json"):
+            assert "forced_bos" not in (tmp_path / folder / name).read_text()
+        if folder == "found":
+            Florence.from_pretrained(tmp_path / "found").save_pretrained(tmp_path / "again", layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -75,12 +75,16 @@ def test_a_table_that_lacks_the_row_of_the_image_token():
     assert lengthened(table.half(), 129).shape == (192, 4)
 
 
-def test_transformers_gives_the_same_ids(toy_tokenizer, tmp_path):
-    """With its own processor, class and generation settings, all out of the saved folder."""
+@pytest.mark.parametrize("first", [{"forced_bos": 0}, {"forced_bos": None}, {}])
+def test_transformers_gives_the_same_ids(toy_tokenizer, tmp_path, first):
+    """With its own processor, class and generation settings, all out of the saved folder.
+
+    first: what the files say of a forced first id; of nothing, both make nothing.
+    """
     transformers = pytest.importorskip("transformers")
     plain = tiny_florence(toy_tokenizer, "encoder")
-    ours = Florence(plain.model, toy_tokenizer, decoding=DECODING)
-    ours.save_pretrained(tmp_path)
+    Florence(plain.model, toy_tokenizer, decoding=DECODING | first).save_pretrained(tmp_path)
+    ours = Florence.from_pretrained(tmp_path)
     native = transformers.Florence2ForConditionalGeneration.from_pretrained(tmp_path).eval()
     processor = transformers.AutoProcessor.from_pretrained(tmp_path, backend="pil")
     assert native.generation_config.num_beams == 3

@@ -275,3 +275,17 @@ def test_outlines_of_a_part_have_hardly_more_points_than_those_of_the_whole():
         _, cropped = crop(image, whole, part)
         (outline,) = thinned_outlines(cropped.objects[0].polygons, cropped.size_wh)
         assert 3 <= len(outline) <= most + 4
+
+
+def test_ignored_objects_follow():
+    """Of an ignored object any part stays: nothing there may be taught to be no object."""
+    box = (10.0, 10.0, 50.0, 60.0)
+    item = ObjectAnnotation("dog", box, (rectangle(*box),))
+    annotation = Annotation(SIZE, ignored=(item,))
+    mirrored = turned(annotation, Turn.FLIP_LEFT_RIGHT)
+    (moved,) = mirrored.ignored
+    assert moved.box == (SIZE[0] - 50, 10, SIZE[0] - 10, 60) and sorted(moved.polygons[0])[0] == moved.box[:2]
+    _, part = crop(noise_image(0), annotation, (48, 0, *SIZE))
+    assert part.ignored[0].box == (0, 10, 2, 60) and not part.is_negative
+    _, elsewhere = crop(noise_image(0), annotation, (50, 0, *SIZE))
+    assert elsewhere.ignored == () and elsewhere.is_negative

@@ -86,7 +86,8 @@ def test_boxes_polygons_and_negatives(folder):
     assert (cat.label, cat.box, cat.polygons) == ("cat", (10, 10, 30, 30), ())
     assert (dog.label, dog.box, dog.polygons) == ("dog", (50, 10, 90, 70), (((50, 10), (90, 10), (90, 70)),))
     assert dataset[1].annotation.objects == () and dataset[1].annotation.exhaustive == {"objects"}
-    assert (dataset.classes, dataset.summary()["empty"], dataset.problems) == (("cat", "dog"), 1, ())
+    assert (dataset.classes, dataset.problems) == (("cat", "dog"), ())
+    assert dataset.summary()["negatives"] == {"instances.json lists it without objects": 1}
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -147,12 +148,12 @@ def test_overlapping_parts_add_up():
 @pytest.mark.parametrize(
     ("annotations", "expected"),
     [
-        ([{**CAT, "iscrowd": 1}], {"crowd left out": 1}),
         ([{**CAT, "category_id": 7}], {"unknown category": 1}),
-        ([{**CAT, "image_id": 9}], {"annotation left out": 1}),
+        ([{**CAT, "image_id": 9}], {"annotation left out": 1, "not taken as empty": 1}),
         ([{"image_id": 1, "caption": " "}], {"annotation left out": 1}),
-        (["cat"], {"annotation left out": 1}),
-        ([{**CAT, "image_id": [1]}], {"annotation left out": 1}),
+        ([{"image_id": 1, "keywords": "cat"}], {"annotation left out": 1}),
+        (["cat"], {"annotation left out": 1, "not taken as empty": 1}),
+        ([{**CAT, "image_id": [1]}], {"annotation left out": 1, "not taken as empty": 1}),
         ([{**CAT, "bbox": [10**400, 1, 1, 1]}], {"box left out": 1}),
     ],
 )
@@ -161,7 +162,9 @@ def test_records_that_are_left_out(folder, annotations, expected):
     content["annotations"] = annotations
     write(folder / "instances.json", content)
     dataset = read_dataset(folder)
-    assert dataset[0].annotation.objects == () and kinds(dataset) == expected
+    annotation = dataset[0].annotation
+    assert annotation.objects == () and kinds(dataset) == expected
+    assert annotation.is_negative == ("caption" in annotations[0])  # else something is there that was not understood
 
 
 def test_duplicate_ids(folder):
@@ -318,14 +321,14 @@ def test_expressions_need_a_coco_file(folder):
 # ---- real data -------------------------------------------------------------------------------------------------------
 
 
-def test_shared_coco(shared_data, tmp_path):
-    for name in ("instances.json", "captions.json", "referring.json", "val2017"):  # not the persons, who are in there
-        (tmp_path / name).symlink_to(shared_data / "coco_permissive" / name)
-    dataset = read_dataset(tmp_path)
+def test_shared_coco(shared_data):
+    dataset = read_dataset(shared_data / "coco_permissive")
     assert dataset.format == "refcoco"
     counts = dataset.summary()
+    whole = {"objects told by two files": 1, "some categories not looked for": 1}  # there is a file of persons alone
+    assert counts["negatives"] == {} and counts["ignored"] == 55
     assert (counts["images"], counts["captions"], counts["expressions"], counts["outlined"]) == (746, 3732, 93, 510)
-    assert counts["problems"] == {"scaled to the image": 740, "crowd left out": 7}
+    assert counts["problems"] == {"scaled to the image": 740, "box clipped": 9, **whole}
     for annotation in dataset.annotations:
         width, height = annotation.size_wh
         assert max(width, height) <= 320

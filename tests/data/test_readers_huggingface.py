@@ -155,3 +155,43 @@ def test_saved_data_sets_and_splits(tmp_path):
         read_dataset(tmp_path / "saved", "huggingface", "test", columns)
     with pytest.raises(ValueError, match="was saved by datasets: read it with format='huggingface' and columns"):
         read_dataset(tmp_path / "saved")
+
+
+def test_a_box_that_is_none_is_left_out_alone():
+    table = rows(boxes=[[[1, 1, 5, 5], None], [None, [1, 1, 5, 5]]], names=[["cat", "dog"], ["cat", "dog"]])
+    dataset = read(table, boxes_xyxy="boxes", labels="names")
+    assert [[item.label for item in a.objects] for a in dataset.annotations] == [["cat"], ["dog"]]
+    assert all(a.exhaustive == set() for a in dataset.annotations) and kinds(dataset) == {"box left out": 2}
+
+
+def test_crowds():
+    table = rows(boxes=[[BOX, BOX]], names=[["cat", "dog"]], crowd=[[True, False]])
+    annotation = read(table, boxes_xyxy="boxes", labels="names", ignored="crowd")[0].annotation
+    assert ([o.label for o in annotation.ignored], [o.label for o in annotation.objects]) == (["cat"], ["dog"])
+
+
+def test_null_is_not_none():
+    dataset = read(rows(boxes=[[BOX], None], names=[["cat"], None]), boxes_xyxy="boxes", labels="names")
+    assert [a.exhaustive for a in dataset.annotations] == [{"objects"}, set()]
+
+
+def test_other_formats_than_images_are_not_opened():
+    """PostScript would be handed to another program."""
+    features = datasets.Features({"photo": datasets.Image(), "text": datasets.Value("string")})
+    postscript = {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 80\n"}
+    table = datasets.Dataset.from_dict({"photo": [postscript], "text": ["x"]}, features=features)
+    with pytest.raises(ValueError, match="row 0.*is of format EPS; convert it"):
+        read(table, caption="text")
+
+
+def test_paths_in_rows_stay_below_the_folder(tmp_path):
+    picture(tmp_path / "outside.jpg", SIZE)
+    folder = tmp_path / "set"
+    picture(folder / "photos" / "a.jpg", SIZE)
+    paths = ["photos/a.jpg", str(folder / "photos" / "a.jpg"), "../outside.jpg", str(tmp_path / "outside.jpg")]
+    datasets.Dataset.from_dict({"photo": paths, "text": list("abcd")}).save_to_disk(folder)
+    columns = {"image": "photo", "caption": "text"}
+    dataset = read_dataset(folder, "huggingface", columns=columns)
+    assert [s.load().size for s in dataset] == [SIZE] * 2 and kinds(dataset) == {"record left out": 2}
+    assert "read with outside=True" in dataset.problems[0].what
+    assert len(read_dataset(folder, "huggingface", columns=columns, outside=True)) == 4

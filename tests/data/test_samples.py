@@ -40,9 +40,11 @@ def test_summary_counts():
     dataset = Dataset([PICTURE] * 3, annotations, ("a", "b", "c"), problems=problems)
     assert dataset.summary() == {
         "images": 3,
-        "empty": 1,
+        "negatives": {"no objects": 1},
+        "incomplete": 0,
         "objects": 3,
         "outlined": 3,
+        "ignored": 0,
         "lines": 2,
         "captions": 3,
         "expressions": 4,
@@ -93,6 +95,7 @@ FILES = {  # a smallest data set of each format
     "jsonl": ("data.jsonl", '{"image": "a.jpg"}\n'),
     "refcoco": ("refs.json", [{"image_id": 1, "caption": "the cat", "bbox_xyxy": None}]),
     "icdar": ("gt_a.txt", "1,1,30,1,30,9,1,9,STOP\n"),
+    "paddleocr": ("Label.txt", 'a.jpg\t[{"transcription": "GO", "points": [[1, 1], [30, 1], [30, 9], [1, 9]]}]\n'),
 }
 
 
@@ -102,6 +105,8 @@ def test_formats_are_recognised(tmp_path, format):
     write(tmp_path / FILES[format][0], FILES[format][1])
     if format == "refcoco":
         write(tmp_path / FILES["coco"][0], FILES["coco"][1])
+    if format == "yolo":
+        write(tmp_path / "a.txt", "0 .5 .5 .2 .2\n")
     found = read_dataset(tmp_path)
     assert (found.format, len(found), found[0].load().size) == (format, 1, (100, 80))
     assert any(FILES[format][0].split("/")[0] in line for line in found.files) or format == "icdar"
@@ -211,8 +216,9 @@ def test_images_are_found_by_name_wherever_they_are(tmp_path):
     images = [(f"{name}.jpg", 100, 80) for name in "abcde"] + [("two/c.jpg", 100, 80)]
     dataset = read_coco(tmp_path, images, [])
     assert [sample.name for sample in dataset] == ["photos/deep/a.jpg", "photos/b.png", "two/c.jpg"]
-    assert kinds(dataset) == {"image missing": 2, "image unreadable": 1}
-    assert "could be any of one/c.jpg, two/c.jpg" in dataset.problems[0].what
+    assert kinds(dataset) == {"image missing": 2, "image unreadable": 1, "image found elsewhere": 1}
+    assert "could be any of one/c.jpg, two/c.jpg" in dataset.problems[1].what
+    assert (dataset.problems[0].record, dataset.problems[0].what) == ("b.jpg", "it is taken to be photos/b.png")
 
 
 def test_splits_by_the_names_of_files(tmp_path):

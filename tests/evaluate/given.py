@@ -16,9 +16,9 @@ def found(label, box, score=None):
     return Instance(label, box=box, score=score)
 
 
-def places(truth=(), answer=()):
+def places(truth=(), answer=(), ignored=()):
     """A case of instances."""
-    return Case(Pair(instances=tuple(truth)), Result("<ANY>", SIZE, instances=tuple(answer)))
+    return Case(Pair(instances=tuple(truth), ignored=tuple(ignored)), Result("<ANY>", SIZE, instances=tuple(answer)))
 
 
 def words(answer, *texts):

@@ -48,6 +48,20 @@ def test_box_ap(cases, ap, ap50, ap75):
     }
 
 
+@pytest.mark.parametrize("label, ap", [("dog", 1), ("", 1), ("cat", 0.5)])  # a crowd of dogs, of anything, of others
+@pytest.mark.parametrize("crowd", [{"box": (50, 30, 100, 80)}, {"polygons": (rectangle(50, 30, 100, 80),)}])
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(label, ap, crowd):
+    answer = [found("dog", C, 0.9), found("dog", A, 0.8)]  # C lies in the crowd
+    case = places([found("dog", A)], answer, [Instance(label, **crowd)])
+    assert measured("ap", case).metrics["ap"] == pytest.approx(ap)
+    assert measured("ap_one_class", case).metrics["ap_one_class"] == pytest.approx(1)
+    assert measured("ar", case).metrics["ar100"] == 1
+
+
+def test_a_crowd_alone_is_no_truth():
+    assert measured("ap", places([], [found("dog", A, 0.9)], [found("dog", A)])).metrics["ap"] is None
+
+
 def test_one_class_forgets_the_labels():
     cases = [places([found("dog", A), found("cat", B)], [found("yak", A, 0.9), found("", B, 0.8)])]
     assert measured("ap", *cases).metrics["ap50"] == 0

@@ -142,3 +142,21 @@ def test_quads(truth, answer, quad, spotting):
         for part, value in zip(("precision", "recall", "f1"), values, strict=True)
     }
     assert metrics("quad_f1", places(truth, answer)) == expected
+
+
+@pytest.mark.parametrize(("label", "given"), [("dog", 1), ("", 1), ("cat", 2)])
+def test_what_lies_in_something_ignored_is_not_wrong(label, given):
+    answer = [found("dog", A), found("dog", (25, 20, 45, 40))]
+    measured = metrics("box_f1", places([found("dog", A)], answer, [found(label, B)]))
+    assert measured["box_precision"] == pytest.approx(1 / given)
+    covered = metrics("box_f1", places([found("dog", A)], [found("dog", A)], [found("dog", (0, 0, 20, 20))]))
+    assert covered["box_f1"] == 1  # a true thing within a crowd is right
+    apart = metrics("box_f1", places([found("dog", A)], answer, [found("dog", (60, 60, 70, 70))]))
+    assert apart["box_precision"] == 0.5
+
+
+def test_text_that_cannot_be_read_is_not_wrong_to_find():
+    lines, illegible = [line("STOP", 0, 0, 40, 0, 40, 10, 0, 10)], [line("", 0, 30, 40, 30, 40, 40, 0, 40)]
+    answer = [*lines, line("S?0P", 2, 30, 38, 30, 38, 40, 2, 40)]
+    assert metrics("quad_f1", places(lines, answer, illegible))["quad_precision"] == 1
+    assert metrics("quad_f1", places(lines, answer))["quad_precision"] == 0.5

@@ -131,6 +131,16 @@ def test_images_that_cannot_be_read_are_left_out_and_told(only_own, tmp_path):
     assert "missing.png does not exist" in text
 
 
+def test_prompts_that_cannot_be_asked_are_told(only_own):
+    marked = dataclasses.replace(ANNOTATED, questions=(Question("salt<and>pepper?", "yes"), *ANNOTATED.questions))
+    data = samples(marked, OTHER)
+    report = evaluate(Oracle(data), data, ["<VQA>"])
+    assert report.answers == evaluate(Oracle(data), samples(ANNOTATED, OTHER), ["<VQA>"]).answers
+    (problem,) = report.problems
+    assert (problem.record, problem.kind) == ("image 0", "prompt of <VQA> left out")
+    assert "'salt<and>pepper?' holds <and>" in problem.what
+
+
 def test_one_refused_prompt_loses_no_other(only_own):
     data = samples(ANNOTATED, OTHER)
     report = evaluate(Oracle(data, refuses="is it asleep?"), data, ["<VQA>"])

@@ -1,6 +1,7 @@
 """Encoded images: they know their checkpoint, compute keys and values once, move and are saved and loaded."""
 
 import gc
+import io
 import json
 import re
 import weakref
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from florence_lite.florence import Florence
 from florence_lite.inference import EncodedImage
+from florence_lite.inference import encoded as encoded_module
 from florence_lite.inference.encoded import IMAGES_AT_ONCE, Maker
 from tests.tiny import SIDES, noise_image, tiny_florence
 
@@ -208,6 +210,33 @@ def test_a_result_without_its_picture_keeps_nothing_of_it(florence):
     assert gone() is None and result.size_wh == (90, 70)
 
 
+def test_of_a_large_picture_a_smaller_copy_is_kept(florence, tmp_path, monkeypatch):
+    image = noise_image(0)
+    whole = florence.run(image, "<OD>")
+    monkeypatch.setattr(encoded_module, "KEPT_PIXELS", 90 * 70 // 4)
+    encoded = florence.encode(image)
+    assert (encoded.size_wh, encoded.image.size) == ((90, 70), (45, 35))
+    result = florence.run(encoded, "<OD>")
+    assert result == whole and result.draw().size == whole.draw().size
+    encoded.save(tmp_path / "photo")
+    assert EncodedImage.load(tmp_path / "photo").image.size == (45, 35)
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_large_jpeg_is_made_smaller_while_it_is_decoded(florence, monkeypatch, turn):
+    image = noise_image(0).resize((1000, 600))
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = turn
+    image.save(buffer, format="JPEG", exif=exif, quality=95)
+    whole = florence.encode(buffer)
+    assert whole.image.size == whole.size_wh == ((1000, 600) if turn == 1 else (600, 1000))
+    monkeypatch.setattr(encoded_module, "ENOUGH_WH", (400, 200) if turn == 1 else (200, 400))
+    shrunk = florence.encode(buffer)
+    assert shrunk.size_wh == whole.size_wh and shrunk.image.size == tuple(side // 2 for side in whole.size_wh)
+    taken = [np.asarray(florence.preprocessor.resized(each.image), dtype=float) for each in (whole, shrunk)]
+    assert 0 < np.abs(taken[0] - taken[1]).mean() < 1.5  # of 255
+
+
 # ---- saving and loading
 
 
@@ -255,6 +284,7 @@ def test_a_file_replaces_its_predecessor_at_once(florence, tmp_path, monkeypatch
     with pytest.raises(OSError, match="no space left"):
         florence.encode(noise_image(1)).save(file)
     assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["photo"]
 
 
 def test_weights_that_were_changed_since_refuse_it(toy_tokenizer):
@@ -292,6 +322,21 @@ def written(path, tensors=None, **about):
     tensors = {"features": torch.zeros(3, 8)} if tensors is None else tensors
     save_file(tensors, path, {name: value for name, value in (usual | about).items() if value is not None})
     return path
+
+
+@pytest.mark.parametrize("features", [(3, 8), (17, 9), (10**6, 1)])
+def test_features_that_no_network_of_this_name_has_made(florence, tmp_path, features):
+    maker = florence.encoder.maker
+    tensors = {"features": torch.zeros(features)}
+    file = written(tmp_path / "forged", tensors, checkpoint=maker.name, digest=maker.digest)
+    with pytest.raises(ValueError, match=r"has features \[\d+, \d\], the network .*its file was changed"):
+        florence.run(EncodedImage.load(file), "<OD>")
+
+
+def test_metadata_that_is_nested_deeply(tmp_path):
+    file = written(tmp_path / "deep", size_wh="[" * 200_000)
+    with pytest.raises(ValueError, match="is a damaged encoded image"):
+        EncodedImage.load(file)
 
 
 def test_what_is_written_by_hand_loads(tmp_path):

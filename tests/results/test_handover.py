@@ -2,13 +2,15 @@
 
 import json
 import sys
+import tracemalloc
 import types
 
+import numpy as np
 import pytest
 
 from florence_lite.results import Result
 from florence_lite.results.handover import coco_place, label_id
-from tests.results.test_result import BOX, HOLED, QUAD, RING, WORDS, result
+from tests.results.test_result import BOX, HOLED, QUAD, RING, WORDS, fifty_outlines, result
 
 
 def test_to_coco():
@@ -109,6 +111,26 @@ def test_the_real_supervision_takes_it():
     empty = Result("<OD>", (100, 80)).to_supervision()
     assert len(empty) == 0 and empty["class_name"].tolist() == []
     assert len(real.Detections.merge([empty, result(BOX).to_supervision()])) == 1
+
+
+def test_the_real_supervision_takes_many_masks_in_little_memory():
+    real = pytest.importorskip("supervision", reason="the package supervision is not installed (extra vis)")
+    if not hasattr(real, "CompactMask"):
+        pytest.skip("this version of supervision has no compact masks")
+    told = result(BOX, QUAD, HOLED, WORDS)
+    handed = told.to_supervision().mask
+    np.testing.assert_array_equal(np.asarray(handed), np.stack(list(told.masks()))[:3])
+    many = fifty_outlines()
+    tracemalloc.start()
+    try:
+        handed = many.to_supervision().mask
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()
+    assert handed.shape == (50, 3000, 4000)
+    for number, mask in enumerate(many.masks()):
+        if number % 20 == 0:
+            np.testing.assert_array_equal(handed[number], mask)
 
 
 @pytest.mark.parametrize(

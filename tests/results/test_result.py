@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -51,14 +52,33 @@ def test_arrays_have_a_row_for_each_instance():
     np.testing.assert_array_equal(told.boxes_xyxy, [[10, 20, 30, 60], [0, 0, 40, 30], [0, 0, 10, 10], nan])
     np.testing.assert_array_equal(told.quads, [nan * 2, QUAD.quad, nan * 2, nan * 2])
     assert [[ring.shape for ring in rings] for rings in told.polygons] == [[], [], [(4, 2), (4, 2)], []]
-    masks = told.masks()
+    masks = np.stack(list(told.masks()))
     assert masks.shape == (4, 80, 64) and masks.dtype == bool
     assert masks.sum((1, 2)).tolist() == [20 * 40, 800, 100 - 36, 0]
 
 
+def fifty_outlines() -> Result:
+    """On a photograph of 12 megapixels, in circles so that no mask is its box."""
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    circle = 300 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    rings = [circle + (400 + 64 * number, 400 + 44 * number) for number in range(50)]
+    return Result("<OD>", (4000, 3000), instances=[Instance("dog", polygons=[ring]) for ring in rings])
+
+
+def test_masks_are_made_one_at_a_time():
+    told = fifty_outlines()
+    tracemalloc.start()
+    try:
+        areas = [int(np.count_nonzero(mask)) for mask in told.masks()]
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+    assert areas == pytest.approx([np.pi * 300**2] * 50, rel=0.01)
+
+
 def test_an_empty_result():
     told = result()
-    assert (told.boxes_xyxy.shape, told.quads.shape, told.masks().shape) == ((0, 4), (0, 8), (0, 80, 64))
+    assert (told.boxes_xyxy.shape, told.quads.shape, list(told.masks())) == ((0, 4), (0, 8), [])
     assert (told.labels, told.scores, told.polygons, told.to_coco()) == ([], [], [], [])
 
 

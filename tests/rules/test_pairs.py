@@ -53,6 +53,17 @@ def test_tasks_without_input_ask_once(task, expected):
     assert questions(task, ANNOTATED) == [({}, expected)]
 
 
+def test_what_is_ignored_is_told_to_evaluation():
+    box, ring = (1.0, 1.0, 9.0, 9.0), ((1.0, 1.0), (9.0, 1.0), (9.0, 9.0))
+    ignored = (ObjectAnnotation("dog", box), ObjectAnnotation("", box, (ring,)))
+    crowded = replace(ANNOTATED, ignored=ignored, ignored_lines=(replace(STOP, text=""),))
+    for name in ("<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>"):
+        (pair,) = pairs(name, crowded)
+        assert pair.asked and pair.instances == pairs(name, ANNOTATED)[0].instances
+        assert pair.ignored == (Instance("dog", box=box), Instance(polygons=(ring,)))
+    assert [pair.ignored for pair in pairs("<OCR_WITH_REGION>", crowded)] == [(Instance(quad=STOP.quad),)]
+
+
 def test_captions_of_one_kind_are_references_of_one_question():
     several = replace(ANNOTATED, more_captions=("two dogs", " "))
     assert truths("<CAPTION>", several) == [truth(texts=("a door and a dog", "two dogs"))]
@@ -89,8 +100,40 @@ def test_regions_of_objects(task, texts):
 
 def test_regions_lie_in_the_image():
     assert [inputs["region"] for inputs in prompts("<REGION_TO_OCR>")] == [(62, 50, 99, 68), (0, 70, 40, 80)]
-    outside = Annotation(SIZE, lines=(TextLine("x", (200, 0, 210, 0, 210, 5, 200, 5)),))
-    assert prompts("<REGION_TO_OCR>", outside)[0]["region"] == (200, 0, 210, 5)  # for the prompt to refuse
+    outside = Annotation(SIZE, lines=(TextLine("x", (200, 0, 210, 0, 210, 5, 200, 5)), *ANNOTATED.lines))
+    pair, *others = pairs("<REGION_TO_OCR>", outside)
+    assert "region (200, 0, 210, 5) must lie in the image of 100×80 pixels" in pair.fault
+    assert (pair.asked, pair.targets) == (False, ())
+    assert others == pairs("<REGION_TO_OCR>", ANNOTATED)
+
+
+@pytest.mark.parametrize(
+    "words", ["salt<and>pepper", "the <loc_5> key", "a <poly> shape", "x</s>", "<sep>", "<image> of a dog", "<od>"]
+)
+def test_words_that_a_prompt_would_not_take_as_words(words):
+    """Those prompts are neither asked nor trained, and say why; the rest of the image stays."""
+    expressions = (ReferringExpression(words, (0,)), ReferringExpression("a < b", (1,)))
+    known = Annotation(SIZE, (LEFT_DOG, DOOR), (), (f"dog: {words}",), expressions, (Question(words, "yes"),))
+    for marker in ("<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>"):
+        pair, other = pairs(marker, known)
+        assert marker in pair.fault and words in pair.fault and not pair.targets and not pair.asked
+        assert not other.fault and other.targets and other.asked
+    for marker in ("<CAPTION_TO_PHRASE_GROUNDING>", "<VQA>"):
+        (pair,) = pairs(marker, known)
+        assert words in pair.fault and not pair.targets and not pair.asked
+    (caption,) = pairs("<CAPTION>", known)  # answers hold any words
+    assert caption.texts == (f"dog: {words}",) and not caption.fault
+
+
+@pytest.mark.parametrize("words", ["<and", "a<b", "<loc_x>", "< and >", "<OD>", "<AND>", "and"])
+def test_words_that_look_like_marks(words):
+    known = Annotation(SIZE, expressions=(ReferringExpression(words),))
+    assert not any(pair.fault for pair in pairs("<OPEN_VOCABULARY_DETECTION>", known))
+
+
+def test_a_phrase_of_nothing_is_a_fault():
+    (pair,) = pairs("<OPEN_VOCABULARY_DETECTION>", Annotation(SIZE, expressions=(ReferringExpression(" "),)))
+    assert "phrases[0] is ' '" in pair.fault
 
 
 def test_described_regions_beside_objects():
@@ -195,6 +238,12 @@ def test_a_function_beside_the_card(own_tasks):
     ]
     assert [target.text for pair in pairs("<COUNT>", ANNOTATED) for target in pair.targets] == ["2", "1"]
     assert tasks_with_rules()[-1] == "<COUNT>" and DataConfig("photos", {"<COUNT>": 1})
+
+
+def test_a_function_may_write_marks(own_tasks):
+    register_task(COUNT, rule=lambda annotation: [Pair({"text": "<loc_3>"}, texts=["1"])])
+    (pair,) = pairs("<COUNT>", ANNOTATED)
+    assert pair.asked and pair.targets
 
 
 def test_the_name_of_a_rule_in_the_card(own_tasks):

@@ -51,10 +51,10 @@ EXPECTED = {  # every target that may be drawn
         Target(boxes(("door", DOOR), ("dog", LEFT_DOG), ("dog", RIGHT_DOG)), {"text": "a door and a dog"})
     ],
     "<OPEN_VOCABULARY_DETECTION>": [
-        Target(boxes(("", DOOR)), {"phrases": ("the door",)}),
-        Target(boxes(("", LEFT_DOG), ("", RIGHT_DOG)), {"phrases": ("all dogs",)}),
+        Target(boxes(("the door", DOOR)), {"phrases": ("the door",)}),
+        Target(boxes(("all dogs", LEFT_DOG), ("all dogs", RIGHT_DOG)), {"phrases": ("all dogs",)}),
         Target(Answer(), {"phrases": ("the cat",)}),
-        Target(boxes(*(("", item) for item in LEFT_TO_RIGHT)), {"phrases": ("everything",)}),
+        Target(boxes(*(("everything", item) for item in LEFT_TO_RIGHT)), {"phrases": ("everything",)}),
     ],
     "<REFERRING_EXPRESSION_SEGMENTATION>": [  # not of three objects: too many points
         Target(outline(DOOR), {"text": "the door"}),
@@ -164,6 +164,7 @@ def test_instances_go_from_left_to_right_then_down(name):
     in_order = [IN_A_ROW.objects[i] for i in (2, 3, 0, 1)]
     assert [item.box for item in found] == [item.box for item in in_order]
     named = {"<OD>": [item.label for item in in_order], "<DENSE_REGION_CAPTION>": [item.phrase for item in in_order]}
+    named["<OPEN_VOCABULARY_DETECTION>"] = ["all"] * 4
     assert [item.label for item in found] == named.get(name, [""] * 4)
 
 
@@ -266,6 +267,21 @@ def test_what_asks_for_all_needs_a_complete_list(exhaustive, unknown):
     """A data set of boxes does not teach that its photos hold no words."""
     partial = dataclasses.replace(ANNOTATED, exhaustive=frozenset(exhaustive))
     assert {name for name in EXPECTED if drawn(name, partial)[0] is None} == unknown
+
+
+@pytest.mark.parametrize(
+    "task", ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>", "<CAPTION_TO_PHRASE_GROUNDING>"]
+)
+def test_an_image_with_something_ignored_does_not_teach_what_is_not_there(task):
+    crowded = dataclasses.replace(ANNOTATED, ignored=(ObjectAnnotation("dog", (1.0, 1.0, 9.0, 9.0)),))
+    assert drawn(task)[0] is not None and drawn(task, crowded)[0] is None
+    assert drawn("<REGION_TO_CATEGORY>", crowded)[0] is not None  # what does not ask for all
+
+
+def test_text_that_cannot_be_read_is_no_part_of_the_answer():
+    illegible = dataclasses.replace(ANNOTATED, ignored_lines=(dataclasses.replace(STOP, text=""),))
+    for name in ("<OCR>", "<OCR_WITH_REGION>"):
+        assert drawn(name, illegible)[0].answer == drawn(name)[0].answer
 
 
 def test_captions_that_are_unknown():

@@ -34,6 +34,21 @@ def test_rows_and_pixels_are_those_of_the_tasks(collate):
     assert len(moved.groups) == len(batch.groups)
 
 
+def test_cells_that_are_asked_for_their_boxes(collate, monkeypatch):
+    """Some object cells of every image, drawn for the image by itself; whoever collates a part draws the same."""
+    monkeypatch.setattr("florence_lite.scenes.cells.ASKED", 5)
+    examples = [(noise_image(seed, SIZE), ANNOTATED) for seed in range(3)]
+    whole = collate(examples, np.random.default_rng(0))
+    assert whole.asked.sum(1).tolist() == [5, 5, 5] and not (whole.asked & (whole.cell_classes == 0)).any()
+    assert not torch.equal(whole.asked[0], whole.asked[1])
+    part = collate(examples[1:], np.random.default_rng(0), 1)
+    assert torch.equal(part.asked, whole.asked[1:])
+    assert not torch.equal(collate(examples, np.random.default_rng(1)).asked, whole.asked)
+    assert not collate(PAIRS[1:], np.random.default_rng(0)).asked.any()
+    objects = int((whole.cell_classes > 0).sum())
+    assert whole.counts == {"tokens": whole.tokens, "object": objects, "background": 240 - objects, "box": 15}
+
+
 def test_cells(collate, toy_tokenizer):
     """Cells of 10 × 10 pixels: class and box of what covers their centre."""
     batch = collate(PAIRS, np.random.default_rng(0))

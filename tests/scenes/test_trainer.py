@@ -1,5 +1,7 @@
 """The training module: its loss is the mean over answer tokens, and it can be learned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,14 @@ from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
 from florence_lite.scenes.trainer import ScratchTrainer
 from florence_lite.tokens import Codec
 from florence_lite.train.collate import IGNORED, TaskCollator
+from florence_lite.train.config import RunConfig
+from florence_lite.train.log import RunningMeans
+from florence_lite.train.loop import gradients, start
 from florence_lite.train.losses import neighbour_weights, token_losses
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image, tiny_config
 
+DENSE = ("dense/object", "dense/background", "dense/box")
 CLASSES = ("dog", "door", TEXT_CLASS)
 SIGMA = 3.0
 RATES = {"<OD>": 1, "<CAPTION>": 2, "<OPEN_VOCABULARY_DETECTION>": 1}
@@ -31,10 +37,15 @@ def trainer(toy_tokenizer, config):
     return ScratchTrainer(FlorenceModel(config), len(CLASSES), toy_tokenizer.vocabulary.loc_first, dense_weight=0.5)
 
 
-def make_batch(tokenizer, config, annotations=(ANNOTATED, ANNOTATED), rates=RATES):
+def make_parts(tokenizer, config, annotations, rates, parts):
     tasks = TaskCollator(Codec(tokenizer), Preprocessor(config.image_size_wh), rates, config.grid_wh)
     pairs = [(noise_image(seed, SIZE), annotation) for seed, annotation in enumerate(annotations)]
-    return SceneCollator(tasks, CLASSES)(pairs, np.random.default_rng(0))
+    collate = SceneCollator(tasks, CLASSES)
+    return [collate(pairs[part.start : part.stop], np.random.default_rng(0), part.start) for part in parts]
+
+
+def make_batch(tokenizer, config, annotations=(ANNOTATED, ANNOTATED), rates=RATES):
+    return make_parts(tokenizer, config, annotations, rates, [range(len(annotations))])[0]
 
 
 def test_loss(trainer, toy_tokenizer, config):
@@ -58,9 +69,41 @@ def test_loss(trainer, toy_tokenizer, config):
     means = {name: torch.cat(parts).mean().item() for name, parts in by_task.items()}
     assert {name: metrics[name].mean().item() for name in RATES} == pytest.approx(means, rel=1e-4)
     everything = torch.cat([torch.cat(parts) for parts in by_task.values()])
-    dense = metrics["dense/class"] + metrics["dense/box"]
+    dense = sum(metrics[name].mean() for name in DENSE)
     assert loss.item() == pytest.approx((everything.mean() + 0.5 * dense).item(), rel=1e-4)
-    assert set(metrics) == {*RATES, "dense/class", "dense/box"}
+    assert set(metrics) == {*RATES, *DENSE}
+
+
+UNEQUAL = (  # of more and fewer words and objects; one part of two has no object, one of four has no word
+    ANNOTATED,
+    replace(ANNOTATED, objects=ANNOTATED.objects[:1], expressions=(), captions=("a dog",)),
+    Annotation(SIZE, captions=("nothing but the grey sky over a grey sea",)),
+    Annotation(SIZE, exhaustive=frozenset()),
+)
+
+
+@pytest.mark.parametrize("dense_weight", [0.5, 30.0])
+def test_parts_of_a_batch_make_its_loss(trainer, toy_tokenizer, config, tmp_path, dense_weight):
+    """Loss and gradients are those of the whole, however it is divided; so are the logged means."""
+    trainer.eval().dense_weight = dense_weight
+    accelerator = start(RunConfig(str(tmp_path), precision="fp32"))
+
+    def run(size: int):
+        parts = make_parts(toy_tokenizer, config, UNEQUAL, RATES, [range(n, n + size) for n in range(0, 4, size)])
+        trainer.zero_grad()
+        loss, metrics = gradients(accelerator, trainer, parts, SIGMA)
+        means = RunningMeans()
+        for each in metrics:
+            means.add(each)
+        return loss, means.take(), {name: p.grad.clone() for name, p in trainer.named_parameters()}, parts
+
+    loss, means, whole, _ = run(4)
+    for size in (2, 1):
+        again, means_again, found, parts = run(size)
+        assert len({part.tokens for part in parts}) > 1
+        assert again == pytest.approx(loss, rel=1e-6) and means_again == pytest.approx(means, abs=2e-4)
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6 * dense_weight)
 
 
 def test_prompts_and_padding_carry_no_loss(trainer, toy_tokenizer, config):
@@ -72,7 +115,7 @@ def test_prompts_and_padding_carry_no_loss(trainer, toy_tokenizer, config):
         assert padding.any() or len(group.tasks) == 1
         group.input_ids[padding] = 7
     after, _ = trainer(batch, SIGMA)
-    assert after.item() == pytest.approx(before.item(), rel=1e-6)  # the cells of the box loss come in random order
+    assert after.item() == pytest.approx(before.item(), rel=1e-6)
 
 
 def test_images_without_an_answer(trainer, toy_tokenizer, config):
@@ -82,8 +125,8 @@ def test_images_without_an_answer(trainer, toy_tokenizer, config):
     assert loss.isfinite() and metrics["<CAPTION>"].isfinite().all()
     batch = make_batch(toy_tokenizer, config, (Annotation(SIZE),) * 2, {"<CAPTION>": 1})
     loss, metrics = trainer(batch, SIGMA)
-    assert set(metrics) == {"dense/class", "dense/box"}
-    assert loss.item() == pytest.approx(0.5 * metrics["dense/class"].item())
+    assert set(metrics) == set(DENSE) and not len(metrics["dense/object"]) and not len(metrics["dense/box"])
+    assert loss.item() == pytest.approx(0.5 * metrics["dense/background"].mean().item())
     loss.backward()
 
 

@@ -101,7 +101,7 @@ def test_a_run_leaves_checkpoint_state_and_log(uninterrupted):
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     losses = [entry for entry in log if "losses" in entry]
     assert [entry["step"] for entry in losses] == [1, 2, 3, 4]
-    assert {"loss", "<OD>", "dense/class", "dense/box"} <= losses[0]["losses"].keys()
+    assert {"loss", "<OD>", "dense/object", "dense/background", "dense/box"} <= losses[0]["losses"].keys()
     assert [e["step"] for e in log if e.get("evaluation") == {"f1": 0.5}] == [2, 4]
     assert len(shown) == 2
     assert any(not torch.equal(shown[0][name], shown[1][name]) for name in shown[0])

@@ -100,7 +100,9 @@ def test_images_that_cannot_be_read_and_targets_that_cannot_be_made(network, tmp
     found = check_dataset(Dataset([cut, PICTURE], (crowd(1), odd), ("cut.png", "odd")), network)
     told = {problem.kind: (problem.record, problem.what) for problem in found.problems}
     assert told["image unreadable"][0] == "cut.png" and "damaged or cut short" in told["image unreadable"][1]
-    assert told["no target for <OPEN_VOCABULARY_DETECTION>"][0] == "odd"
+    for marker in ("<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>"):
+        record, what = told[f"prompt of {marker} left out"]
+        assert record == "odd" and "'this <and> that'" in what
     assert found.summary["problems"] == {kind: 1 for kind in told}
     assert found.lengths["<OPEN_VOCABULARY_DETECTION>"].shortest > 0  # the other phrases of the image are measured
 
@@ -149,9 +151,13 @@ def tiny(tmp_path_factory, toy_tokenizer) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    picture(tmp_path / "a.jpg")
+    for name in ("a", "b", "c", "d"):
+        picture(tmp_path / f"{name}.jpg")
     dogs = [{"image_id": 1, "category_id": 2, "bbox": [n, n, 20, 20]} for n in range(20)]
-    write(tmp_path / "instances_train.json", coco([("a.jpg", 100, 80)], [*dogs, {**dogs[0], "category_id": 9}]))
+    unknown, ignored = {**dogs[0], "image_id": 2, "category_id": 9}, {**dogs[0], "image_id": 4, "iscrowd": 1}
+    known = {**dogs[0], "image_id": 2}
+    images = [(f"{name}.jpg", 100, 80) for name in ("a", "b", "c", "d")]
+    write(tmp_path / "instances_train.json", coco(images, [*dogs, unknown, ignored, known]))
     return tmp_path
 
 
@@ -164,8 +170,10 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 def test_command(capsys, folder, tiny):
     code, out, err = run(capsys, folder, "--split", "train", "--checkpoint", tiny, "--sheet", folder / "sheet.png")
     assert (code, err) == (0, "")
-    assert "format coco: instances_train.json: 1 images, 21 annotations; images in . (1)" in out
-    assert "unknown category: 1\n  instances_train.json: image a.jpg, annotation 21: category_id 9 is not listed" in out
+    assert "format coco: instances_train.json: 4 images, 23 annotations; images in . (4)" in out
+    assert "negatives, images without objects: 1 (1: instances_train.json lists it without objects)" in out
+    assert "incomplete: 1 images name some of their objects" in out and "ignored: 1 crowds" in out
+    assert "unknown category: 1\n  instances_train.json: image b.jpg, annotation 21: category_id 9 is not listed" in out
     assert "longest in a.jpg" in out and out.endswith("sheet.png\n")
     assert Image.open(folder / "sheet.png").width > 400
 
@@ -173,8 +181,10 @@ def test_command(capsys, folder, tiny):
 def test_command_in_json(capsys, folder, tiny):
     code, out, _ = run(capsys, folder, "--format", "coco", "--checkpoint", tiny, "--json")
     found = json.loads(out)
-    assert (code, found["classes"], found["lengths"]["<OD>"]["too_long"]) == (0, {"dog": [20, 1], "cat": [0, 0]}, 1)
+    assert (code, found["classes"], found["lengths"]["<OD>"]["too_long"]) == (0, {"dog": [21, 2], "cat": [0, 0]}, 1)
     assert found["problems"][0]["kind"] == "unknown category"
+    assert found["summary"]["negatives"] == {"instances_train.json lists it without objects": 1}
+    assert found["tasks"]["<OD>"] == 2  # not the image with something unknown, nor the one with a crowd
 
 
 @pytest.mark.parametrize(

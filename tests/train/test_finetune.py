@@ -16,6 +16,7 @@ from florence_lite.train.config import DataConfig
 from florence_lite.train.finetuning import finetune, read_sources
 from florence_lite.train.folders import saved_step
 from florence_lite.train.sources import MixedBatches, Source
+from tests.tiny import noise_image
 from tests.train.squares import TASKS, settings, write_base, write_squares
 from tests.train.stopped import Stopped, losses
 
@@ -136,6 +137,37 @@ def test_shortened_answers(base, crowded, tmp_path, capsys):
     vocabulary, width = florence.tokenizer.vocabulary, len(florence.tokenizer.encode_plain("dog"))
     assert row.shortened and vocabulary.eos not in row.answer
     assert (len(row.answer) - width) % 4 == 0 and 160 - 5 < len(row.start) + len(row.answer) < 160
+
+
+# ---- prompts that cannot be asked
+
+
+def write_phrases(folder: Path, *phrases: str) -> DataConfig:
+    """One picture with one object, which all phrases mean."""
+    folder.mkdir()
+    noise_image(0).save(folder / "0.png")
+    objects = [{"label": "dog", "box": [10, 10, 40, 30]}]
+    line = {"image": "0.png", "objects": objects, "expressions": [{"phrase": each, "objects": [0]} for each in phrases]}
+    (folder / "annotations.jsonl").write_text(json.dumps(line) + "\n")
+    return DataConfig(str(folder), {"<OPEN_VOCABULARY_DETECTION>": 1})
+
+
+def test_prompts_that_cannot_be_asked_are_left_out_and_told_before_training(base, tmp_path, capsys):
+    data = write_phrases(tmp_path / "data", "salt<and>pepper", "the dog", "a <poly>", *["x<sep>"] * 11)
+    finetune(dataclasses.replace(settings(base, tmp_path / "data", tmp_path / "run", steps=2), data=(data,)))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "13 prompts are left out, for they cannot be asked:" in told and "… and 3 more" in told
+    assert "image 0.png: task <OPEN_VOCABULARY_DETECTION>: phrases[0] is 'salt<and>pepper'" in told
+    assert "'a <poly>' holds <poly>" in told
+    assert len(losses(tmp_path / "run")) == 1
+
+
+def test_a_data_set_that_teaches_nothing(base, tmp_path):
+    data = write_phrases(tmp_path / "data", "salt<and>pepper")
+    run = dataclasses.replace(settings(base, tmp_path / "data", tmp_path / "run"), data=(data,))
+    with pytest.raises(ValueError, match=r"teaches nothing about <OPEN_.*1 prompts cannot be asked.*salt<and>pepper"):
+        finetune(run)
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 # ---- what is drawn

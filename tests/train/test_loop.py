@@ -19,7 +19,7 @@ from tests.train.stopped import Stopped
 class Saver:
     """Stands in for accelerate: a state is one file."""
 
-    is_main_process = True
+    is_main_process, mixed_precision = True, "no"
 
     def wait_for_everyone(self) -> None:
         pass

@@ -220,17 +220,6 @@ def test_kept_features(base, data, computed, tmp_path, where, monkeypatch):
         finetune(dataclasses.replace(run, steps=5))
 
 
-def test_kept_features_are_made_anew_for_other_images(base, data, tmp_path):
-    run = settings(base, data, tmp_path / "run", features="disk", **FROZEN)
-    finetune(run)
-    more = write_squares(tmp_path / "more", images=6)  # of the same names
-    changed = dataclasses.replace(run, data=(dataclasses.replace(run.data[0], path=str(more)),), steps=5)
-    finetune(changed)
-    told = json.loads((tmp_path / "run" / "features" / "0" / "features.json").read_text())
-    assert told["origin"] == f"{base}: {more}"
-    assert told["shape"][:2] == [6, 2] and len(told["images"]) == 6
-
-
 def test_adapters_with_kept_features(base, data, tmp_path):
     pytest.importorskip("peft")
     folder = finetune(settings(base, data, tmp_path, lora_rank=2, features="memory"))

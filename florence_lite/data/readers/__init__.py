@@ -3,44 +3,52 @@
 coco         JSON: boxes, polygons, run lengths, captions    jsonl        our own schema, a JSON object a line
 voc          XML per image, lists of splits                  icdar        text with quadrilaterals
 yolo         text labels: boxes, segments                    huggingface  any `datasets` data set, by its columns
-refcoco      expressions beside COCO files
+refcoco      expressions beside COCO files         paddleocr    text with quadrilaterals, a line per image
 
-What they share: files (finding and reading them, splits), frames (images, and coordinates brought into them), records
-(the log of what was left out, the data set of the rest), rle (masks).
+What they share: files (finding and reading them, splits), images (which image a name means), frames (coordinates
+brought into an image, and what may be said of it), records (the log of what was left out, the data set of the rest),
+rle (masks), answers (prompts and answers of Florence-2), settings (YAML).
 
 A module of a format has NAME, LOOKS_FOR (its files in words), ENDINGS and DEPTH (where they lie), accepts(file) and
-read(files, root, split).
+read(files, root, split, outside).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
 
-from florence_lite.data.readers import coco, huggingface, icdar, jsonl, refcoco, voc, yolo
+from florence_lite.data.readers import coco, huggingface, icdar, jsonl, paddleocr, refcoco, voc, yolo
 from florence_lite.data.readers.files import files_of
 from florence_lite.data.readers.huggingface import from_columns
 from florence_lite.data.readers.jsonl import to_jsonl
-from florence_lite.data.samples import Dataset
+from florence_lite.data.samples import Dataset, Problem
 
 __all__ = ["READERS", "from_columns", "read_dataset", "to_jsonl"]
 
-READERS: dict[str, ModuleType] = {module.NAME: module for module in (coco, voc, yolo, jsonl, refcoco, icdar)}
+READERS: dict[str, ModuleType] = {module.NAME: module for module in (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr)}
 FORMATS = (*READERS, huggingface.NAME)
 
 
 def read_dataset(
-    path: str | PathLike, format: str = "auto", split: str | None = None, columns: Mapping[str, str] | None = None
+    path: str | PathLike,
+    format: str = "auto",
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    outside: bool = False,
 ) -> Dataset:
     """The data set in a folder or file.
 
     path: folder, or the file that lists the annotations; for "huggingface" also an id of the Hub.
-    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar" or "huggingface", see `florence_lite.data.readers`;
-        "auto" recognises it by the files.
+    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar", "paddleocr" or "huggingface", see
+        `florence_lite.data.readers`; "auto" recognises it by the files.
     split: "train", "val", "test" or the data set's own word; None takes all that is there.
     columns: for "huggingface", which column holds what.
+    outside: whether the files may name images outside of the folder, by absolute paths or by "../".
 
     The headers of all images are read, their pixels are not. What cannot be used is left out and reported in
     `Dataset.problems`.
@@ -51,11 +59,12 @@ def read_dataset(
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format is {format!r}; choose auto or one of {', '.join(FORMATS)}")
     if format == huggingface.NAME:
-        return huggingface.read(str(path), split, columns)
-    path = Path(path)
-    if not path.exists():
+        return huggingface.read(str(path), split, columns, outside)
+    if not os.path.exists(path):
         raise FileNotFoundError(f'there is no data set {path}; one of the Hub is read with format="{huggingface.NAME}"')
-    found = {name: files for name in _candidates(path, format) if (files := files_of(READERS[name], path))}
+    path = Path(os.path.abspath(path))
+    seen = {name: files_of(READERS[name], path) for name in _candidates(path, format)}
+    found = {name: files for name, (files, _) in seen.items() if files}
     if "refcoco" in found and format == "auto":
         found.pop("coco", None)  # the reader of expressions reads the COCO files beside them
     if len(found) != 1:
@@ -63,7 +72,16 @@ def read_dataset(
     name, files = next(iter(found.items()))
     if columns is not None:
         raise ValueError(f"columns are for the format {huggingface.NAME!r}; {path} is of the format {name!r}")
-    return READERS[name].read(files, path if path.is_dir() else _folder_of(path), split)
+    root = path if path.is_dir() else _folder_of(path)
+    dataset = READERS[name].read(files, root, split, outside)
+    return replace(dataset, problems=(*_passed_over(seen[name][1], name, root), *dataset.problems))
+
+
+def _passed_over(files: Sequence[Path], name: str, root: Path) -> list[Problem]:
+    """Files that could have been of the format by their endings."""
+    others = [file for file in files if not (name == refcoco.NAME and coco.accepts(file))]
+    what = f"it does not look like {READERS[name].LOOKS_FOR}"
+    return [Problem(os.path.relpath(file, root), "file", what, "file passed over") for file in others]
 
 
 def _candidates(path: Path, format: str) -> tuple[str, ...]:

@@ -1,33 +1,35 @@
-"""Images found by the names that records give them, and coordinates brought into their images."""
+"""Coordinates of records brought into their images, and what may be said of an image once its records are read."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from florence_lite.answers import Box, Polygons, Quad
-from florence_lite.data.annotation import ObjectAnnotation
-from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below
-from florence_lite.data.readers.records import ProblemLog, Unclear
-from florence_lite.geometry import box_area, clip_ring
-from florence_lite.images import load_image
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.data.readers.records import ProblemLog
+from florence_lite.data.readers.rle import rle_to_mask
+from florence_lite.geometry import box_area, clip_ring, mask_to_rings
+from florence_lite.images import ImageSizes
 
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_FAR = 1e9  # pixels: what is farther off is no coordinate, and its area no number
+_SHARES = "are shares of the image's sides rather than pixels"
+_FEW_PIXELS = 8  # an image of longer sides has no object whose coordinates in pixels are all at most 1
 
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """The image that a record's coordinates belong to.
+    """The image that a record's coordinates belong to. It makes the image's annotation, and knows what must not be
+    said in it: a list of which anything was not understood is not all that there is.
 
     size_wh: of the upright image. scale: from the record's pixels to the image's, x and y; 1 where they agree.
     log, file, record: where problems are reported.
+    from_shares: the reader made pixels of shares of the sides, so that small coordinates are small.
+    incomplete: of "objects" and "lines", those of which something was not understood.
     """
 
     size_wh: tuple[int, int]
@@ -35,20 +37,40 @@ class ImageFrame:
     log: ProblemLog
     file: Path
     record: str
+    from_shares: bool = False
+    incomplete: set[str] = field(default_factory=set)
+
+    def annotation(self, lists: Iterable[str], negative: str = "", **known: Any) -> Annotation:
+        """The annotation of the image.
+
+        lists: of "objects" and "lines", those that the records name in full; what was not understood is taken off.
+        negative: why the image has no objects, should there be none. known: the further fields of `Annotation`.
+        """
+        found = Annotation(self.size_wh, exhaustive=frozenset(lists) - self.incomplete, **known)
+        return replace(found, negative=negative) if found.is_negative else found
 
     def report(self, kind: str, what: str, record: str = "") -> None:
+        """Report what was repaired, or left out without a loss of objects or lines."""
         self.log.add(self.file, f"{self.record}, {record}" if record else self.record, kind, what)
 
-    def box(self, numbers: Any, record: str) -> Box | None:
-        """x0 y0 x1 y1 of the record as a box inside the image; None, reported, for one that is none or lies outside."""
-        try:
-            values = np.asarray(numbers, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            values = np.empty(0)
-        if values.shape != (4,) or not np.isfinite(values).all():
-            return self.report("box left out", f"{_short(numbers)} is not four finite numbers", record)
+    def lose(self, part: str, kind: str, what: str, record: str = "") -> None:
+        """Report what was not understood: `part`, "objects" or "lines", is not all that there is."""
+        self.incomplete.add(part)
+        self.report(kind, what, record)
+
+    def box(self, numbers: Any, record: str, part: str = "objects") -> Box | None:
+        """x0 y0 x1 y1 of the record as a box inside the image; None, reported, for one that is none or lies outside.
+
+        part: what loses a member with a box that is none.
+        """
+        values = _numbers(numbers, (4,))
+        if values is None:
+            return self.lose(part, "box left out", f"{_short(numbers)} is not four finite numbers", record)
         if not (values[0] < values[2] and values[1] < values[3]):
-            return self.report("box left out", f"x0 y0 x1 y1 = {_short(values.tolist())} is empty or inverted", record)
+            said = _short(values.tolist())
+            return self.lose(part, "box left out", f"x0 y0 x1 y1 = {said} is empty or inverted", record)
+        if self._are_shares(values):
+            return self.lose(part, "box left out", f"{_short(values.tolist())} {_SHARES}", record)
         scaled = values * (*self.scale, *self.scale)
         clipped = np.clip(scaled, 0, (*self.size_wh, *self.size_wh))
         if box_area(clipped) == 0:
@@ -61,14 +83,13 @@ class ImageFrame:
         """Polygons, each a flat list x y x y … or a list of [x, y], as rings inside the image; others are reported."""
         rings = []
         for polygon in polygons:
-            try:
-                points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-            except (TypeError, ValueError, OverflowError):
-                points = np.full((1, 2), np.nan)
-            if len(points) < 3 or not np.isfinite(points).all():
-                self.report(
-                    "polygon left out", f"{_short(polygon)} is not three or more points of finite numbers", record
-                )
+            points = _numbers(polygon, (-1, 2))
+            if points is None or len(points) < 3:
+                said = f"{_short(polygon)} is not three or more points of finite numbers"
+                self.report("polygon left out", said, record)
+                continue
+            if self._are_shares(points):
+                self.report("polygon left out", f"{_short(polygon)} {_SHARES}", record)
                 continue
             scaled = points * self.scale
             ring = np.clip(scaled, 0, self.size_wh)
@@ -80,6 +101,17 @@ class ImageFrame:
             rings.append(ring)
         return tuple(tuple(map(tuple, ring.tolist())) for ring in rings)
 
+    def outlines_of_mask(self, run_lengths: Any, record: str) -> Polygons:
+        """The outlines of COCO's run lengths; (), reported, for such as are none or are for an image of another size.
+        Nothing is unpacked before the size is known to be the image's."""
+        declared = tuple(round(side / factor) for side, factor in zip(self.size_wh, self.scale, strict=True))
+        try:
+            mask = rle_to_mask(run_lengths, declared)
+        except ValueError as error:
+            self.report("polygon left out", str(error), record)
+            return ()
+        return self.polygons(mask_to_rings(mask), record)
+
     def object(
         self, label: str, box: Any, polygons: Iterable[Any] = (), phrase: str = "", record: str = ""
     ) -> ObjectAnnotation | None:
@@ -89,16 +121,18 @@ class ImageFrame:
 
     def quad(self, numbers: Any, record: str) -> Quad | None:
         """x0 y0 … x3 y3 of the record inside the image, clockwise; None, reported, for one that is none or outside."""
-        try:
-            corners = np.asarray(numbers, dtype=np.float64).reshape(4, 2) * self.scale
-        except (TypeError, ValueError, OverflowError):
-            corners = np.full((4, 2), np.nan)
-        if not np.isfinite(corners).all():
-            return self.report("quad left out", f"{_short(numbers)} is not eight finite numbers", record)
+        corners = _numbers(numbers, (4, 2))
+        if corners is None:
+            return self.lose("lines", "quad left out", f"{_short(numbers)} is not eight finite numbers", record)
+        if self._are_shares(corners):
+            return self.lose("lines", "quad left out", f"{_short(numbers)} {_SHARES}", record)
+        corners = corners * self.scale
         clipped = np.clip(corners, 0, self.size_wh)
         x, y = clipped.T
         turn = float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))  # above 0: clockwise, for y points down
         if turn == 0:
+            if ((corners >= 0) & (corners <= self.size_wh)).any():
+                self.incomplete.add("lines")  # it is in the image, wherever it is
             return self.report("quad left out", f"{_short(numbers)} has no area inside {self._size}", record)
         if np.abs(clipped - corners).max() > 0.01:
             self.report("quad clipped", f"{_short(numbers)} reaches out of {self._size}", record)
@@ -107,67 +141,29 @@ class ImageFrame:
             clipped = clipped[[0, 3, 2, 1]]
         return tuple(clipped.ravel().tolist())
 
+    def _are_shares(self, values: np.ndarray) -> bool:
+        """Whether coordinates are shares of the image's sides: in pixels all of them would lie within the first."""
+        shorter = min(side / factor for side, factor in zip(self.size_wh, self.scale, strict=True))
+        return not self.from_shares and shorter > _FEW_PIXELS and bool((np.abs(values) <= 1).all())
+
     @property
     def _size(self) -> str:
         return f"the image of {self.size_wh[0]}×{self.size_wh[1]}"
 
 
-class Images:
-    """The image files below a folder, found by the names that records give them."""
-
-    def __init__(self, root: Path, log: ProblemLog):
-        self.root, self.log = root, log
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        found = defaultdict(list)
-        for path in files_below(self.root, IMAGE_ENDINGS, depth=4):
-            found[path.name].append(path)
-            found[path.stem].append(path)
-        return found
-
-    def find(self, name: str, near: Sequence[Path] = ()) -> Path:
-        """The file: `name` from one of the folders `near` or the root, else the only one of that name below the root.
-
-        Raises Unclear where there is none, or several in different places.
-        """
-        for folder in (*near, self.root):
-            if (folder / name).is_file():
-                return folder / name
-        base = Path(name.replace("\\", "/")).name
-        places = self._by_name.get(base) or self._by_name.get(Path(base).stem, [])
-        if len(places) == 1:
-            return places[0]
-        if not places:
-            raise Unclear(f"there is no image {name!r} in {self.root}")
-        raise Unclear(f"the image {name!r} could be any of {', '.join(self.log.name(p) for p in places[:3])}")
-
-    def frame(self, image: Path, declared_wh: tuple[float, float] | None, file: Path, record: str) -> ImageFrame | None:
-        """The frame of an image whose record says it has `declared_wh` pixels; None, reported, if it is unusable.
-
-        An image that was resized since, keeping its aspect, is taken: coordinates are scaled to it.
-        """
-        try:
-            size, stored = image_sizes(image)
-        except ValueError as error:
-            return self.log.add(file, record, "image unreadable", str(error))
-        return frame_of(size, stored, declared_wh, self.log, file, record)
-
-
 def frame_of(
-    size: tuple[int, int],
-    stored: tuple[int, int],
-    declared_wh: tuple[float, float] | None,
-    log: ProblemLog,
-    file: Path,
-    record: str,
+    sizes: ImageSizes, declared_wh: tuple[float, float] | None, log: ProblemLog, file: Path, record: str
 ) -> ImageFrame | None:
-    """The frame of an image of `size`, `stored` before its EXIF rotation; as `Images.frame`."""
-    if not declared_wh or not all(declared_wh) or tuple(declared_wh) == size:
+    """The frame of an image whose record says it has `declared_wh` pixels; None, reported, if it is unusable.
+
+    An image that was resized since, keeping its aspect, is taken: coordinates are scaled to it.
+    """
+    size = sizes.upright
+    if not declared_wh or tuple(declared_wh) == size:
         return ImageFrame(size, (1.0, 1.0), log, file, record)
     width, height = declared_wh
     said = f"{width:g}×{height:g} in the file, {size[0]}×{size[1]} in the image"
-    if (width, height) == stored:
+    if (width, height) == sizes.stored:
         why = f"{said}: annotated before its EXIF rotation; save the image without the tag"
         return log.add(file, record, "size contradicts the image", why)
     long = max(range(2), key=lambda side: size[side])
@@ -178,23 +174,16 @@ def frame_of(
     return ImageFrame(size, (size[0] / width, size[1] / height), log, file, record)
 
 
-def image_sizes(image: Path | Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Width and height of a file (or binary stream), upright and as stored, from its header alone.
-
-    Raises ValueError as `load_image` does.
-    """
+def _numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """float64 of a shape; None for what is none of numbers (or their texts), is not finite or has another count."""
     try:
-        with Image.open(image) as picture:
-            stored = picture.size
-            # Of a PNG, Pillow would decode all pixels to look for EXIF data behind them, where hardly any has it.
-            in_header = picture.format != "PNG" or any("exif" in str(key) for key in picture.info)
-            turned = in_header and picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
-    except Exception as error:  # headers fail in many ways; decoding says how
-        if isinstance(image, Path):
-            upright = load_image(image).size
-            return upright, upright
-        raise ValueError(f"the image cannot be read: {error}") from error
-    return (stored[::-1] if turned else stored), stored
+        numbers = np.asarray(values, dtype=np.float64)
+        if len(shape) == 1 and numbers.ndim != 1:
+            return None
+        numbers = numbers.reshape(shape)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if np.isfinite(numbers).all() and (np.abs(numbers) < _FAR).all() else None
 
 
 def _short(value: Any) -> str:

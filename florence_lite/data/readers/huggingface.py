@@ -7,31 +7,33 @@
     labels                               their categories, as words or of the data set's own class names
     phrases                              their phrases: as many as boxes, or several for a single box
     polygons                             their outlines, for each a list of flat lists x y x y …
+    ignored                              for each whether it is a crowd, or marked as difficult
     quads, texts                         lines of text and their corners x0 y0 … x3 y3
     caption, detailed_caption, paragraph a text; of several captions the first, with the others as alternatives
     question, answer                     a text each, or lists of the same length; of several answers to one question
                                          the most frequent
 
-A dot leads into a column of structures, or of lists of structures. Needs the extra `florence-lite[train]`.
+A dot leads into a column of structures, or of lists of structures. Paths lead from the folder of the data set, and out
+of it only when asked for. Needs the extra `florence-lite[train]`.
 """
 
 from __future__ import annotations
 
-import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 from florence_lite.data.readers.files import split_words
-from florence_lite.data.readers.frames import ImageFrame, frame_of, image_sizes
-from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished
+from florence_lite.data.readers.frames import ImageFrame, frame_of
+from florence_lite.data.readers.images import OUTSIDE
+from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished, is_set
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import from_cxcywh, from_xywh
+from florence_lite.images import image_sizes
 
 if TYPE_CHECKING:
     import datasets
@@ -43,7 +45,27 @@ _CORNERS = {
     "boxes_cxcywh": from_cxcywh,
 }
 _CAPTIONS = ("caption", "detailed_caption", "paragraph")
-MEANINGS = ("image", *_CORNERS, "labels", "phrases", "polygons", "quads", "texts", *_CAPTIONS, "question", "answer")
+MEANINGS = (
+    "image",
+    *_CORNERS,
+    "labels",
+    "phrases",
+    "polygons",
+    "ignored",
+    "quads",
+    "texts",
+    *_CAPTIONS,
+    "question",
+    "answer",
+)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where paths in rows lead from, and the folders that they may lead into; None for any."""
+
+    start: Path = Path()
+    allowed: tuple[Path, ...] | None = None
 
 
 def is_saved(folder: Path) -> bool:
@@ -51,7 +73,7 @@ def is_saved(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def read(path: str, split: str | None, columns: Mapping[str, str] | None) -> Dataset:
+def read(path: str, split: str | None, columns: Mapping[str, str] | None, outside: bool = False) -> Dataset:
     """The data set of a Hub id, a folder that `datasets` loads or one that it saved.
 
     Raises ValueError as `from_columns`, and for a split that is not there; ModuleNotFoundError without `datasets`.
@@ -62,6 +84,8 @@ def read(path: str, split: str | None, columns: Mapping[str, str] | None) -> Dat
         remedy = "pip install 'florence-lite[train]'"
         raise ModuleNotFoundError(f"the package datasets is missing; {remedy}", name="datasets") from None
 
+    cache = Path(datasets.config.HF_CACHE_HOME)
+    places = Places(Path(os.path.abspath(path)), None if outside else (Path(os.path.abspath(path)), cache))
     loaded = datasets.load_from_disk(path) if is_saved(Path(path)) else datasets.load_dataset(path)
     if isinstance(loaded, datasets.DatasetDict):
         chosen = [n for n in loaded if split is None] or [n for n in split_words(split or "") if n in loaded][:1]
@@ -71,13 +95,19 @@ def read(path: str, split: str | None, columns: Mapping[str, str] | None) -> Dat
         path = f"{path}: {', '.join(chosen)}"
     elif split is not None:
         raise ValueError(f"{path} has no splits; read it without one")
-    return from_columns(loaded, columns, path)
+    return from_columns(loaded, columns, path, places)
 
 
-def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str = "rows") -> Dataset:
+def from_columns(
+    rows: datasets.Dataset,
+    columns: Mapping[str, str] | None,
+    name: str = "rows",
+    places: Places = Places(),
+) -> Dataset:
     """The data set of the rows of a `datasets.Dataset`. Pictures are decoded only when a sample is asked for.
 
     columns: what is meant → column, as this module describes. name: for messages.
+    places: where paths in the rows lead from and may lead to; anywhere, from the working directory.
     Raises ValueError for a meaning or column that is not there, and where no row is usable.
     """
     _check(rows, columns, name)
@@ -94,15 +124,16 @@ def from_columns(rows: datasets.Dataset, columns: Mapping[str, str] | None, name
     for number, row in enumerate(needed):
         record = f"row {number}"
         try:
-            source = _source(row[columns["image"]])
-            size, stored = image_sizes(source)
-            frame = frame_of(size, stored, None, log, Path(name), record)
+            sizes = image_sizes(_source(row[columns["image"]], places))
+            frame = frame_of(sizes, None, log, Path(name), record)
             found.append((None, _annotation(row, columns, names, frame), record))
             kept.append(number)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             log.add(Path(name), record, "record left out", str(error))
     described = f"{name}: " + ", ".join(f"{meaning} from {column}" for meaning, column in columns.items())
-    return finished(found, log, NAME, [described], names or (), _Pictures(needed, columns["image"], tuple(kept)))
+    return finished(
+        found, log, NAME, [described], names or (), _Pictures(needed, columns["image"], tuple(kept), places)
+    )
 
 
 def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str) -> None:
@@ -117,7 +148,7 @@ def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str)
     boxes = [meaning for meaning in _CORNERS if meaning in columns]
     if len(boxes) > 1 or (boxes and not {"labels", "phrases"} & columns.keys()):
         raise ValueError(f"columns has {', '.join(boxes)}: give one kind of boxes, with labels or phrases")
-    for meaning in ("labels", "phrases", "polygons"):
+    for meaning in ("labels", "phrases", "polygons", "ignored"):
         if meaning in columns and not boxes:
             raise ValueError(f"columns has {meaning} but no boxes: one of {', '.join(_CORNERS)}")
     for one, other in (("quads", "texts"), ("question", "answer")):
@@ -127,29 +158,32 @@ def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str)
 
 @dataclass(frozen=True)
 class _Pictures(Sequence):
-    """The images of some rows, opened one at a time."""
+    """The files of the images of some rows, or their bytes, read one at a time."""
 
     rows: Any
     column: str
     numbers: tuple[int, ...]
+    places: Places
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Path | Image.Image:
-        source = _source(self.rows[self.numbers[index]][self.column])
-        return source if isinstance(source, Path) else Image.open(source)
+    def __getitem__(self, index: int) -> Path | bytes:
+        return _source(self.rows[self.numbers[index]][self.column], self.places)
 
 
-def _source(value: Any) -> Path | io.BytesIO:
+def _source(value: Any, places: Places) -> Path | bytes:
     """The file of an image, or its bytes."""
     if isinstance(value, dict):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
-        return Path(value)
+        path = Path(os.path.normpath(places.start / value))
+        if places.allowed is not None and not any(path.is_relative_to(place) for place in places.allowed):
+            raise Unclear(f"its image {value!r} lies outside of {places.start}; {OUTSIDE}")
+        return path
     if not isinstance(value, bytes):
         raise Unclear(f"its image is a {type(value).__name__}, neither an image nor the path of one")
-    return io.BytesIO(value)
+    return value
 
 
 def _class_names(features: Any, column: str) -> list[str] | None:
@@ -189,7 +223,7 @@ def _list(value: Any) -> list:
 
 
 def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, frame: ImageFrame) -> Annotation:
-    objects, expressions = _objects(row, columns, names, frame)
+    objects, ignored, expressions = _objects(row, columns, names, frame)
     quads, texts = _list(_value(row, columns, "quads")), _list(_value(row, columns, "texts"))
     if len(quads) != len(texts):
         raise Unclear(f"it has {len(quads)} quads for {len(texts)} texts")
@@ -199,53 +233,59 @@ def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, f
         if (quad := frame.quad(corners, f"line {number}")) is not None
     ]
     captions = [[str(text) for text in _list(_value(row, columns, meaning)) if text] for meaning in _CAPTIONS]
-    return Annotation(
-        frame.size_wh,
-        tuple(objects),
-        tuple(lines),
-        caption_levels(*(texts[0] if texts else "" for texts in captions)),
-        tuple(expressions),
-        _questions(row, columns),
+    complete = [name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns]
+    if "labels" in columns and _value(row, columns, "labels") is None:
+        complete.remove("objects")  # null is not "none"
+    return frame.annotation(
+        complete,
+        "its row has no boxes",
+        objects=tuple(objects),
+        lines=tuple(lines),
+        captions=caption_levels(*(texts[0] if texts else "" for texts in captions)),
+        expressions=tuple(expressions),
+        questions=_questions(row, columns),
         more_captions=tuple(captions[0][1:]),
-        exhaustive=frozenset(
-            name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns
-        ),
+        ignored=tuple(ignored),
     )
 
 
 def _objects(
     row: Any, columns: Mapping[str, str], names: list[str] | None, frame: ImageFrame
-) -> tuple[list[ObjectAnnotation], list[ReferringExpression]]:
+) -> tuple[list[ObjectAnnotation], list[ObjectAnnotation], list[ReferringExpression]]:
+    """The objects, those that are ignored, and what phrases say of the former."""
     kind = next((meaning for meaning in _CORNERS if meaning in columns), None)
     if kind is None:
-        return [], []
+        return [], [], []
     boxes, labels, phrases = (_list(_value(row, columns, meaning)) for meaning in (kind, "labels", "phrases"))
-    if boxes and not isinstance(boxes[0], list):
+    if boxes and all(isinstance(side, int | float) for side in boxes):
         boxes = [boxes]  # the column holds one box a row
     polygons = _list(_value(row, columns, "polygons")) or [()] * len(boxes)
-    for meaning, values in (("labels", labels), ("polygons", polygons)):
+    marks = _list(_value(row, columns, "ignored"))
+    for meaning, values in (("labels", labels), ("polygons", polygons), ("ignored", marks)):
         if meaning in columns and len(values) != len(boxes):
             raise Unclear(f"it has {len(boxes)} boxes for {len(values)} {meaning}")
     if len(boxes) != 1 and len(phrases) not in (0, len(boxes)):
         raise Unclear(f"it has {len(boxes)} boxes for {len(phrases)} phrases")
-    objects, expressions = [], []
+    objects, ignored, expressions = [], [], []
     for number, box in enumerate(boxes):
         what = f"object {number}"
-        label = _label(labels[number], names) if labels else ""
-        if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-            frame.report("box left out", f"{box!r} is not four numbers", what)
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+            frame.lose("objects", "box left out", f"{box!r} is not four numbers", what)
             continue
+        label = _label(labels[number], names) if labels else ""
         own = [str(p) for p in (phrases if len(boxes) == 1 else phrases[number : number + 1]) if p]
         item = frame.object(label, _CORNERS[kind](*box), polygons[number] or (), own[0] if own else "", what)
-        if item is not None:
+        if item is not None and marks and is_set(marks[number]):
+            ignored.append(item)
+        elif item is not None:
             expressions += [ReferringExpression(phrase, (len(objects),)) for phrase in own]
             objects.append(item)
-    return objects, expressions
+    return objects, ignored, expressions
 
 
 def _label(value: Any, names: list[str] | None) -> str:
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str) and value.strip():
+        return value.strip()
     if names is None or not isinstance(value, int) or not 0 <= value < len(names):
         known = f"only numbers below {len(names)} have names" if names else "the column has no class names"
         raise Unclear(f"its label {value!r} is no word, and {known}")

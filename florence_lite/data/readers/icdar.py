@@ -2,20 +2,21 @@
 
 Source: https://rrc.cvc.uab.es/?ch=4&com=tasks. `gt_img_1.txt` (or `img_1.txt`) belongs to the image `img_1`; each line
 is `x1,y1,x2,y2,x3,y3,x4,y4,text`, clockwise from the top left of the reading direction, in pixels; MLT has the script
-before the text. Of ICDAR 2013's `x0,y0,x1,y1,"text"` the box is the quadrilateral. `###` marks text that cannot be
-read: it is left out.
+before the text. Of ICDAR 2013's `x0,y0,x1,y1,"text"` the box is the quadrilateral. The lines of a file are of one kind.
+`###` marks text that cannot be read: it is no part of an answer, and not wrong to find. Outlines of more than four
+corners are left out, for nothing tells them from a text that begins with numbers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from florence_lite.data.annotation import Annotation, TextLine
-from florence_lite.data.readers.files import choose_split, read_lines
-from florence_lite.data.readers.frames import ImageFrame, Images
+from florence_lite.data.annotation import TextLine
+from florence_lite.data.readers.files import beginning, choose_split, read_lines
+from florence_lite.data.readers.frames import ImageFrame
+from florence_lite.data.readers.images import Images
 from florence_lite.data.readers.records import ProblemLog, Unclear, finished
 from florence_lite.data.samples import Dataset
 
@@ -28,63 +29,76 @@ _SCRIPTS = {"Latin", "Arabic", "Chinese", "Japanese", "Korean", "Bangla", "Hindi
 
 def accepts(file: Path) -> bool:
     """Whether a file looks like one of this format."""
-    with file.open(encoding="utf-8-sig", errors="replace") as stream:
-        first = next((line for line in stream if line.strip()), "")
-    return bool(_numbers(first)) or (not first and file.name.startswith("gt_"))
+    first = next((line for line in beginning(file).split("\n") if line.strip()), "")
+    return _leading(first) >= 4 or (not first and file.name.startswith("gt_"))
 
 
-def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
+def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = False) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
     log = ProblemLog(root)
-    images = Images(root, log)
+    images = Images(root, log, files, outside)
     rows = []
     files = choose_split(files, split, root, "text file")
     for file in files:
         try:
-            path = images.find(re.sub(r"^gt_|[_.]gt$", "", file.stem), (file.parent,))
+            path = images.find(re.sub(r"^gt_|[_.]gt$", "", file.stem), file, (file.parent,))
         except Unclear as error:
             log.add(file, file.stem, "image missing", str(error))
             continue
         frame = images.frame(path, None, file, path.name)
-        if frame is not None:
-            annotation = Annotation(frame.size_wh, lines=_lines(file, frame), exhaustive=frozenset({"lines"}))
-            rows.append((path, annotation, log.name(path)))
-    folders = ", ".join(dict.fromkeys(log.name(file.parent) for file in files))
-    return finished(rows, log, NAME, [f"{len(files)} .txt files in {folders}"])
-
-
-def _numbers(line: str) -> list[float]:
-    """The coordinates that a line begins with: eight, four, or none where it is no line of this format."""
-    fields = line.strip().split(",")
-    for count in (8, 4):
-        with contextlib.suppress(ValueError):
-            if len(fields) > count:
-                return [float(field) for field in fields[:count]]
-    return []
-
-
-def _lines(file: Path, frame: ImageFrame) -> tuple[TextLine, ...]:
-    rows = [(number, line.strip()) for number, line in enumerate(read_lines(file), start=1) if line.strip()]
-    rest = {number: line.split(",", 8)[8:] for number, line in rows if len(_numbers(line)) == 8}
-    has_scripts = bool(rest) and all("," in text[0] and text[0].split(",")[0] in _SCRIPTS for text in rest.values())
-    lines = []
-    for number, line in rows:
-        what, coordinates = f"line {number}", _numbers(line)
-        if not coordinates:
-            frame.report("line left out", f"{line[:60]!r} is not x1,y1,x2,y2,x3,y3,x4,y4,text", what)
+        if frame is None:
             continue
-        text = line.split(",", len(coordinates))[-1]
-        text = text.split(",", 1)[1] if has_scripts else text
+        try:
+            lines, illegible = _lines(file, frame)
+        except ValueError as error:
+            log.add(file, path.name, "record left out", str(error))
+            continue
+        annotation = frame.annotation(("lines",), lines=lines, ignored_lines=illegible)
+        rows.append((path, annotation, log.name(path)))
+    folders = ", ".join(dict.fromkeys(log.name(file.parent) for file in files))
+    return finished(rows, log, NAME, [f"{len(files)} .txt files in {folders}", images.described()])
+
+
+def _leading(line: str) -> int:
+    """How many numbers a line begins with, its last field apart, which is text whatever it looks like."""
+    count = 0
+    for text in line.strip().split(",")[:-1]:
+        try:
+            float(text)
+        except ValueError:
+            break
+        count += 1
+    return count
+
+
+def _lines(file: Path, frame: ImageFrame) -> tuple[tuple[TextLine, ...], tuple[TextLine, ...]]:
+    """The lines of text, and those that cannot be read."""
+    rows = [(number, line.strip()) for number, line in enumerate(read_lines(file), start=1) if line.strip()]
+    counts = [_leading(line) for _, line in rows]
+    corners = 8 if any(count >= 8 for count in counts) and all(count >= 8 or count < 4 for count in counts) else 4
+    rest = [line.split(",", 8)[8:] for (_, line), count in zip(rows, counts, strict=True) if count >= 8]
+    has_scripts = bool(rest) and all("," in text[0] and text[0].split(",")[0] in _SCRIPTS for text in rest)
+    read, illegible = [], []
+    for (number, line), count in zip(rows, counts, strict=True):
+        what = f"line {number}"
+        fields = line.split(",", corners)
+        if count < corners:
+            frame.lose("lines", "line left out", f"{line[:60]!r} is not x1,y1,x2,y2,x3,y3,x4,y4,text", what)
+            continue
+        if corners == 8 and count >= 12:
+            said = f"{line[:60]!r} has {count} numbers before its text: more corners than four, or a text of numbers"
+            frame.lose("lines", "line left out", said, what)
+            continue
+        text = fields[-1].split(",", 1)[1] if has_scripts else fields[-1]
         text = text.strip()
         if len(text) >= 2 and text[0] == text[-1] == '"':
             text = text[1:-1].replace('""', '"')
-        if len(coordinates) == 4:
+        coordinates = [float(field) for field in fields[:corners]]
+        if corners == 4:
             x0, y0, x1, y1 = coordinates
             coordinates = [x0, y0, x1, y0, x1, y1, x0, y1]
-        if text == ILLEGIBLE:
-            frame.report("illegible text left out", f"it is marked {ILLEGIBLE}", what)
-        elif not text:
-            frame.report("line left out", "it has no text", what)
+        if not text:
+            frame.lose("lines", "line left out", "it has no text", what)
         elif quad := frame.quad(coordinates, what):
-            lines.append(TextLine(text, quad))
-    return tuple(lines)
+            (illegible if text == ILLEGIBLE else read).append(TextLine("" if text == ILLEGIBLE else text, quad))
+    return tuple(read), tuple(illegible)

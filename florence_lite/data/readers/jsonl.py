@@ -13,11 +13,15 @@
      "expressions": [{"phrase": "all dogs", "objects": [0, 2]}],     positions in "objects"; [] for "none"
      "questions": [{"question": "how many dogs?", "answer": "2"}],
      "regions": [{"text": "a lawn in the sun", "box": [x0, y0, x1, y1]}],
+     "ignored": [{"label": "dog", "box": [x0, y0, x1, y1]}],         a crowd, or what is marked as difficult
+     "ignored_lines": [{"quad": [x0, y0, …, x3, y3]}],               text that cannot be read
      "exhaustive": ["objects"]}                optional, see below
 
 All keys but "image" are optional. "objects": [] says that there is none, no "objects" that nothing is known.
-"exhaustive" says it where the keys do not: a list that is there but not named in it is incomplete. Other keys are
-reported.
+"exhaustive" says it where the keys do not: a list that is there but not named in it is incomplete, and so is one of
+which an entry could not be used. Other keys are reported.
+
+Lines of prompts and answers, {"image": …, "prefix": "<OD>", "suffix": "dog<loc_100>…"}, are read too; see `answers`.
 """
 
 from __future__ import annotations
@@ -25,11 +29,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from florence_lite.data.annotation import (
     LISTS,
@@ -40,12 +44,12 @@ from florence_lite.data.annotation import (
     Region,
     TextLine,
 )
-from florence_lite.data.readers.files import choose_split, read_lines
-from florence_lite.data.readers.frames import ImageFrame, Images
-from florence_lite.data.readers.records import ProblemLog, Unclear, finished
-from florence_lite.data.readers.rle import rle_to_mask
+from florence_lite.data.readers.answers import annotation_of_answer
+from florence_lite.data.readers.files import beginning, choose_split, read_lines
+from florence_lite.data.readers.frames import ImageFrame
+from florence_lite.data.readers.images import Images
+from florence_lite.data.readers.records import ProblemLog, Unclear, finished, size_of
 from florence_lite.data.samples import Dataset, Sample
-from florence_lite.geometry import mask_to_rings
 
 NAME = "jsonl"
 LOOKS_FOR = 'a .jsonl file of objects with "image"'
@@ -60,23 +64,24 @@ _KEYS = (
     "expressions",
     "questions",
     "regions",
+    "ignored",
+    "ignored_lines",
     "exhaustive",
 )
 
 
 def accepts(file: Path) -> bool:
     """Whether a file looks like one of this format."""
-    with file.open(encoding="utf-8-sig", errors="replace") as stream:
-        first = next((line for line in stream if line.strip()), "")
+    first = next((line for line in beginning(file, 2**24).split("\n") if line.strip()), "")
     return '"image"' in first
 
 
-def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
+def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = False) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
     log = ProblemLog(root)
-    images = Images(root, log)
+    images = Images(root, log, files, outside)
     rows: list[tuple] = []
-    described, seen = [], set()
+    described, before_of = [], {}
     for file in choose_split(files, split, root, ".jsonl file"):
         before = len(rows)
         for number, line in enumerate(read_lines(file), start=1):
@@ -88,37 +93,60 @@ def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
             except Unclear as error:
                 log.add(file, what, "record left out", str(error))
                 continue
-            if row is not None and row[0] in seen:
-                log.add(file, what, "duplicate image", f"{row[2]} is there before; both are kept")
-            if row is not None:
-                seen.add(row[0])
-                rows.append(row)
+            if row is None:
+                continue
+            path, annotation, name = row
+            same = [place for place in before_of.get(path, ()) if rows[place][1] == annotation]
+            if same:
+                log.add(file, what, "duplicate image", f"{name} is there before with the same; left out")
+                continue
+            if path in before_of:
+                log.add(file, what, "duplicate image", f"{name} is there before with something else; both are kept")
+                annotation = _doubted(annotation, rows, before_of[path])
+            before_of.setdefault(path, []).append(len(rows))
+            rows.append((path, annotation, name))
         described.append(f"{log.name(file)}: {len(rows) - before} images")
-    return finished(rows, log, NAME, described)
+    return finished(rows, log, NAME, [*described, images.described()])
+
+
+def _doubted(annotation: Annotation, rows: list[tuple], places: list[int]) -> Annotation:
+    """Take off, of two annotations of an image, that both name all objects (or lines) where these differ."""
+    for place in places:
+        path, other, name = rows[place]
+        differ = {
+            part
+            for part in annotation.exhaustive & other.exhaustive
+            if getattr(annotation, part) != getattr(other, part)
+        }
+        rows[place] = path, replace(other, exhaustive=other.exhaustive - differ), name
+        annotation = replace(annotation, exhaustive=annotation.exhaustive - differ)
+    return annotation
 
 
 def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise Unclear(f"it is no JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:
+        raise Unclear(f"it is no JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get("image"), str):
         raise Unclear('it has no "image", the name of a file')
-    if unknown := sorted(record.keys() - set(_KEYS)):
-        log.add(file, what, "unknown key", f"{', '.join(unknown)}: known are {', '.join(_KEYS)}")
+    is_answer = "suffix" in record and "objects" not in record
+    known = ("image", "prefix", "suffix") if is_answer else _KEYS
+    if unknown := sorted(record.keys() - set(known)):
+        log.add(file, what, "unknown key", f"{', '.join(unknown)}: known are {', '.join(known)}")
     size = record.get("size_wh")
-    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(_is_side(side) for side in size)):
+    declared = size_of(*size) if isinstance(size, list) and len(size) == 2 else None
+    if size is not None and declared is None:
         raise Unclear(f"its size_wh is {size!r}; it must be [width, height] in pixels")
     try:
-        path = images.find(record["image"], (file.parent,))
+        path = images.find(record["image"], file, (file.parent, file.parent / "images"))
     except Unclear as error:
         return log.add(file, what, "image missing", str(error))
-    frame = images.frame(path, size, file, what)
-    return None if frame is None else (path, _annotation(record, frame), log.name(path))
-
-
-def _is_side(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+    frame = images.frame(path, declared, file, what)
+    if frame is None:
+        return None
+    annotation = annotation_of_answer(record, frame) if is_answer else _annotation(record, frame)
+    return path, annotation, log.name(path)
 
 
 def _annotation(record: dict, frame: ImageFrame) -> Annotation:
@@ -134,27 +162,32 @@ def _annotation(record: dict, frame: ImageFrame) -> Annotation:
         quad = frame.quad(entry.get("quad"), f"lines[{number}]")
         if quad is not None:
             lines.append(TextLine(_text(entry, "text", f"lines[{number}]"), quad))
+    ignored = [_object(entry, f"ignored[{n}]", frame) for n, entry in enumerate(_dicts(record, "ignored"))]
+    illegible = enumerate(_dicts(record, "ignored_lines"))
+    quads = [frame.quad(entry.get("quad"), f"ignored_lines[{n}]") for n, entry in illegible]
     regions = []
     for number, entry in enumerate(_dicts(record, "regions")):
-        box = frame.box(entry.get("box"), f"regions[{number}]")
+        box = frame.box(entry.get("box"), f"regions[{number}]", part="regions")
         if box is not None:
             regions.append(Region(_text(entry, "text", f"regions[{number}]"), box))
-    exhaustive = record.get("exhaustive", [name for name in LISTS if name in record])
+    exhaustive = record.get("exhaustive", [name for name in LISTS if record.get(name) is not None])
     if not isinstance(exhaustive, list) or not set(map(str, exhaustive)) <= set(LISTS):
         raise Unclear(f"its exhaustive is {exhaustive!r}; it may hold {', '.join(LISTS)}")
-    return Annotation(
-        frame.size_wh,
-        tuple(objects),
-        tuple(lines),
-        _texts(record, "captions"),
-        tuple(_expressions(record, place, frame)),
-        tuple(
+    return frame.annotation(
+        exhaustive,
+        'its line says "objects": []',
+        objects=tuple(objects),
+        lines=tuple(lines),
+        captions=_texts(record, "captions"),
+        expressions=tuple(_expressions(record, place, frame)),
+        questions=tuple(
             Question(*(_text(entry, key, f"questions[{n}]") for key in ("question", "answer")))
             for n, entry in enumerate(_dicts(record, "questions"))
         ),
-        tuple(regions),
-        _texts(record, "more_captions"),
-        frozenset(exhaustive),
+        regions=tuple(regions),
+        more_captions=_texts(record, "more_captions"),
+        ignored=tuple(item for item in ignored if item is not None),
+        ignored_lines=tuple(TextLine("", quad) for quad in quads if quad is not None),
     )
 
 
@@ -162,12 +195,10 @@ def _object(entry: dict, what: str, frame: ImageFrame) -> ObjectAnnotation | Non
     polygons, box = entry.get("polygons") or [], entry.get("box")
     if not isinstance(polygons, list):
         raise Unclear(f"{what}: polygons is {polygons!r}; it must be a list of outlines")
-    if entry.get("mask") is not None:
-        try:
-            mask = rle_to_mask(entry["mask"])
-        except ValueError as error:
-            raise Unclear(f"{what}: its mask: {error}") from None
-        polygons = [*polygons, *mask_to_rings(mask)]
+    outlines = frame.outlines_of_mask(entry["mask"], what) if entry.get("mask") is not None else ()
+    if box is None and outlines and not polygons:
+        points = np.concatenate([np.array(ring) for ring in outlines]) / frame.scale
+        box = [*points.min(axis=0), *points.max(axis=0)]
     if box is None and polygons:
         try:
             points = np.concatenate([np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in polygons])
@@ -177,7 +208,8 @@ def _object(entry: dict, what: str, frame: ImageFrame) -> ObjectAnnotation | Non
     label, phrase = _text(entry, "label", what, needed=False), _text(entry, "phrase", what, needed=False)
     if "label" not in entry and not phrase:
         raise Unclear(f"{what} has neither label nor phrase")
-    return frame.object(label, box, polygons, phrase, what)
+    item = frame.object(label.strip(), box, polygons, phrase.strip(), what)
+    return item and replace(item, polygons=(*item.polygons, *outlines))
 
 
 def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iterable[ReferringExpression]:
@@ -219,8 +251,9 @@ def _text(entry: dict, key: str, what: str, needed: bool = True) -> str:
 def to_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
     """Write samples as one .jsonl file, which `read_dataset` reads back, and return its path.
 
-    Images that lie in files stay where they are and are named relative to the file; pictures without one are written
-    as PNG into the folder `<file's name>_images` beside it. Raises ValueError for a name that does not end in .jsonl.
+    Images that lie in files stay where they are and are named relative to the file (those that lie outside of its
+    folder are read back with `outside=True`); pictures without one are written as PNG into the folder
+    `<file's name>_images` beside it. Raises ValueError for a name that does not end in .jsonl.
     """
     path = Path(path)
     if path.suffix != ".jsonl":
@@ -229,7 +262,7 @@ def to_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for number, sample in enumerate(samples):
             image = sample.image
-            if isinstance(image, Image.Image):
+            if not isinstance(image, str | os.PathLike):
                 pictures.mkdir(exist_ok=True)
                 image = pictures / f"{number:06d}.png"
                 sample.load().save(image)
@@ -253,6 +286,8 @@ def to_record(annotation: Annotation) -> dict[str, Any]:
         "questions": [{"question": q.question, "answer": q.answer} for q in annotation.questions],
         "regions": [{"text": region.text, "box": list(region.box)} for region in annotation.regions],
     }
+    rest["ignored"] = [_object_record(item) for item in annotation.ignored]
+    rest["ignored_lines"] = [{"quad": list(line.quad)} for line in annotation.ignored_lines]
     record |= {key: value for key, value in rest.items() if value}
     if annotation.exhaustive != {name for name in LISTS if name in record}:
         record["exhaustive"] = sorted(annotation.exhaustive)

@@ -31,9 +31,32 @@ class ProblemLog:
         return os.path.relpath(file, self.root) if file.is_relative_to(self.root) else str(file)
 
 
-def is_id(value: Any) -> bool:
-    """Whether a record may be known by it: a number or a word."""
-    return isinstance(value, int | float | str)
+def id_of(value: Any) -> str | None:
+    """What a record is known by, the same for 1, 1.0 and "1"; None for what is neither a number nor a word."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    return str(value).strip() or None
+
+
+def label_of(value: Any) -> str:
+    """A name as it is written, without space around it; "" for null and for what is no name."""
+    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def size_of(width: Any, height: Any) -> tuple[float, float] | None:
+    """Sides in pixels, also from their texts; None where one is unknown."""
+    try:
+        sides = float(width), float(height)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return sides if all(0 < side < 1e9 for side in sides) else None
+
+
+def is_set(value: Any) -> bool:
+    """Whether a mark is set: 1, true, and the texts of both; "0" is not."""
+    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
 
 
 def caption_levels(*captions: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from florence_lite.data.readers import coco
 from florence_lite.data.readers.coco import Collection, Entry
 from florence_lite.data.readers.files import choose_split, files_of, split_words
 from florence_lite.data.readers.frames import ImageFrame
-from florence_lite.data.readers.records import ProblemLog, Unclear, is_id
+from florence_lite.data.readers.records import ProblemLog, Unclear, id_of
 from florence_lite.data.samples import Dataset
 from florence_lite.files import read_json
 from florence_lite.geometry import box_iou
@@ -51,16 +51,16 @@ def accepts(file: Path) -> bool:
     return bool(records) and _is_expression(records[0])
 
 
-def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
+def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = False) -> Dataset:
     """The data set of expression lists `files` and the COCO files below `root`; see `florence_lite.data.read_dataset`.
 
     Raises ValueError where no COCO file says where the images are.
     """
     log = ProblemLog(root)
-    collection = Collection(root, log)
-    listed = files_of(coco, root)
+    listed, _ = files_of(coco, root)
     if not listed:
         raise ValueError(f"{root} has expressions, {files[0].name}, but no COCO file that names the images")
+    collection = Collection(root, log, listed, outside)
     lists = {file: _records(file) for file in files}
     own_split = split is not None and any("split" in record for records in lists.values() for record in records)
     if split is not None and not own_split:
@@ -118,8 +118,8 @@ def _add_expressions(collection: Collection, file: Path, records: Sequence[dict]
     for number, record in enumerate(records):
         what = f"expression {record.get('ref_id', f'number {number}')}"
         try:
-            if is_id(record.get("image_id")) and record["image_id"] in collection.by_image_id:
-                entry = collection.by_image_id[record["image_id"]]
+            if id_of(record.get("image_id")) in collection.by_image_id:
+                entry = collection.by_image_id[id_of(record["image_id"])]
             else:
                 entry = by_name.get(Path(str(record.get("file_name", ""))).name)
                 if entry is None:
@@ -159,26 +159,26 @@ def _objects(collection: Collection, frame: ImageFrame, entry: Entry, what: str,
         return ()
     if key in _IDS:
         ids = value if isinstance(value, list) else [value]
-        places = [collection.by_annotation_id.get(number) if is_id(number) else None for number in ids]
+        places = [collection.by_annotation_id.get(id_of(number) or "") for number in ids]
         for number, place in zip(ids, places, strict=True):
             if place is None or place[0] is not entry:
                 raise Unclear(f"its annotation {number!r} is no object of the image")
         return tuple(dict.fromkeys(index for _, index in places))
     boxes = value if isinstance(value, list) and isinstance(value[0], list) else [value]
     if key == "bbox":
-        boxes = [coco._xyxy(box) or box for box in boxes]
+        boxes = [coco.xyxy(box) or box for box in boxes]
     indices = [_place(frame, entry, what, box) for box in boxes]
     return tuple(dict.fromkeys(indices))
 
 
 def _place(frame: ImageFrame, entry: Entry, what: str, box: Any) -> int:
     """Index of the object with this box; it is added where there is none."""
-    inside = frame.box(box, what)
+    inside = frame.box(box, what, part="expressions")
     if inside is None:
         raise Unclear("one of its boxes is unusable")
     overlaps = box_iou([inside], [item.box for item in entry.objects])[0]
     if len(overlaps) and overlaps.max() >= SAME_OBJECT:
         return int(overlaps.argmax())
     entry.objects.append(ObjectAnnotation("", inside))
-    entry.lists_objects = False
+    entry.frame.incomplete.add("objects")
     return len(entry.objects) - 1

@@ -1,23 +1,37 @@
-"""YOLO text labels: boxes and segments.
+"""YOLO text labels: boxes, segments, and boxes with keypoints.
 
 Source: https://docs.ultralytics.com/datasets/. `data.yaml` (names, and where the images of each split lie) or
 `classes.txt` / `obj.names` (a name a line) gives the classes. The labels of `images/a.jpg` are `labels/a.txt`, or
 `a.txt` beside it: a line per object, `class cx cy width height` or `class x y x y x y …`, as shares of the image's
-width and height. An image without a label file has no objects.
+width and height; where `data.yaml` has a `kpt_shape`, a box and as many keypoints, which are not read.
+
+An image without a label file has no objects if others of its folder have one; nothing is known of the images of a
+folder without label files: they are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from florence_lite.data.annotation import Annotation, ObjectAnnotation
-from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below, of_split, read_lines, split_words
-from florence_lite.data.readers.frames import ImageFrame, Images
+from florence_lite.data.annotation import ObjectAnnotation
+from florence_lite.data.readers.files import (
+    IMAGE_ENDINGS,
+    beginning,
+    choose_split,
+    files_below,
+    read_lines,
+    split_words,
+)
+from florence_lite.data.readers.frames import ImageFrame
+from florence_lite.data.readers.images import OUTSIDE, Images
 from florence_lite.data.readers.records import ProblemLog, finished
+from florence_lite.data.readers.settings import read_yaml
 from florence_lite.data.samples import Dataset
-from florence_lite.files import read_text
 from florence_lite.geometry import from_cxcywh
 
 NAME = "yolo"
@@ -28,119 +42,175 @@ _SPLITS = ("train", "val", "valid", "validation", "test")
 
 def accepts(file: Path) -> bool:
     """Whether a file looks like the list of classes of this format."""
-    if file.suffix in (".yaml", ".yml"):
-        return any(
-            line.startswith("names:") for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-        )
-    return file.name == "classes.txt" or file.suffix == ".names"
+    if file.suffix.lower() in (".yaml", ".yml"):
+        return any(line.startswith("names:") for line in beginning(file, 2**20).splitlines())
+    return file.name.lower() == "classes.txt" or file.suffix.lower() == ".names"
 
 
-def read(files: Sequence[Path], root: Path, split: str | None) -> Dataset:
+def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = False) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
     log = ProblemLog(root)
     if len(files) > 1:
-        yamls = [file for file in files if file.suffix in (".yaml", ".yml")]
+        yamls = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
         files = yamls if len(yamls) == 1 else files
     if len(files) > 1:
         raise ValueError(f"{root} has several lists of classes, {', '.join(map(log.name, files))}: read one of them")
-    settings = _settings(files[0])
-    classes = settings["names"]
+    settings = _Settings.read(files[0])
+    paths = list(dict.fromkeys(_images(settings, root, split, log, outside)))
+    labels = {path: _labels_of(path) for path in paths}
+    labelled = Counter(path.parent for path, file in labels.items() if file)
     images = Images(root, log)
-    rows, labelled = [], 0
-    for path in dict.fromkeys(_images(settings, files[0], root, split, log)):
-        labels = _labels_of(path)
-        file = labels or path
-        frame = images.frame(path, None, file, log.name(path))
+    rows = []
+    for path, file in labels.items():
+        if not labelled[path.parent]:
+            continue
+        frame = images.frame(path, None, file or path, log.name(path))
         if frame is None:
             continue
-        objects = _objects(labels, frame, classes) if labels else ()
-        labelled += labels is not None
-        rows.append((path, Annotation(frame.size_wh, objects, exhaustive=frozenset({"objects"})), log.name(path)))
-    described = f"{log.name(files[0])}: {len(classes)} classes", f"{len(rows)} images, {labelled} with a label file"
-    return finished(rows, log, NAME, described, classes.values())
+        try:
+            objects = tuple(_objects(file, frame, settings)) if file else ()
+        except ValueError as error:
+            log.add(file, log.name(path), "record left out", str(error))
+            continue
+        why = "its label file is empty" if file else "it has no label file, others of its folder have one"
+        rows.append((path, frame.annotation(("objects",), why, objects=objects), log.name(path)))
+    for folder, count in Counter(path.parent for path in paths if not labelled[path.parent]).items():
+        said = f"0 of {count} images have a label file in {_label_folders(folder, log)}; left out"
+        log.add(files[0], log.name(folder), "images without labels", said)
+    described = (
+        f"{log.name(files[0])}: {len(settings.classes)} classes",
+        f"{len(rows)} images, {sum(labels[row[0]] is not None for row in rows)} with a label file",
+    )
+    return finished(rows, log, NAME, described, settings.classes.values())
 
 
-def _settings(file: Path) -> dict[str, Any]:
-    """data.yaml, or the same made from a list of names. "names" is a dict of number → name."""
-    if file.suffix not in (".yaml", ".yml"):
-        names = [line.strip() for line in read_lines(file) if line.strip()]
-        return {"names": dict(enumerate(names))}
-    import yaml
+@dataclass(frozen=True)
+class _Settings:
+    """What data.yaml, or a list of names, says.
 
+    classes: number → name. keypoints: how many numbers stand behind a box, None where the file has none.
+    places: split → folders, or lists of images. base: the folder that places are relative to.
+    """
+
+    file: Path
+    classes: dict[int, str]
+    keypoints: int | None = None
+    places: dict[str, list[str]] | None = None
+    base: str = ""
+
+    @classmethod
+    def read(cls, file: Path) -> _Settings:
+        if file.suffix.lower() not in (".yaml", ".yml"):
+            names = [line.strip() for line in read_lines(file)]
+            while names and not names[-1]:
+                names.pop()
+            if not all(names):
+                raise ValueError(f"{file}: line {names.index('') + 1} is empty; each line is the name of a class")
+            return cls(file, dict(enumerate(names)))
+        settings = read_yaml(file)
+        names = settings.get("names") if isinstance(settings, dict) else None
+        given = dict(enumerate(names)) if isinstance(names, list) else names
+        try:
+            classes = {int(number): _name(name) for number, name in given.items()}
+        except (AttributeError, TypeError, ValueError):
+            classes = {}
+        if not classes or not all(classes.values()):
+            raise ValueError(f"{file}: names is {names!r}; it must be a list of class names, or number: name")
+        places = {
+            word: [str(place) for place in (given if isinstance(given, list) else [given])]
+            for word in settings
+            if (given := settings[word]) and word.lower() not in ("names", "nc", "path", "kpt_shape", "download")
+        }
+        return cls(file, classes, _keypoints(settings, file), places, str(settings.get("path") or ""))
+
+
+def _name(name: Any) -> str:
+    """A class as it is written; "" for null and for what is no name."""
+    return "" if not isinstance(name, str) or name.strip() in ("", "~", "null", "Null", "NULL") else name.strip()
+
+
+def _keypoints(settings: dict, file: Path) -> int | None:
+    shape = settings.get("kpt_shape")
+    if shape is None:
+        return None
     try:
-        settings = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {error}") from None
-    names = settings.get("names") if isinstance(settings, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(number, int) for number in names):
-        raise ValueError(f"{file}: names is {names!r}; it must be a list of class names, or number: name")
-    return {**settings, "names": {number: str(name) for number, name in names.items()}}
+        count, numbers = (int(each) for each in shape)
+    except (TypeError, ValueError):
+        count, numbers = 0, 0
+    if count < 1 or numbers not in (2, 3):
+        raise ValueError(f"{file}: kpt_shape is {shape!r}; it must be [keypoints, 2 or 3 numbers each]")
+    return count * numbers
 
 
-def _images(settings: dict, file: Path, root: Path, split: str | None, log: ProblemLog) -> list[Path]:
+def _images(settings: _Settings, root: Path, split: str | None, log: ProblemLog, outside: bool) -> list[Path]:
     """The image files of a split, by data.yaml where it names folders, else by the names of folders."""
-    words = split_words(split) if split else _SPLITS
-    places = [place for word in words if (given := settings.get(word)) for place in _listed(given)]
-    if not any(settings.get(word) for word in _SPLITS):
-        found = files_below(root, IMAGE_ENDINGS, depth=4)
-        if split is None:
-            return found
-        chosen = [f for f in found if any(of_split(part, split) for part in f.relative_to(root).parts[:-1])]
-        if not chosen:
-            raise ValueError(f"{root} has no folder of images of the split {split!r}, and {file.name} names none")
-        return chosen
+    given = settings.places or {}
+    if not any(word in given for word in _SPLITS):
+        return choose_split(files_below(root, IMAGE_ENDINGS), split, root, "folder of images", folders=True)
+    places = [place for word in (split_words(split) if split else _SPLITS) for place in given.get(word, ())]
     if not places:
-        given = ", ".join(word for word in _SPLITS if settings.get(word))
-        raise ValueError(f"{file} has no split {split!r}, only {given}")
+        raise ValueError(f"{settings.file} has no split {split!r}, only {', '.join(w for w in _SPLITS if w in given)}")
     images: list[Path] = []
     for place in places:
-        folder = _resolved(str(place), str(settings.get("path") or ""), file)
-        if folder is None:
-            log.add(file, str(place), "folder missing", "there is no such folder or list of images; left out")
-        elif folder.is_dir():
-            images += files_below(folder, IMAGE_ENDINGS, depth=4)
-        else:
-            images += [path for line in read_lines(folder) if (path := _from_list(line, folder, log))]
+        path = _resolved(place, settings, root, log, outside)
+        if path is not None and path.is_dir():
+            images += files_below(path, IMAGE_ENDINGS)
+        elif path is not None:
+            images += [image for line in read_lines(path) if (image := _from_list(line, path, root, log, outside))]
     return images
 
 
-def _listed(given: Any) -> list:
-    return given if isinstance(given, list) else [given]
-
-
-def _resolved(place: str, base: str, file: Path) -> Path | None:
+def _resolved(place: str, settings: _Settings, root: Path, log: ProblemLog, outside: bool) -> Path | None:
     """The folder (or list of images) that data.yaml names: relative to its `path`, to itself, or, as some exports
     have it, with leading `../` that do not fit."""
-    bases = [file.parent / base, file.parent]
-    candidates = [each / name for name in (place, place.lstrip("./")) for each in bases]
-    return next((path for path in candidates if path.exists()), None)
+    folder = settings.file.parent
+    names = (place.replace("\\", "/"), place.replace("\\", "/").lstrip("./"))
+    candidates = [Path(os.path.normpath(base / name)) for name in names for base in (folder / settings.base, folder)]
+    there = [path for path in candidates if os.path.exists(path)]
+    allowed = [path for path in there if outside or path.is_relative_to(root)]
+    if not allowed:
+        kind, what = "folder missing", "there is no such folder or list of images; left out"
+        if there:
+            kind, what = "folder outside", f"{there[0]} is outside of {root}; {OUTSIDE}"
+        return log.add(settings.file, place, kind, what)
+    return allowed[0]
 
 
-def _from_list(line: str, file: Path, log: ProblemLog) -> Path | None:
-    name = line.strip()
+def _from_list(line: str, file: Path, root: Path, log: ProblemLog, outside: bool) -> Path | None:
+    name = line.strip().replace("\\", "/")
     if not name:
         return None
-    for path in (file.parent / name, file.parent / name.lstrip("./")):
-        if path.is_file():
-            return path
-    return log.add(file, name, "image missing", "there is no such file")
+    there = [Path(os.path.normpath(file.parent / each)) for each in (name, name.lstrip("./"))]
+    there = [path for path in there if os.path.isfile(path)]
+    allowed = [path for path in there if outside or path.is_relative_to(root)]
+    if not allowed:
+        what = f"it is outside of {root}; {OUTSIDE}" if there else "there is no such file"
+        return log.add(file, name, "image missing", what)
+    return allowed[0]
 
 
 def _labels_of(image: Path) -> Path | None:
     """The label file of an image, None where it has none."""
-    parts = list(image.with_suffix(".txt").parts)
-    places = [image.with_suffix(".txt")]
-    if "images" in parts[:-1]:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        places.insert(0, Path(*parts[:last], "labels", *parts[last + 1 :]))
-    return next((path for path in places if path.is_file()), None)
+    places = [folder / f"{image.stem}.txt" for folder in (*_label_parents(image.parent), image.parent)]
+    return next((path for path in places if os.path.isfile(path)), None)
 
 
-def _objects(file: Path, frame: ImageFrame, classes: dict[int, str]) -> tuple[ObjectAnnotation, ...]:
-    objects, seen = [], set()
-    width, height = frame.size_wh
+def _label_parents(folder: Path) -> Iterator[Path]:
+    """The folders of labels that go with a folder of images: the last "images" in its path is "labels" there, in any
+    capitals."""
+    parts = folder.parts
+    at = next((at for at in range(len(parts) - 1, 0, -1) if parts[at].lower() == "images"), None)
+    if at is not None:
+        yield from (Path(*parts[:at], word, *parts[at + 1 :]) for word in ("labels", "Labels", "LABELS"))
+
+
+def _label_folders(folder: Path, log: ProblemLog) -> str:
+    return " or ".join(dict.fromkeys(log.name(each) for each in (*list(_label_parents(folder))[:1], folder)))
+
+
+def _objects(file: Path, frame: ImageFrame, settings: _Settings) -> Iterator[ObjectAnnotation]:
+    seen: set[tuple[str, ...]] = set()
+    classes, size, frame = settings.classes, frame.size_wh, replace(frame, from_shares=True)
     for number, line in enumerate(read_lines(file), start=1):
         words, what = line.split(), f"line {number}"
         if not words:
@@ -148,28 +218,30 @@ def _objects(file: Path, frame: ImageFrame, classes: dict[int, str]) -> tuple[Ob
         try:
             category, *shares = (float(word) for word in words)
         except ValueError:
-            frame.report("object left out", f"{line!r} is not all numbers", what)
+            frame.lose("objects", "object left out", f"{line[:60]!r} is not all numbers", what)
             continue
-        is_box, is_segment = len(shares) == 4, len(shares) >= 6 and len(shares) % 2 == 0
+        is_box = len(shares) == 4 + (settings.keypoints or 0)
+        is_segment = settings.keypoints is None and len(shares) >= 6 and len(shares) % 2 == 0
         if not (is_box or is_segment):
-            frame.report(
-                "object left out", f"{len(shares)} numbers behind the class are neither a box nor a segment", what
-            )
+            said = f"{len(shares)} numbers behind the class are neither a box nor a segment"
+            if settings.keypoints is not None:
+                said = f"{len(shares)} numbers behind the class are not a box and {settings.keypoints} of keypoints"
+            frame.lose("objects", "object left out", said, what)
         elif category not in classes:
-            frame.report("unknown category", f"class {words[0]} is none of the {len(classes)} names; left out", what)
-        elif max(shares) > 2 or min(shares) < -1:
-            frame.report("object left out", f"{line!r} must hold shares of width and height, from 0 to 1", what)
+            said = f"class {words[0]} is none of the {len(classes)} names; left out"
+            frame.lose("objects", "unknown category", said, what)
+        elif not all(-1 <= share <= 2 for share in shares[: 4 if is_box else None]):
+            said = f"{line[:60]!r} must hold shares of width and height, from 0 to 1"
+            frame.lose("objects", "object left out", said, what)
         elif tuple(words) in seen:
             frame.report("duplicate object", "the same line is there before; left out", what)
         else:
             seen.add(tuple(words))
-            if is_box:
-                box, polygons = from_cxcywh(*shares), ()
-            else:
-                xs, ys = shares[::2], shares[1::2]
-                box = (min(xs), min(ys), max(xs), max(ys))
-                polygons = [[(x * width, y * height) for x, y in zip(xs, ys, strict=True)]]
-            pixels = [share * side for share, side in zip(box, (width, height, width, height), strict=True)]
-            item = frame.object(classes[int(category)], pixels, polygons, record=what)
-            objects += [] if item is None else [item]
-    return tuple(objects)
+            points = [share * size[at % 2] for at, share in enumerate(shares)]
+            box, polygons = from_cxcywh(*points[:4]), ()
+            if is_segment:
+                xs, ys = points[::2], points[1::2]
+                box, polygons = (min(xs), min(ys), max(xs), max(ys)), [list(zip(xs, ys, strict=True))]
+            item = frame.object(classes[int(category)], box, polygons, record=what)
+            if item is not None:
+                yield item

@@ -3,17 +3,19 @@
 Boxes are the bounds of whatever an instance is given as, so that quads and polygons are measured too; masks are drawn
 by `florence_lite.geometry.rasterize`, holes included. Source of the protocol: Lin et al. 2014, arXiv:1405.0312, and
 https://cocodataset.org/#detection-eval: IoU 0.50 to 0.95 in steps of 0.05, 101 points of recall, mean over labels,
-at most 100 instances of a label in an answer.
+at most 100 instances of a label in an answer. What a truth ignores is COCO's crowd: what is found in it is neither
+right nor wrong.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from florence_lite.answers import Instance
 from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
 from florence_lite.evaluate.metrics.words import same_label
 from florence_lite.results.handover import coco_place
@@ -58,18 +60,24 @@ def _coco(
         return Measurement(dict.fromkeys(shown.values()), ("no truth has an instance",) if cases else ())
     category_ids = {label: number for number, label in enumerate(sorted(labels), start=1)}
 
-    def rows(side: str) -> list[dict[str, Any]]:
+    def rows(sides: Iterable[Iterable[Instance]], crowd: bool = False) -> list[dict[str, Any]]:
         found = []
-        for image_id, case in enumerate(cases, start=1):
-            for item in getattr(case, side).instances:
+        for image_id, (case, items) in enumerate(zip(cases, sides, strict=True), start=1):
+            for item in items:
                 label = same_label(item.label) if by_label else ""
-                if item.bounds is not None and label in category_ids:
-                    place = coco_place(item, case.result.size_wh, masks)
-                    belongs = {"id": len(found) + 1, "image_id": image_id, "category_id": category_ids[label]}
-                    found.append({**place, **belongs, "iscrowd": 0, "score": item.score or 0.0})
+                numbers = category_ids.values() if crowd and not label else [category_ids.get(label)]
+                if item.bounds is None or numbers == [None]:
+                    continue
+                place = coco_place(item, case.result.size_wh, masks)
+                belongs = {"image_id": image_id, "iscrowd": int(crowd), "score": item.score or 0.0}
+                found += [{**place, **belongs, "category_id": number} for number in numbers]
         return found
 
-    truth, answers = rows("truth"), rows("result")
+    truth = rows(case.truth.instances for case in cases) + rows((case.truth.ignored for case in cases), crowd=True)
+    answers = rows(case.result.instances for case in cases)
+    for side in (truth, answers):
+        for number, row in enumerate(side, start=1):
+            row["id"] = number
     metrics = _summary(cases, category_ids, truth, answers, "segm" if masks else "bbox")
     values = {shown[name]: None if metrics[_WHERE[name]] < 0 else float(metrics[_WHERE[name]]) for name in names}
     return Measurement(values, _notes(cases, answers))

@@ -1,0 +1,29 @@
+"""Where a network runs."""
+
+from __future__ import annotations
+
+import torch
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of a name such as "cpu", "cuda" or "cuda:1".
+
+    Raises ValueError, with the reason and the remedy, for a name that means none and a device that cannot be used here.
+    """
+    if not isinstance(device, str | torch.device):
+        raise ValueError(f'device is {device!r}; it must be a name such as "cpu", "cuda" or "cuda:1"')
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device is {str(device)!r}, which cannot be used here ({reason}): {_remedy()}") from None
+    return found
+
+
+def _remedy() -> str:
+    if count := torch.cuda.device_count():
+        return f'give "cpu" or one of {", ".join(f"cuda:{number}" for number in range(count))}'
+    if torch.version.cuda is None:
+        return 'give "cpu", or install a build of torch with CUDA, by the command that pytorch.org shows'
+    return 'give "cpu"; torch sees no GPU, which nvidia-smi may tell more about'
