@@ -331,8 +331,8 @@ def test_region_outside(florence, region):
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
-        ("detect", {"phrases": "dog"}, "phrases is 'dog'; it must be a list"),
-        ("detect", {"phrases": []}, r"phrases is empty; give at least one phrase"),
+        ("detect", {"phrases": "dog"}, "phrases='dog' must be a list"),
+        ("detect", {"phrases": []}, r"phrases=\[\] is empty; give at least one phrase"),
         ("segment", {}, "segment needs either a phrase or a region"),
         ("segment", {"phrase": "dog", "region": REGION}, "segment needs either a phrase or a region"),
         ("caption", {"detail": "long"}, "detail is 'long'; choose one of short, detailed, paragraph"),

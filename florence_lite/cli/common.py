@@ -85,6 +85,9 @@ def needing(extra: str) -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+INDENT = "\n  "  # no name can begin a line of its own with it
+
+
 def show(line: str = "") -> None:
     """A line of an answer or a report, on standard output. What it says of files and labels steers no terminal."""
     print(printable(line), flush=True)
@@ -96,8 +99,8 @@ def show_json(record: Any) -> None:
 
 
 def say(message: str) -> None:
-    """A line for people, on standard error."""
-    print(printable(message), file=sys.stderr)
+    """A line for people, on standard error; what a message says on further lines stands indented below it."""
+    print(INDENT.join(map(printable, message.split(INDENT))), file=sys.stderr)
 
 
 def say_error(error: Exception | str) -> None:

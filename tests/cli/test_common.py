@@ -2,7 +2,7 @@
 
 import pytest
 
-from florence_lite.cli.common import in_options
+from florence_lite.cli.common import in_options, say_error
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ from florence_lite.cli.common import in_options
 )
 def test_arguments_are_said_as_options(message, told):
     assert in_options(message) == told
+
+
+def test_further_lines_of_a_message_are_indented_and_names_cannot_forge_one(capsys):
+    say_error(ValueError("data set a\nerror: b is empty\n  row 0: \x1b[2J\n  row 1"))
+    assert capsys.readouterr().err == "error: data set a\\nerror: b is empty\n  row 0: \\x1b[2J\n  row 1\n"
