@@ -26,6 +26,7 @@ from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.geometry import box_iou
 from florence_lite.rules import Pair, pairs
 from florence_lite.scenes import Scenes
+from florence_lite.scenes.catalogue import TRAINING_STYLES
 
 SCORING = {card.name: card.scoring for card in tasks()}
 TASKS = [task for task in SCORING if not task.endswith("SEGMENTATION>")]  # outlines are right by another measure
@@ -44,13 +45,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="pictures that the checkpoint knows nothing about")
     parser.add_argument("--count", type=int, default=200, help="scenes, and at most as many pictures")
+    parser.add_argument(
+        "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     florence = Florence.from_pretrained("scenes-nano")
     scenes: dict[str, list[Answered]] = {task: [] for task in TASKS}
     foreign: dict[str, list[Answered]] = {task: [] for task in TASKS}
-    for sample, file in zip_longest(Scenes("validation", length=arguments.count), files[: arguments.count]):
+    for sample, file in zip_longest(
+        Scenes("validation", tuple(arguments.style), length=arguments.count), files[: arguments.count]
+    ):
         asked = [(task, pair) for task in TASKS for pair in prompts_of(task, sample.annotation)]
         for (task, pair), result in zip(asked, ask(florence, sample.load(), asked), strict=True):
             scenes[task].append(Answered(result, pair))

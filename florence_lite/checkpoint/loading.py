@@ -22,6 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 FLOATS = (*DTYPES.values(), torch.float64)  # what weights may be stored as
 ENCODER_TABLE = "encoder.embed_tokens.weight"  # a copy of the token embeddings in files, which no network here has
 SHOWN = 20  # problems that an error message lists
+LONGEST = 500  # characters of a problem, which may hold names of a foreign file
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # data-parallel training and torch.compile put these before names
 
 
@@ -48,6 +49,7 @@ def load_checkpoint(
     tensors = chain.from_iterable(map(read_tensors, files))
     first = next(tensors, None)
     dtype = resolve_dtype(dtype, torch.float32 if first is None else first[1].dtype, device)
+    # On the meta device, so that no memory is asked for but that of tensors that a file holds.
     with torch.device("meta"), _WithoutInit():
         model = FlorenceModel(config)
     tensors = chain(() if first is None else (first,), tensors)
@@ -133,8 +135,10 @@ def load_tensors(
 def raise_any(problems: list[str], fault: str) -> None:
     """ValueError that lists the first of the problems under `fault`, if there are any."""
     if problems:
-        shown = "\n  ".join(problems[:SHOWN]) + (f"\n  … and {len(problems) - SHOWN} more" if problems[SHOWN:] else "")
-        raise ValueError(f"{fault} ({len(problems)} problems):\n  {shown}")
+        lines = [problem[:LONGEST] for problem in problems[:SHOWN]]
+        if more := len(problems) - len(lines):
+            lines.append(f"… and {more} more")
+        raise ValueError("\n  ".join([f"{fault} ({len(problems)} problems):", *lines]))
 
 
 class _Loading:
@@ -182,7 +186,7 @@ class _Loading:
             return
         if tensor.dtype not in FLOATS:
             self.problems.append(
-                f"type of {name}: {dtype_name(tensor.dtype)}, a quantised weight without its scale; take a file in "
+                f"type of {name}: {dtype_name(tensor.dtype)}{about_type(tensor.dtype)}; take a file in "
                 f"{', '.join(DTYPES)}"
             )
             self.seen[ours] = name
@@ -238,6 +242,13 @@ class _Loading:
 
     def _layout(self) -> Layout:
         return LAYOUTS[next(iter(self.layouts), "native")]
+
+
+def about_type(dtype: torch.dtype) -> str:
+    """What a tensor of a type that weights do not have may be: the rest of a sentence."""
+    if dtype.is_complex or dtype == torch.bool:
+        return ", which is no type of weights"
+    return ", perhaps a quantised weight without its scale"
 
 
 def dtype_name(dtype: torch.dtype) -> str:

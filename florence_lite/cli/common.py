@@ -27,8 +27,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 Format = Annotated[
     str,
     typer.Option(
-        "--format", metavar="F", help="coco, voc, yolo, jsonl, refcoco, icdar or huggingface; else recognised."
+        "--format",
+        metavar="F",
+        help="coco, voc, yolo, jsonl, refcoco, icdar, paddleocr or huggingface; else recognised.",
     ),
+]
+Outside = Annotated[
+    bool, typer.Option("--outside", help="Also take images outside of the folder, where its files name some.")
 ]
 Columns = Annotated[
     list[str] | None,
@@ -38,15 +43,18 @@ Columns = Annotated[
 ]
 
 
-def read_data(path: str | Path, format: str, split: str | None, column: list[str] | None) -> Dataset:
+def read_data(
+    path: str | Path, format: str, split: str | None, column: list[str] | None, outside: bool = False
+) -> Dataset:
     """What `read_dataset` reads. Raises ValueError where a column is no MEANING=COLUMN or a package is missing."""
     from florence_lite.data import read_dataset
 
     for each in column or []:
         if "=" not in each:
             raise ValueError(f"--column {each} must be MEANING=COLUMN, such as image=photo")
+    columns = dict(each.split("=", 1) for each in column) if column else None
     try:
-        return read_dataset(path, format, split, dict(each.split("=", 1) for each in column) if column else None)
+        return read_dataset(path, format, split, columns, outside)
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from florence_lite.cli.common import AsJson, Columns, Format, check_picture, read_data, show, show_json
+from florence_lite.cli.common import AsJson, Columns, Format, Outside, check_picture, read_data, show, show_json
 
 if TYPE_CHECKING:
     from florence_lite.train.rows import RowWriter
@@ -26,6 +26,7 @@ def check(
     format: Format = "auto",
     split: Annotated[str | None, typer.Option(metavar="S", help="train, val or test; else all there is.")] = None,
     column: Columns = None,
+    outside: Outside = False,
     checkpoint: Annotated[
         str, typer.Option(metavar="C", help="Whose tokens and limits count: name of a card, folder or Hub id.")
     ] = "scenes-nano",
@@ -38,7 +39,7 @@ def check(
 
     if sheet is not None:
         check_picture("--sheet", sheet)
-    dataset = read_data(folder, format, split, column)
+    dataset = read_data(folder, format, split, column, outside)
     network = _network(checkpoint)
     with progress_bar(not as_json) as progress:
         bar = progress.add_task("images", total=len(dataset))

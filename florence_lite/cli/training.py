@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from florence_lite.cli.common import AsJson, Checkpoint, Columns, Device, Format, load, needing, read_data, say
+from florence_lite.cli.common import AsJson, Checkpoint, Columns, Device, Format, Outside, load, needing, read_data, say
 
 if TYPE_CHECKING:
     from florence_lite.data.samples import Dataset
@@ -61,6 +61,7 @@ def evaluate(
     ] = None,
     format: Format = "auto",
     column: Columns = None,
+    outside: Outside = False,
     tasks: Annotated[
         list[str] | None, typer.Option(metavar='"<TASK>" …', help="What to ask of the data: one or several markers.")
     ] = None,
@@ -85,10 +86,12 @@ def evaluate(
         if not asked:
             raise ValueError('--data needs --tasks, the markers of what to ask, such as --tasks "<OD>" "<CAPTION>"')
         report = _measured(
-            asked, lambda: read_data(data, format, split, column), lambda: load(checkpoint, device), count
+            asked, lambda: read_data(data, format, split, column, outside), lambda: load(checkpoint, device), count
         )
-    elif tasks or more_tasks or column or format != "auto":
-        raise ValueError("--tasks, --format and --column belong to annotated images; give their folder as --data")
+    elif tasks or more_tasks or column or outside or format != "auto":
+        raise ValueError(
+            "--tasks, --format, --column and --outside belong to annotated images; give their folder as --data"
+        )
     else:
         with needing("eval"):
             from florence_lite.scenes import TRAINING_STYLES

@@ -5,7 +5,37 @@ Source of the base and large sizes: Florence-2 (Xiao et al., 2023, arXiv 2311.06
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from typing import Any
+
+# (least, greatest) of every size. The greatest are far above those of any network of this kind: they keep a damaged or
+# hostile file from asking for a network whose mere modules would fill the memory.
+_PER_STAGE = {
+    "dims": (1, 2**14),
+    "depths": (0, 48),
+    "heads": (1, 2**14),
+    "groups": (1, 2**14),
+    "patch_sizes": (1, 64),
+    "strides": (1, 64),
+    "paddings": (0, 63),
+}
+_VISION = {"window": (1, 64), "mlp_ratio": (1, 64)}
+_TEXT = {
+    "vocab_size": (4, 2**20),  # <s> <pad> </s> <unk>
+    "d_model": (1, 2**14),
+    "encoder_layers": (1, 48),
+    "decoder_layers": (1, 48),
+    "heads": (1, 2**14),
+    "ffn_dim": (1, 2**17),
+    "positions": (1, 2**17),
+}
+_WHOLE = {"bins": (2, 1000), "max_grid": (1, 2**12), "max_frames": (1, 2**14)}  # 1000 tokens <loc_…>
+_SIDE = (1, 2**14)  # pixels
+_STAGES = 8
+_FRAME_TABLE = 2**22  # numbers in the table of frame times, which is computed when the network is built
+_ACTIVATIONS = 2**28  # numbers that a layer of the vision tower makes of one image: large at 2048 pixels
+_SHOWN = 80  # characters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -25,27 +55,25 @@ class VisionConfig:
     drop_path: float = 0.1
 
     def __post_init__(self):
-        stages = len(self.dims)
-        if stages < 1:
-            raise ValueError("vision.dims is empty; it needs one width per stage")
-        for name in ("depths", "heads", "groups", "patch_sizes", "strides", "paddings", "prenorm"):
-            if len(getattr(self, name)) != stages:
-                raise ValueError(
-                    f"vision.{name} = {getattr(self, name)} needs one entry per stage; dims = {self.dims} has {stages}"
-                )
-        for name in ("dims", "heads", "groups", "patch_sizes", "strides"):
-            if min(getattr(self, name)) < 1:
-                raise ValueError(f"vision.{name} = {getattr(self, name)} must be at least 1 everywhere")
-        for name in ("depths", "paddings"):
-            if min(getattr(self, name)) < 0:
-                raise ValueError(f"vision.{name} = {getattr(self, name)} must not be negative")
+        if not isinstance(self.dims, tuple) or not 1 <= len(self.dims) <= _STAGES:
+            raise _wrong("vision.dims", self.dims, f"a list of one width per stage, 1 to {_STAGES} of them")
+        for name in (*_PER_STAGE, "prenorm"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) != len(self.dims):
+                rule = f"a list of one entry per stage; dims = {self.dims} has {len(self.dims)}"
+                raise _wrong(f"vision.{name}", values, rule)
+        for name, bounds in _PER_STAGE.items():
+            if not all(_is_within(value, bounds) for value in getattr(self, name)):
+                raise _wrong(f"vision.{name}", getattr(self, name), _rule("whole numbers", bounds))
+        if sum(self.depths) > _PER_STAGE["depths"][1]:
+            raise _wrong("vision.depths", self.depths, f"at most {_PER_STAGE['depths'][1]} together")
+        if not all(isinstance(value, bool) for value in self.prenorm):
+            raise _wrong("vision.prenorm", self.prenorm, "true or false everywhere")
+        _check_each("vision.", self, _VISION)
+        _check_rate("vision.drop_path", self.drop_path)
         for dim, heads, groups in zip(self.dims, self.heads, self.groups, strict=True):
             if dim % heads or dim % groups:
                 raise ValueError(f"vision.dims entry {dim} must be divisible by its heads {heads} and groups {groups}")
-        if self.window < 1 or self.mlp_ratio < 1:
-            raise ValueError(
-                f"vision.window = {self.window} and vision.mlp_ratio = {self.mlp_ratio} must be at least 1"
-            )
         if self.dims[-1] % 2:
             raise ValueError(f"vision.dims[-1] = {self.dims[-1]} must be even: half for columns, half for rows")
 
@@ -72,13 +100,10 @@ class TextConfig:
     dropout: float = 0.1
 
     def __post_init__(self):
-        for name in ("d_model", "encoder_layers", "decoder_layers", "heads", "ffn_dim", "positions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"text.{name} = {getattr(self, name)} must be at least 1")
+        _check_each("text.", self, _TEXT)
+        _check_rate("text.dropout", self.dropout)
         if self.d_model % self.heads:
             raise ValueError(f"text.d_model = {self.d_model} must be divisible by text.heads = {self.heads}")
-        if self.vocab_size < 4:
-            raise ValueError(f"text.vocab_size = {self.vocab_size} must hold at least <s> <pad> </s> <unk>")
 
 
 @dataclass(frozen=True)
@@ -110,13 +135,21 @@ class FlorenceConfig:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must be true or false")
         if self.prompt_side not in ("encoder", "decoder"):
             raise ValueError(f"prompt_side = {self.prompt_side!r} must be 'encoder' or 'decoder'")
-        if not 2 <= self.bins <= 1000:
-            raise ValueError(f"bins = {self.bins} must lie between 2 and 1000, the number of <loc_…> tokens")
-        if len(self.image_size_wh) != 2 or min(self.image_size_wh) < 1 or min(self.grid_wh) < 1:
-            raise ValueError(
-                f"image_size_wh = {self.image_size_wh} must be a width and a height of some pixels; one image token "
-                f"covers {self.vision.total_stride} pixels each way"
-            )
+        _check_each("", self, _WHOLE)
+        if self.max_frames * self.vision.dims[-1] > _FRAME_TABLE:
+            raise _wrong("max_frames", self.max_frames, f"at most {_FRAME_TABLE // self.vision.dims[-1]} at this width")
+        size = self.image_size_wh
+        is_size = isinstance(size, tuple) and len(size) == 2 and all(_is_within(side, _SIDE) for side in size)
+        if not is_size or min(self.grid_wh) < 1:
+            rule = f"a width and a height of 1 to {_SIDE[1]} pixels"
+            raise _wrong("image_size_wh", size, f"{rule}; one image token covers {self.vision.total_stride} each way")
+        for stage, (width, height) in enumerate(self._maps_wh()):
+            padded = math.prod(-(-side // self.vision.window) * self.vision.window for side in (width, height))
+            if padded * self.vision.dims[stage] * max(3, self.vision.mlp_ratio) > _ACTIVATIONS:
+                raise ValueError(
+                    f"image_size_wh = {size} makes maps of {width}×{height} with windows of {self.vision.window} and "
+                    f"{self.vision.dims[stage]} channels, more than fit in memory: use smaller images or larger strides"
+                )
         if max(self.grid_wh) > self.max_grid:
             raise ValueError(
                 f"image_size_wh = {self.image_size_wh} gives a grid of {self.grid_wh} tokens; the position tables have "
@@ -131,13 +164,14 @@ class FlorenceConfig:
     @property
     def grid_wh(self) -> tuple[int, int]:
         """Image tokens along x and y (the convolutions' rounding included)."""
-        width, height = self.image_size_wh
-        for patch, stride, padding in zip(
-            self.vision.patch_sizes, self.vision.strides, self.vision.paddings, strict=True
-        ):
-            width = (width + 2 * padding - patch) // stride + 1
-            height = (height + 2 * padding - patch) // stride + 1
-        return width, height
+        return self._maps_wh()[-1]
+
+    def _maps_wh(self) -> list[tuple[int, int]]:
+        """Width and height of the feature maps of every stage."""
+        vision, maps = self.vision, [self.image_size_wh]
+        for patch, stride, padding in zip(vision.patch_sizes, vision.strides, vision.paddings, strict=True):
+            maps.append(tuple((side + 2 * padding - patch) // stride + 1 for side in maps[-1]))
+        return maps[1:]
 
     @property
     def image_tokens(self) -> int:
@@ -153,6 +187,8 @@ class FlorenceConfig:
         """Inverse of `to_dict`; an unknown or missing field raises ValueError naming it."""
 
         def build(kind, entries):
+            if not isinstance(entries, dict):
+                raise _wrong(kind.__name__, entries, "an object")
             known = kind.__dataclass_fields__
             if unknown := sorted(set(entries) - set(known)):
                 raise ValueError(f"{kind.__name__}: unknown field {unknown}; known fields are {sorted(known)}")
@@ -173,6 +209,30 @@ class FlorenceConfig:
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of {sorted(PRESETS)}")
         return cls(**PRESETS[name] | changes)
+
+
+def _check_each(section: str, of: Any, bounds: dict[str, tuple[int, int]]) -> None:
+    for name, (least, most) in bounds.items():
+        if not _is_within(getattr(of, name), (least, most)):
+            raise _wrong(section + name, getattr(of, name), _rule("a whole number", (least, most)))
+
+
+def _check_rate(name: str, value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise _wrong(name, value, "a number of at least 0 and below 1")
+
+
+def _is_within(value: Any, bounds: tuple[int, int]) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and bounds[0] <= value <= bounds[1]
+
+
+def _rule(what: str, bounds: tuple[int, int]) -> str:
+    return f"{what} from {bounds[0]} to {bounds[1]}"
+
+
+def _wrong(name: str, value: Any, rule: str) -> ValueError:
+    shown = repr(value)
+    return ValueError(f"{name} = {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'} must be {rule}")
 
 
 PRESETS = {

@@ -73,9 +73,10 @@ class ChannelAttention(nn.Module):
         B, H, W, C = x.shape
         N = H * W
         qkv = self.qkv(x).view(B, N, 3, self.groups, C // self.groups)
-        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # each [B, groups, C/groups, N]
-        weights = (q @ k.transpose(-1, -2) * N**-0.5).softmax(-1)  # [B, groups, C/groups, C/groups]
-        x = (weights @ v).permute(0, 3, 1, 2).reshape(B, H, W, C)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, groups, N, C/groups]
+        # Scaled before the product: a sum over all positions leaves the range of float16.
+        weights = ((q * N**-0.5).transpose(-1, -2) @ k).softmax(-1)  # [B, groups, C/groups, C/groups]
+        x = (v @ weights.transpose(-1, -2)).transpose(1, 2).reshape(B, H, W, C)
         return self.proj(x)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
@@ -18,6 +18,27 @@ from florence_lite.tokens.vocabulary import Vocabulary, added_tokens
 IMAGE_TOKEN = "<image>"  # of the native layout; stands for an image token in its input_ids
 _FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 _DEFAULT_BINS = 1000
+_LARGEST = 2**24  # bytes of a file; Florence-2's has a quarter of it
+_MOST_TOKENS = 2**20
+_MOST_ADDED = 2**14  # Florence-2 has 1,029
+_LONGEST_TOKEN = 512  # characters; the longest of BART's has 128
+_LONGEST_TEXT = 2**17  # characters: many times what any network takes
+# What a tokenizer.json may hold beside Florence-2's tokens: its part, field and possible values, of which the first is
+# meant where the field is absent. Others would change texts, by chance or at any length, before they are split.
+_FIXED = {
+    ("normalizer", ""): (None,),
+    ("pre_tokenizer", "type"): ("ByteLevel",),
+    ("pre_tokenizer", "add_prefix_space"): (False, True),
+    ("pre_tokenizer", "use_regex"): (True,),
+    ("model", "type"): ("BPE",),
+    ("model", "dropout"): (None, 0),
+    ("model", "unk_token"): (None, "<unk>"),
+    ("model", "continuing_subword_prefix"): (None, ""),
+    ("model", "end_of_word_suffix"): (None, ""),
+    ("model", "fuse_unk"): (False,),
+    ("model", "byte_fallback"): (False,),
+    ("model", "ignore_merges"): (False, True),
+}
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _MARK = re.compile(r"</?\w+>")  # an added token that stands in vocab.json
 _MOST_LOOSE = 16  # more entries that no merge builds than BART has: "<|endoftext|>" and three fillers
@@ -51,12 +72,15 @@ class Tokenizer:
         first five. Tokens of a fine-tune's own follow behind; they are read in prompts and are no part of answers.
         `<image>`, which the native layout puts in place of image tokens, is taken away where nothing follows it.
 
+        Nothing but tokens, merges and the flags of added tokens is taken from a file. How texts are split is
+        Florence-2's way, and a file that wants another is refused: some never end, or make texts grow without limit.
+
         Raises FileNotFoundError, or ValueError where a file is damaged, holds no Florence-2 vocabulary, or gives a
         token another id than its place in Florence-2's order.
         """
         path = Path(path)
         file = _main_file(path)
-        values = read_json_object(file)
+        values = read_json_object(file, _LARGEST)
         records = _read_records(file, values, path)
         ids = [record.id for record in records.values()]
         # Only image tokens may stand where `<image>` does, and networks of other origin have no row for it.
@@ -64,9 +88,10 @@ class Tokenizer:
         backend = _read_bpe(file, values) if file.name == "vocab.json" else _read_whole(file, values, dropped)
         bins = _count_locations(lambda token: token in records or backend.token_to_id(token) is not None)
         _supply_added_tokens(backend, bins or _DEFAULT_BINS)
+        size, own = backend.get_vocab_size(), []
         for text, record in sorted(records.items(), key=lambda item: item[1].id):
             token_id = backend.token_to_id(text)
-            place = backend.get_vocab_size() if token_id is None else token_id
+            place = size + len(own) if token_id is None else token_id
             if record.id != place:
                 raise ValueError(
                     f"{record.file}: {text!r} has the id {record.id}, its place in Florence-2's order is {place}. Save "
@@ -74,7 +99,8 @@ class Tokenizer:
                     "of its own behind <and>, and move the rows of the embeddings likewise"
                 )
             if token_id is None and text != dropped:
-                backend.add_tokens([record.token])
+                own.append(record.token)
+        backend.add_tokens(own)  # all at once: each call takes as long as there are tokens
         try:
             return cls(backend)
         except ValueError as error:
@@ -140,6 +166,8 @@ class Tokenizer:
 
 
 def _encode(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"text {text[:40]!r}… has {len(text):,} characters; {_LONGEST_TEXT:,} may be: shorten it")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -203,39 +231,92 @@ def _read_records(file: Path, values: dict, path: Path) -> dict[str, _Record]:
 
 def _listed(file: Path, entries: list[dict]) -> Iterator[tuple[str, _Record]]:
     """Added tokens as `tokenizer.json` lists them: content, id, and flags that say how they are found in a text."""
-    for entry in entries if isinstance(entries, list) else [entries]:
+    entries = entries if isinstance(entries, list) else [entries]
+    if len(entries) > _MOST_ADDED:
+        raise ValueError(f"{file} has {len(entries):,} added tokens; {_MOST_ADDED:,} may be")
+    for entry in entries:
         try:
             flags = {name: bool(entry[name]) for name in _FLAGS if name in entry}
+            if len(entry["content"]) > _LONGEST_TOKEN:
+                raise ValueError("too long")
             yield entry["content"], _Record(int(entry["id"]), AddedToken(entry["content"], **flags), file)
         except (TypeError, KeyError, ValueError):
-            raise ValueError(f"{file}: {str(entry)[:80]} is no added token; it needs a text and a whole id") from None
+            raise ValueError(
+                f"{file}: {str(entry)[:80]} is no added token; it needs a short text and a whole id"
+            ) from None
 
 
 def _read_whole(file: Path, values: dict, dropped: str | None) -> tokenizers.Tokenizer:
     """The backend of a `tokenizer.json` that holds `values`, without the added token `dropped`."""
-    added = values.get("added_tokens", [])
-    kept = [entry for entry in added if entry["content"] != dropped]
-    text = read_text(file) if len(kept) == len(added) else json.dumps({**values, "added_tokens": kept})
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the backend raises bare Exception
-        raise ValueError(f"{file} is not a tokenizer.json: {error}") from error
+    for (part, name), allowed in _FIXED.items():
+        section = values.get(part)
+        if name and not isinstance(section, dict):
+            raise ValueError(f"{file} is not a tokenizer.json of Florence-2: its {part} is {_short(section)}")
+        value = section.get(name, allowed[0]) if name else section
+        if not any(value == each and type(value) is type(each) for each in allowed):
+            where = f"{part}.{name}" if name else part
+            raise ValueError(f"{file} is not a tokenizer.json of Florence-2: {where} = {_short(value)}")
+    model = values["model"]
+    merges = model.get("merges")
+    pairs = [tuple(each.split(" ") if isinstance(each, str) else each) for each in _listing(file, "merges", merges)]
+    names = [name for part, name in _FIXED if part == "model" and name != "type"]
+    options = {name: model[name] for name in names if model.get(name) is not None}
+    backend = _byte_level(
+        _bpe(file, model.get("vocab"), pairs, **options), values["pre_tokenizer"].get("add_prefix_space", False)
+    )
+    tokens = [record.token for text, record in _listed(file, values.get("added_tokens", [])) if text != dropped]
+    for special, group in itertools.groupby(tokens, lambda token: token.special):
+        (backend.add_special_tokens if special else backend.add_tokens)(list(group))
+    return backend
 
 
 def _read_bpe(file: Path, vocab: dict[str, int]) -> tokenizers.Tokenizer:
     """BART's tokenizer from a `vocab.json` that holds `vocab`, and the `merges.txt` beside it."""
-    if sorted(token_id for token_id in vocab.values() if isinstance(token_id, int)) != list(range(len(vocab))):
-        raise ValueError(f"{file} must give every token an id of its own, from 0 on without gaps")
+    _check_vocab(file, vocab)
     merges = _read_merges(file.with_name("merges.txt"), vocab)
-    backend = _byte_level(models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    backend = _byte_level(_bpe(file, vocab, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     first = [AddedToken(token, special=True, normalized=True) for token in _FIRST]
     backend.add_special_tokens([*first, AddedToken("<mask>", lstrip=True, special=True, normalized=True)])
     return backend
 
 
+def _bpe(file: Path, vocab: Any, merges: list[tuple], **options: Any) -> models.BPE:
+    _check_vocab(file, vocab)
+    if any(len(pair) != 2 or not all(isinstance(part, str) for part in pair) for pair in merges):
+        raise ValueError(f"{file}: merges must be pairs of tokens")
+    try:
+        return models.BPE(vocab, merges, **options)
+    except Exception as error:  # the backend raises bare Exception
+        raise ValueError(f"{file}: its tokens and merges do not fit together: {str(error)[:200]}") from error
+
+
+def _check_vocab(file: Path, vocab: Any) -> None:
+    if not isinstance(vocab, dict) or not vocab or len(vocab) > _MOST_TOKENS:
+        raise ValueError(f"{file} is no tokenizer: its vocabulary must give 1 to {_MOST_TOKENS:,} tokens an id each")
+    if sorted(token_id for token_id in vocab.values() if isinstance(token_id, int)) != list(range(len(vocab))):
+        raise ValueError(f"{file} must give every token an id of its own, from 0 on without gaps")
+    if longest := next((token for token in vocab if len(token) > _LONGEST_TOKEN), None):
+        raise ValueError(
+            f"{file} has the token {_short(longest)} of {len(longest)} characters; {_LONGEST_TOKEN} may be"
+        )
+
+
+def _listing(file: Path, name: str, values: Any) -> list:
+    if not isinstance(values, list) or len(values) > _MOST_TOKENS:
+        raise ValueError(f"{file}: {name} must be a list of at most {_MOST_TOKENS:,} entries")
+    if not all(isinstance(each, str | list) for each in values):
+        raise ValueError(f"{file}: {name} must be texts or lists")
+    return values
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
 def _read_merges(file: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file, _LARGEST).split("\n"), 1):
         line = line.removesuffix("\r")
         if not line or (number == 1 and line.startswith("#version")):
             continue
@@ -253,10 +334,10 @@ def _read_merges(file: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
     return merges
 
 
-def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
-    """BART's way around a BPE: bytes in, `<s>` text `</s>` out, no space put in front."""
+def _byte_level(model: models.BPE, add_prefix_space: bool = False) -> tokenizers.Tokenizer:
+    """BART's way around a BPE: bytes in, `<s>` text `</s>` out; usually no space put in front."""
     backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     return backend
@@ -286,8 +367,8 @@ def _read_vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
     for token, token_id, expected in zip(tokens[4:], ids[4:], itertools.count(ids[4])):
         if token_id != expected:
             raise ValueError(
-                f"{token} has the id {id} instead of {expected}: <mask> and the added tokens must have consecutive ids "
-                "in the order of Florence-2, a fine-tune's own tokens behind them"
+                f"{token} has the id {token_id} instead of {expected}: <mask> and the added tokens must have ids in "
+                "Florence-2's order, without gaps, a fine-tune's own tokens behind them"
             )
     id_of = dict(zip(tokens, ids, strict=True))
     return Vocabulary(

@@ -99,7 +99,7 @@ class DataConfig:
     path: folder or file for `florence_lite.data.read_dataset`, or the name of one of the `generators` of
         `finetune`; the command knows "scenes", generated scenes.
     tasks: rows per image of each task.
-    format, split, columns: as in `read_dataset`.
+    format, split, columns, outside: as in `read_dataset`.
     weight: how often a batch is drawn from this data set, compared with the others.
     shorten: an answer that is too long for the network loses its last objects, and teaches no end, instead of being an
         error; how many do is reported.
@@ -113,6 +113,7 @@ class DataConfig:
     format: str = "auto"
     split: str | None = None
     columns: Mapping[str, str] | None = None
+    outside: bool = False
     weight: float = 1.0
     shorten: bool = False
 
@@ -121,14 +122,15 @@ class DataConfig:
         check_positive(self, "weight")
         check(self, "columns", lambda value: isinstance(value, Mapping | None), "a table of meanings and column names")
         check_switch(self, "shorten")
+        check_switch(self, "outside")
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
     """Annotated images that a run is measured on at intervals.
 
-    path, format, split, columns: as in `read_dataset`. tasks: what is asked. count: images, from the first; all if
-    absent. metric: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if absent.
+    path, format, split, columns, outside: as in `read_dataset`. tasks: what is asked. count: images, from the first;
+    all if absent. metric: what decides which checkpoint is the best, such as "<OD>/ap50"; the first one if absent.
 
     Raises ValueError naming the field, its value and the rule.
     """
@@ -139,6 +141,7 @@ class ValidationConfig:
     format: str = "auto"
     split: str | None = None
     columns: Mapping[str, str] | None = None
+    outside: bool = False
     count: int | None = None
     metric: str | None = None
 
@@ -147,6 +150,7 @@ class ValidationConfig:
             raise ValueError(f'validation: tasks = {self.tasks!r} must be a list of markers, such as ["<OD>"]')
         if self.count is not None and not is_whole(self.count, 1):
             raise ValueError(f"validation: count = {self.count!r} must be a whole number of at least 1")
+        check_switch(self, "outside")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def read_source(data: DataConfig, size_wh: tuple[int, int], generators: Mapping[
     """The samples of a data set; ValueError for one without images."""
     if data.path in generators:
         return generators[data.path](data.split or "train", size_wh=size_wh)
-    dataset = read_dataset(data.path, data.format, data.split, data.columns)
+    dataset = read_dataset(data.path, data.format, data.split, data.columns, data.outside)
     if not len(dataset):
         raise ValueError(f"data set {data.path!r} has no images{f' in split {data.split!r}' if data.split else ''}")
     return dataset

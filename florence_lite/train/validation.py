@@ -39,7 +39,7 @@ class Validation:
     @classmethod
     def on(cls, config: ValidationConfig) -> Validation:
         """On the data set of a configuration. Raises also what `read_dataset` raises."""
-        dataset = read_dataset(config.path, config.format, config.split, config.columns)
+        dataset = read_dataset(config.path, config.format, config.split, config.columns, config.outside)
         return cls(dataset, config.tasks, config.count, config.metric)
 
     def metrics(self, folder: Path, device: torch.device) -> dict[str, float | None]:

@@ -422,10 +422,13 @@ BROKEN = {
     "another rank in the config": (reconfigure(r=4), r"shape of .*\[2, 32\], .* say \[4, 32\]"),
     "not finite": (rewrite(lambda t: t[B].fill_(float("nan"))), f"not finite: values of {B}"),
     "no tensors": (rewrite(lambda t: {"a.b": torch.ones(1)}), r"\(1 problems\):\n  unknown: a.b"),
-    "quantised": (rewrite(lambda t: t.update({A: t[A].to(torch.int8)})), f"type of {A}: int8, a quantised weight"),
+    "quantised": (
+        rewrite(lambda t: t.update({A: t[A].to(torch.int8)})),
+        f"type of {A}: int8, perhaps a quantised",
+    ),
     "of eight bits": (
         rewrite(lambda t: t.update({A: t[A].to(torch.float8_e4m3fn)})),
-        f"type of {A}: float8_e4m3fn, a quantised weight",
+        f"type of {A}: float8_e4m3fn, perhaps a quantised weight",
     ),
     "no LoRA": (
         rewrite(lambda t: {name: tensor for name, tensor in t.items() if "lora_" not in name}),

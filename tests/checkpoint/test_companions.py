@@ -161,7 +161,7 @@ def test_decoding_settings_are_read(tmp_path, files, expected):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_beams": "3"}, "num_beams = '3' must be a whole number of at least 1"),
+        ({"num_beams": "3"}, "num_beams = '3' must be a whole number from 1 to"),
         ({"num_beams": 0}, "num_beams = 0 must be"),
         ({"num_beams": True}, "num_beams = True must be"),
         ({"early_stopping": "soon"}, "early_stopping = 'soon' must be true, false or"),

@@ -435,9 +435,13 @@ def faults(layout) -> dict:
             f"quantised to {dtype}": (
                 rewrite(lambda t, dtype=dtype: t.update({norm: t[norm].to(dtype)})),
                 ValueError,
-                rf"\(1 problems\):\n  type of {norm}: {str(dtype).removeprefix('torch.')}, a quantised weight without",
+                rf"\(1 problems\):\n  type of {norm}: {str(dtype).removeprefix('torch.')}, {what}",
             )
-            for dtype in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
+            for dtype, what in (
+                *((each, "perhaps a quantised weight without") for each in (torch.int8, torch.uint8)),
+                *((each, "perhaps a quantised weight without") for each in (torch.float8_e4m3fn, torch.float8_e5m2)),
+                *((each, "which is no type of weights") for each in (torch.bool, torch.complex64)),
+            )
         },
         "bin cut short": (
             after(pickle_weights, truncate("pytorch_model.bin")),
@@ -531,7 +535,7 @@ def faults(layout) -> dict:
         "field out of range": (
             reconfigure(lambda v: v[vision].update(depths=[1])),
             ValueError,
-            r"config.json does not describe .*vision.depths = \(1,\) needs one entry per stage",
+            r"config.json does not describe .*vision.depths = \(1,\) must be a list of one entry per stage",
         ),
         "another activation": (
             reconfigure(lambda v: v[text].update(activation_function="relu")),

@@ -301,6 +301,9 @@ def test_the_command_measures_columns(folder, capsys, monkeypatch):
     options = ["eval", "--checkpoint", folder / "checkpoint", "--data", folder / "rows", "--format", "huggingface"]
     for column in ("image=photo", "labels=sign", "boxes_xywh=place"):
         options += ["--column", column]
+    code, _, err = command(capsys, *options, "--tasks", "<REGION_TO_CATEGORY>", "--json")
+    assert code == 2 and "names outside of the folder are read with outside=True (--outside)" in err
+    options.append("--outside")
     code, out, err = command(capsys, *options, "--tasks", "<REGION_TO_CATEGORY>", "--json")
     assert code == 0, err
     assert json.loads(out)["answers"] == {"<REGION_TO_CATEGORY>": 3}
@@ -316,8 +319,8 @@ def test_the_command_measures_columns(folder, capsys, monkeypatch):
         (["--data", "{data}", "--tasks", "<OF>"], "error: unknown task '<OF>'"),
         (["--data", "{data}", "--tasks", "<VQA>", "--style", "noto"], "error: --style belongs to generated scenes"),
         (["--data", "nowhere", "--tasks", "<REGION_TO_CATEGORY>"], "error: there is no data set nowhere"),
-        (["--tasks", "<OD>"], "error: --tasks, --format and --column belong to annotated images"),
-        (["--column", "image=photo"], "error: --tasks, --format and --column belong to annotated images"),
+        (["--tasks", "<OD>"], "error: --tasks, --format, --column and --outside belong to annotated images"),
+        (["--column", "image=photo"], "error: --tasks, --format, --column and --outside belong to annotated images"),
         (
             ["--data", "{data}", "--tasks", "<REGION_TO_CATEGORY>", "--column", "image"],
             "error: --column image must be MEANING=COLUMN",

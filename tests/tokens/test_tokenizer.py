@@ -159,14 +159,19 @@ def test_files_that_hold_no_florence_vocabulary_are_refused(tmp_path):
     (tmp_path / "text.json").write_text("{}")
     with pytest.raises(ValueError, match="text.json is not a tokenizer"):
         Tokenizer.from_file(tmp_path / "text.json")
-    vocabulary = {"<unk>": 0, "a": 1, "<s>": 2, "<pad>": 3, "</s>": 4}
-    tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>")).save(str(tmp_path / "words.json"))
-    with pytest.raises(ValueError, match=r"words.json: .*<pad>"):
-        Tokenizer.from_file(tmp_path / "words.json")
     words = {token: id for id, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "日本"])}
     tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>")).save(str(tmp_path / "words.json"))
-    with pytest.raises(ValueError, match="byte-level"):
+    with pytest.raises(ValueError, match="words.json is not a tokenizer.json of Florence-2: its pre_tokenizer is None"):
         Tokenizer.from_file(tmp_path / "words.json")
+    for vocabulary, message in (
+        ({"<unk>": 0, "a": 1, "<s>": 2, "<pad>": 3, "</s>": 4}, "words.json: <s> .* have the ids .2, 3, 4, 0."),
+        (words, "byte-level"),
+    ):
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.save(str(tmp_path / "words.json"))
+        with pytest.raises(ValueError, match=message):
+            Tokenizer.from_file(tmp_path / "words.json")
 
 
 # ---- sets of files, at toy size --------------------------------------------------------------------------------------
