@@ -141,7 +141,7 @@ def test_checkout_works_without_installation(checkout, tmp_path):
 def test_wheel_holds_every_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
-    expected = {"florence_lite/py.typed"}
+    expected = {"florence_lite/py.typed", "florence_lite/cli/sample.jpg"}
     expected |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "florence_lite").rglob("*.py")}
     for name, folder in FOLDERS.items():
         files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)

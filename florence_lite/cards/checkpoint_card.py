@@ -24,6 +24,8 @@ class CheckpointCard:
     licence: of the weights, as an SPDX name.
     image_size_wh: (width, height) in pixels that images are resized to; mean, std: of RGB, for values in 0–1.
     tasks: markers of the tasks it was trained for.
+    trained_on: what pictures it was trained on, in words that follow "trained on".
+    for_photographs: name or Hub id of a checkpoint for photographs, where this one knows none; "" where it does.
     sha256: the files of the checkpoint with their hexadecimal digests; all of them, or none of one on the Hub.
     decoding: values of `DECODING` that replace those of the task cards.
     metrics: measured metrics, each explained by `protocol`.
@@ -38,6 +40,8 @@ class CheckpointCard:
     licence: str
     image_size_wh: tuple[int, int]
     tasks: tuple[str, ...]
+    trained_on: str = ""
+    for_photographs: str = ""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -63,6 +67,8 @@ class CheckpointCard:
                 raise ValueError(f"sha256 has {file!r}; it must be the name of a file in the checkpoint's folder")
             if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
                 raise ValueError(f"sha256 has {file!r} = {digest!r}; it must be 64 lower-case hexadecimal digits")
+        if self.for_photographs:
+            check_text(self, "for_photographs", "trained_on")
         for key in self.decoding:
             if key not in DECODING:
                 raise ValueError(f"decoding has {key!r}; it may hold {', '.join(DECODING)}")

@@ -29,7 +29,7 @@ SCORINGS = ("instance", "text", "none")
 ORDERS = ("given", "left to right")  # of the instances of an answer
 
 _MARKER = re.compile(r"<[^<>\s]+>")
-_HOW_TO_GIVE = {
+_HOW_TO_GIVE = {  # messages name arguments like this alone, so that the command can put its options in their place
     "text": 'text="…"',
     "phrases": 'phrases=["…"]',
     "region": "region=(x0, y0, x1, y1) in pixels",
@@ -124,11 +124,14 @@ class TaskCard:
             if name not in accepted:
                 wanted = f"takes {_HOW_TO_GIVE[accepted[0]]}" if accepted else "takes no input"
                 others = ", ".join(card.name for card in tasks() if name in INPUTS[card.input])
-                raise ValueError(f"task {self.name} {wanted}, but {name} was given; tasks that take {name}: {others}")
+                raise ValueError(
+                    f"task {self.name} {wanted}, but {_HOW_TO_GIVE[name]} was given; tasks that take it: {others}"
+                )
         if not accepted:
             return self.template
         if len(given) != 1:
-            fault = f"both {' and '.join(given)} were given" if given else "nothing was given"
+            both = " and ".join(_HOW_TO_GIVE[name] for name in given)
+            fault = f"both {both} were given" if given else "nothing was given"
             raise ValueError(f"task {self.name} needs {_HOW_TO_GIVE[accepted[0]]}, but {fault}")
 
         if region is not None:
@@ -136,21 +139,23 @@ class TaskCard:
         elif phrases is not None:
             filling = self._joined(phrases)
         else:
-            filling = _stripped(f"task {self.name}: text", text)
+            filling = _stripped(self.name, "text", text)
         return self.template.replace("{input}", filling)
 
     def _joined(self, phrases: Sequence[str]) -> str:
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
             example = f", such as phrases=[{phrases!r}]" if isinstance(phrases, str) else ""
-            raise ValueError(f"task {self.name}: phrases is {phrases!r}; it must be a list of strings{example}")
+            raise ValueError(f"task {self.name}: phrases={phrases!r} must be a list of strings{example}")
         if not phrases:
-            raise ValueError(f"task {self.name}: phrases is empty; give at least one phrase")
+            raise ValueError(f"task {self.name}: phrases=[] is empty; give at least one phrase")
         if self.input == "phrase" and len(phrases) > 1:
             raise ValueError(f"task {self.name} takes one phrase at a time, but {len(phrases)} were given")
-        stripped = [_stripped(f"task {self.name}: phrases[{i}]", phrase) for i, phrase in enumerate(phrases)]
+        stripped = [_stripped(self.name, f"phrases[{i}]", phrase) for i, phrase in enumerate(phrases)]
         for i, phrase in enumerate(stripped):
             if "<and>" in phrase:
-                raise ValueError(f"task {self.name}: phrases[{i}] is {phrase!r}; list what <and> joins separately")
+                raise ValueError(
+                    f"task {self.name}: phrases[{i}]={phrase!r} must be one phrase; give what <and> joins as several"
+                )
         return "<and>".join(stripped)
 
 
@@ -221,7 +226,7 @@ def _region(task_name: str, region: Sequence[float], size_wh: tuple[int, int] | 
     width, height = size_wh
     if x1 > width or y1 > height:
         raise ValueError(
-            f"task {task_name}: region ({x0:g}, {y0:g}, {x1:g}, {y1:g}) must lie in the image of {width}×{height} "
+            f"task {task_name}: region=({x0:g}, {y0:g}, {x1:g}, {y1:g}) must lie in the image of {width}×{height} "
             "pixels"
         )
     return region_markup((x0, y0, x1, y1), size_wh, bins)
@@ -232,16 +237,16 @@ def region_corners(task_name: str, region: Sequence[float]) -> tuple[float, floa
     try:
         x0, y0, x1, y1 = (float(value) for value in region)
     except (TypeError, ValueError):
-        raise ValueError(f"task {task_name}: region is {region!r}; it must be (x0, y0, x1, y1) in pixels") from None
+        raise ValueError(f"task {task_name}: region={region!r} must be (x0, y0, x1, y1) in pixels") from None
     if not (0 <= x0 < x1 and 0 <= y0 < y1):
         raise ValueError(
-            f"task {task_name}: region ({x0:g}, {y0:g}, {x1:g}, {y1:g}) must have 0 <= x0 < x1 and 0 <= y0 < y1, in "
+            f"task {task_name}: region=({x0:g}, {y0:g}, {x1:g}, {y1:g}) must have 0 <= x0 < x1 and 0 <= y0 < y1, in "
             "pixels of the image"
         )
     return x0, y0, x1, y1
 
 
-def _stripped(what: str, text: Any) -> str:
+def _stripped(task_name: str, what: str, text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{what} is {text!r}; it must be a string with something in it")
+        raise ValueError(f"task {task_name}: {what}={text!r} must be a string with something in it")
     return text.strip()

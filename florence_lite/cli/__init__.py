@@ -6,6 +6,7 @@ could not be answered; 2 none could, or the command has a mistake. A fault is re
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -13,12 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from florence_lite.cli.cards import checkpoints, tasks
-from florence_lite.cli.common import say
+from florence_lite.cli.common import say_error
 from florence_lite.cli.data import data_app
 from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.training import evaluate, train
 
 MISTAKES = (ValueError, OSError, FloatingPointError)  # of a user: input, files, a learning rate that is too high
+
+
+class _EvalCommand(typer.core.TyperCommand):
+    """Leaves its further markers, which are part of --tasks, out of the usage line."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]"]
 
 
 class _Commands(typer.core.TyperGroup):
@@ -30,7 +38,7 @@ class _Commands(typer.core.TyperGroup):
         except BrokenPipeError:
             raise
         except MISTAKES as error:
-            say(f"error: {error}")
+            say_error(error)
             raise typer.Exit(2) from None
 
 
@@ -43,20 +51,36 @@ app.command()(tasks)
 app.command()(checkpoints)
 app.add_typer(data_app, name="data")
 app.command()(train)
-app.command("eval")(evaluate)
+app.command("eval", cls=_EvalCommand)(evaluate)
 
 
 def main() -> None:
-    """The entry point. A reader that stops early, such as `head`, ends the command quietly."""
-    sys.stdout.reconfigure(errors="replace")  # letters that the terminal cannot show are no failure
+    """The entry point. A reader that stops early, such as `head`, ends the command quietly, as does one that is absent.
+
+    Letters that the terminal cannot show are escaped, so that nothing is lost and nothing fails.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, or a program without a console
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        _drop_output()
         sys.exit(1)
+    except OSError as error:  # a full disk behind ">"
+        say_error(f"standard output cannot be written: {error.strerror or error}")
+        _drop_output()
+        sys.exit(2)
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere: the interpreter flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from florence_lite.cli.common import show
+
 
 def tasks() -> None:
     """List the tasks: marker, input, what the answer holds and the method that asks from Python."""
@@ -9,7 +11,7 @@ def tasks() -> None:
 
     options = {"none": "", "text": "--text", "phrase": "--phrase", "phrases": "--phrase", "region": "--region"}
     for card in tasks():
-        print(f"{card.name:35}  {options[card.input]:8}  {card.summary} (Florence.{card.method})")
+        show(f"{card.name:35}  {options[card.input]:8}  {card.summary} (Florence.{card.method})")
 
 
 def checkpoints() -> None:
@@ -18,15 +20,19 @@ def checkpoints() -> None:
 
     for card in checkpoints():
         width, height = card.image_size_wh
-        print(f"{card.name}  ({card.source}, {card.licence}, {width}×{height} pixels, {len(card.tasks)} tasks)")
-        print(f"  {card.summary}")
+        show(f"{card.name}  ({card.source}, {card.licence}, {width}×{height} pixels, {len(card.tasks)} tasks)")
+        show(f"  {card.summary}")
         width = max(map(len, card.metrics), default=0)
         for name, value in card.metrics.items():
-            print(f"  {name:{width}}  {value:.4g}")
+            show(f"  {name:{width}}  {value:.4g}")
         if card.protocol:
-            print(f"  measured: {card.protocol}")
+            show(f"  measured: {card.protocol}")
+        if card.trained_on:
+            show(f"  trained on: {card.trained_on}")
+        if card.for_photographs:
+            show(f"  for photographs: --checkpoint {card.for_photographs}")
         if card.command:
             seed = "" if card.seed is None else f", seed {card.seed}"
-            print(f"  trained: {card.command}{seed}{f', on {card.hardware}' if card.hardware else ''}")
+            show(f"  trained: {card.command}{seed}{f', on {card.hardware}' if card.hardware else ''}")
         for line in card.notes.strip().splitlines():
-            print(f"  {line}")
+            show(f"  {line}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from florence_lite.printable import printable
 
 if TYPE_CHECKING:
     from florence_lite.data.samples import Dataset
@@ -85,9 +89,54 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        say(f"error: the package {error.name} is missing; pip install 'florence-lite[{extra}]'")
+        say_error(f"the package {error.name} is missing; pip install 'florence-lite[{extra}]'")
         raise typer.Exit(2) from error
 
 
+INDENT = "\n  "  # no name can begin a line of its own with it
+
+
+def show(line: str = "") -> None:
+    """A line of an answer or a report, on standard output. What it says of files and labels steers no terminal."""
+    print(printable(line), flush=True)
+
+
+def show_json(record: Any) -> None:
+    """A line of JSON on standard output, in ASCII, so that no terminal's encoding changes it."""
+    print(json.dumps(record), flush=True)
+
+
 def say(message: str) -> None:
-    print(message, file=sys.stderr)
+    """A line for people, on standard error; what a message says on further lines stands indented below it."""
+    print(INDENT.join(map(printable, message.split(INDENT))), file=sys.stderr)
+
+
+def say_error(error: Exception | str) -> None:
+    """What went wrong, in the words of the command."""
+    say(f"error: {in_options(str(error))}")
+
+
+_OPTIONS = {"phrases": "phrase", "columns": "column"}  # arguments of Python whose options have another name
+_ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
+    r"""(?<![\w/\\.-])(text|phrases|region|format|split|columns)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+)
+
+
+def in_options(message: str) -> str:
+    """A message of the library with the command's options in the place of Python's arguments.
+
+    >>> in_options('task <VQA> needs text="…", but nothing was given')
+    'task <VQA> needs --text "…", but nothing was given'
+    """
+
+    def option(match: re.Match) -> str:
+        name, value = match.groups()
+        if value[0] in "([{":
+            value = value[1:-1]
+        if name == "region":
+            value = value.replace(",", "").upper()
+        if name == "columns":
+            value = value.replace('"', "").replace(": ", "=")
+        return f"--{_OPTIONS.get(name, name)} {value}".rstrip()
+
+    return _ARGUMENT.sub(option, message)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from florence_lite.cli.common import AsJson, Columns, Format, Outside, check_picture, read_data
+from florence_lite.cli.common import AsJson, Columns, Format, Outside, check_picture, read_data, show, show_json
 
 if TYPE_CHECKING:
     from florence_lite.train.rows import RowWriter
@@ -46,14 +45,14 @@ def check(
         bar = progress.add_task("images", total=len(dataset))
         found = check_dataset(dataset, network, lambda: progress.advance(bar))
     if as_json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False))
+        show_json(found.to_dict())
     else:
         for line in report_lines(found):
-            print(line)
+            show(line)
     if sheet is not None:
         contact_sheet(dataset).save(sheet)
         if not as_json:
-            print(f"drawn in {sheet}")
+            show(f"drawn in {sheet}")
 
 
 def _network(checkpoint: str) -> RowWriter:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from florence_lite.cli.common import AsJson, Checkpoint, Device, check_picture, load, say
+from florence_lite.cli.common import (
+    AsJson,
+    Checkpoint,
+    Device,
+    check_picture,
+    in_options,
+    load,
+    say,
+    say_error,
+    show,
+    show_json,
+)
+from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images, is_image_name
+from florence_lite.printable import printable
 
 if TYPE_CHECKING:
     from florence_lite.answers import Instance
+    from florence_lite.cards import CheckpointCard
     from florence_lite.results import Result
 
 FEW = 3  # images that are answered without a progress bar
@@ -32,7 +45,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="IMAGES PROMPT",
-            help="Image files and, last, the prompt: a marker of `florence-lite tasks`, in quotes, or a free sentence.",
+            help="Image files, folders of them, patterns in quotes, - for standard input or sample for the one that "
+            "comes along; and, last, the prompt: a marker of `florence-lite tasks`, in quotes, or a free sentence.",
             show_default=False,
         ),
     ],
@@ -44,6 +58,9 @@ def run(
     phrase: Annotated[
         list[str] | None, typer.Option(metavar="P", help="Phrase of the prompt; repeat --phrase for several.")
     ] = None,
+    threshold: Annotated[
+        float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
+    ] = 0,
     checkpoint: Checkpoint = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -56,93 +73,151 @@ def run(
 ) -> None:
     """Answer one prompt about each of the images.
 
-    With --json every answered image gives one line on standard output, a JSON object with its path as "image".
+    With --json every image gives one line on standard output, a JSON object with its path as "image", and with "error"
+    where it could not be answered.
     """
     from florence_lite.cards import task
 
-    paths, prompt = _split(images_and_prompt)
+    arguments, prompt = _split(images_and_prompt)
     card = task(prompt)
     phrases = phrase or None
     if region is None or card.input != "region":
         card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
-    jobs = list(zip(paths, _picture_files(picture, paths), strict=True))
+    images = find_images(arguments)
+    files = _picture_files(picture, images)
     florence = load(checkpoint, device)
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    answered = 0
+    report = _Report(as_json, threshold)
     answers = florence.run_each(
-        paths, prompt, text=text, phrases=phrases, region=region, keep_image=picture is not None
+        [image.source for image in images],
+        prompt,
+        text=text,
+        phrases=phrases,
+        region=region,
+        keep_image=picture is not None,
     )
-    with progress_bar(len(paths) > FEW) as progress:
-        bar = progress.add_task("images", total=len(paths))
-        for (path, file), answer in zip(jobs, answers, strict=True):
+    with progress_bar(len(images) > FEW) as progress:
+        bar = progress.add_task("images", total=len(images))
+        for image, file, answer in zip(images, files, answers, strict=True):
             if isinstance(answer, ImageError):
-                say(f"error: {answer}")
+                report.failed(image.name, answer)
             else:
-                _answer(path, answer, file, as_json)
-                answered += 1
+                report.answered(image.name, answer, file)
             progress.advance(bar)
-    if answered < len(paths):
-        raise typer.Exit(1 if answered else 2)
+    if report.foreign:
+        say(foreign_note(florence.card, report.foreign, len(images)))
+    if report.faults:
+        raise typer.Exit(1 if report.answers else 2)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """Image paths and prompt; ValueError where the prompt is forgotten or stands elsewhere."""
+    """Images and prompt as they were given; ValueError where the prompt is forgotten or stands elsewhere."""
     from florence_lite.cards import tasks
 
-    *paths, prompt = arguments
+    *images, prompt = arguments
     markers = {card.name for card in tasks()}
-    for path in paths:
-        if path in markers:
+    for image in images:
+        if image in markers:
             raise ValueError(
-                f"{path} must be the last argument, behind all images, but {prompt!r} is; several phrases are given as "
-                "--phrase … --phrase …"
+                f"{image} must be the last argument, behind all images, but {prompt!r} is; several phrases are given "
+                "as --phrase … --phrase …"
             )
-    if _looks_like_a_file(prompt):
-        raise ValueError(f'the prompt is missing; write it behind the images:  florence-lite run {prompt} "<OD>"')
-    if not paths:
+    if prompt in (STANDARD_INPUT, SAMPLE) or Path(prompt).exists() or is_image_name(prompt):
+        alone = ", ".join(card.name for card in tasks() if card.input == "none")
+        raise ValueError(
+            f'the prompt is missing; write it behind the images:  florence-lite run {shlex.quote(prompt)} "<OD>"  '
+            f"Prompts that need nothing else: {alone}; all: florence-lite tasks"
+        )
+    if not images:
         raise ValueError(f'the image is missing; write it before the prompt:  florence-lite run photo.jpg "{prompt}"')
-    return paths, prompt
+    return images, prompt
 
 
-def _looks_like_a_file(argument: str) -> bool:
-    from PIL import Image
-
-    return os.path.exists(argument) or Path(argument).suffix.lower() in Image.registered_extensions()
-
-
-def _picture_files(picture: Path | None, paths: Sequence[str]) -> list[Path | None]:
-    """The file for the drawn answer of each image; ValueError where it could not be written."""
+def _picture_files(picture: Path | None, images: Sequence[Input]) -> list[Path | None]:
+    """The file for the drawn answer of each image; ValueError where it could not be written or is one of the images."""
     if picture is None:
-        return [None] * len(paths)
+        return [None] * len(images)
     check_picture("--picture", picture)
     files = [picture]
-    if len(paths) > 1:
-        digits = len(str(len(paths)))  # so that the files sort like the images
-        files = [picture.with_stem(f"{picture.stem}-{n:0{digits}d}") for n in range(1, len(paths) + 1)]
-    originals = {Path(path).resolve() for path in paths}
+    if len(images) > 1:
+        digits = len(str(len(images)))  # so that the files sort like the images
+        files = [picture.with_stem(f"{picture.stem}-{n:0{digits}d}") for n in range(1, len(images) + 1)]
+    originals = _identities(image.source for image in images)
     for file in files:
-        if file.resolve() in originals:
+        if _identities([file]) & originals:
             raise ValueError(f"--picture {picture} would overwrite the image {file}; choose another name")
     return files
 
 
-def _answer(path: str, result: Result, picture: Path | None, as_json: bool) -> None:
-    if picture is not None:
-        result.draw().save(picture)
-    if as_json:
-        drawn = {} if picture is None else {"picture": str(picture)}
-        print(json.dumps({"image": path, **result.to_dict(), **drawn}), flush=True)
-        return
-    width, height = result.size_wh
-    print(f"{path}  {_plain(result.task)}  {width}×{height}")
-    for line in listing(result):
-        print(f"  {line}")
-    if picture is not None:
-        print(f"  drawn in {picture}")
-    sys.stdout.flush()
+def _identities(sources: Iterable[Any]) -> set[tuple[int, int]]:
+    """What the existing files among the sources are to the system: two names, or links, of one file are one."""
+    files = (Path(source) for source in sources if isinstance(source, str | Path))
+    stats = (file.stat() for file in files if file.exists())
+    return {(stat.st_dev, stat.st_ino) for stat in stats}
+
+
+@dataclass
+class _Report:
+    """Prints what becomes of each image, and counts: answers, faults, and answers about pictures that are foreign."""
+
+    as_json: bool
+    threshold: float
+    answers: int = field(default=0, init=False)
+    faults: int = field(default=0, init=False)
+    foreign: int = field(default=0, init=False)
+
+    def failed(self, image: str, error: Exception) -> None:
+        """There is no answer about this image."""
+        self.faults += 1
+        say_error(error)
+        if self.as_json:
+            show_json({"image": image, "error": in_options(str(error))})
+
+    def answered(self, image: str, result: Result, picture: Path | None) -> None:
+        """The answer about this image, drawn into a file if that is asked for and can be done."""
+        self.answers += 1
+        self.foreign += result.foreign
+        result = at_least(result, self.threshold)
+        drawn = picture is not None and self._drawn(result, picture)
+        if self.as_json:
+            extra = {} if picture is None else {"picture": str(picture) if drawn else None}
+            show_json({"image": image, **result.to_dict(), **extra})
+            return
+        width, height = result.size_wh
+        show(f"{image}  {_plain(result.task)}  {width}×{height}")
+        for line in listing(result):
+            show(f"  {line}")
+        if drawn:
+            show(f"  drawn in {picture}")
+
+    def _drawn(self, result: Result, picture: Path) -> bool:
+        try:
+            result.draw().save(picture)
+        except (OSError, ValueError) as error:  # ValueError: too large for the format
+            self.faults += 1
+            reason = getattr(error, "strerror", None) or error
+            say_error(f"picture {picture} cannot be written: {reason}")
+            return False
+        return True
+
+
+def at_least(result: Result, threshold: float) -> Result:
+    """The answer without the placed instances that score less; `dropped` counts them."""
+    kept = tuple(
+        item for item in result.instances if item.bounds is None or item.score is None or item.score >= threshold
+    )
+    return replace(result, instances=kept, dropped=result.dropped + len(result.instances) - len(kept))
+
+
+def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
+    """What to do about answers that nothing is sure of, from a checkpoint that knows one kind of pictures."""
+    return (
+        f"note: {foreign} of {images} {'answer is' if images == 1 else 'answers are'} unsure. {card.name} was trained "
+        f"on {card.trained_on}; for photographs:  --checkpoint {card.for_photographs}"
+    )
 
 
 def listing(result: Result) -> list[str]:
@@ -155,6 +230,8 @@ def listing(result: Result) -> list[str]:
     lines += [_row(item, width) for item in rows]
     if not lines:
         lines.append("nothing found")
+    if result.dropped:
+        lines.append(f"left out, as they score less than --threshold: {result.dropped}")
     if result.parse_errors:
         lines.append(f"parse errors in the answer, dropped or repaired: {result.parse_errors}")
     if result.truncated:
@@ -170,5 +247,5 @@ def _row(item: Instance, width: int) -> str:
 
 
 def _plain(words: str) -> str:
-    """Words of a model on one line, without characters that would steer the terminal."""
-    return "".join(c if c.isprintable() else "�" for c in " ".join(words.split()))
+    """Words of a model on one line, as they are printed."""
+    return printable(" ".join(words.split()))

@@ -19,6 +19,8 @@ from florence_lite.geometry import rasterize
 from florence_lite.results.handover import to_coco, to_supervision
 from florence_lite.results.pictures import draw
 
+NOTEBOOK_SIDE = 1000  # pixels that a picture in a notebook has at most
+
 
 @dataclass(frozen=True)
 class Result:
@@ -30,6 +32,8 @@ class Result:
         lists, whose words are the labels of the instances.
     instances, parse_errors, truncated: as in `Answer`.
     dropped: instances that were left out because the call asked for that (`general_phrases=False`).
+    foreign: nothing in the answer is sure, and the checkpoint knows one kind of pictures only, as its card says: this
+        picture is probably of another kind.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
@@ -43,6 +47,7 @@ class Result:
     parse_errors: int = 0
     truncated: bool = False
     dropped: int = 0
+    foreign: bool = False
     score: float | None = None
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
@@ -104,7 +109,8 @@ class Result:
         return (rasterize(instance.outlines, self.size_wh) for instance in self.instances)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, score.
+        """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
+        score.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
         polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
@@ -117,6 +123,7 @@ class Result:
             "parse_errors": self.parse_errors,
             "truncated": self.truncated,
             "dropped": self.dropped,
+            "foreign": self.foreign,
             "score": self.score,
         }
 
@@ -128,22 +135,24 @@ class Result:
         segmentation: [[x, y, x, y, …]] for one ring, an uncompressed RLE {"size": [height, width], "counts": […]}
         for several, because COCO's lists of polygons cannot say a hole.
 
-        category_ids: label → id. Instances with a label outside it are left out: the format cannot name them.
-        Without it labels are numbered from 1 in the order of their first appearance.
+        category_ids: label → id, as the COCO file of a data set has them. Instances with a label outside it are left
+            out: the format cannot name them. Without it a label's id follows from its words (`handover.label_id`), so
+            that it is the same in all images.
         """
-        if category_ids is None:
-            category_ids = {label: number for number, label in enumerate(dict.fromkeys(self.labels), start=1)}
         return to_coco(self.instances, self.size_wh, image_id, category_ids)
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self, class_ids: Mapping[str, int] | None = None) -> Any:
         """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`.
 
-        xyxy float[N, 4] pixels; class_id numbers the labels from 0 in the order of their first appearance,
-        data["class_name"] holds them; mask where an instance is a polygon: a `supervision.CompactMask`, which acts as a
-        bool[N, H, W] and takes a fraction of its memory, or that array where the installed version has none; confidence
-        float[N], None unless every instance was scored. Raises ImportError where the package is not installed.
+        xyxy float[N, 4] pixels; class_id int[N], with data["class_name"] for it; data["xyxyxyxy"] float[N, 4, 2] where
+        an instance is a quad; mask where one is a polygon: a `supervision.CompactMask`, which acts as a bool[N, H, W]
+        and takes a fraction of its memory, or that array where the installed version has none; confidence float[N],
+        None unless every instance was scored.
+
+        class_ids: label → number, as `category_ids` of `to_coco`. Raises ImportError where the package is not
+        installed.
         """
-        return to_supervision(self.instances, self.size_wh)
+        return to_supervision(self.instances, self.size_wh, class_ids)
 
     def draw(self, image: Any = None, max_side: int | None = None) -> Image.Image:
         """A new RGB picture of the answer: the image with shapes, labels and scores on it, and the words below it.
@@ -165,23 +174,36 @@ class Result:
         """Open the drawn answer in the system's picture viewer."""
         self.draw().show()
 
-    def _repr_png_(self) -> bytes | None:
-        if self.image is None:
-            return None
-        buffer = io.BytesIO()
-        self.draw().save(buffer, format="PNG")
-        return buffer.getvalue()
-
     def _repr_html_(self) -> str:
-        png = self._repr_png_()
-        picture = f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}"/>' if png else ""
+        picture = (
+            "" if self.image is None else f'<img src="data:image/jpeg;base64,{_base64(self._notebook_picture())}"/>'
+        )
         rows = "".join(
             f"<tr><td>{html.escape(instance.label)}</td><td>{_shown(instance.bounds)}</td>"
             f"<td>{'' if instance.score is None else f'{instance.score:.2f}'}</td></tr>"
             for instance in self.instances
         )
         table = f"<table><tr><th>label</th><th>box</th><th>score</th></tr>{rows}</table>" if rows else ""
-        return f"<div><b>{html.escape(self.task)}</b><p>{html.escape(self.text)}</p>{picture}{table}</div>"
+        words = f"<b>{html.escape(self.task)}</b><p>{html.escape(self.text)}</p>"
+        doubt = (
+            "<p>unsure: the picture may be of a kind that the checkpoint was not trained on</p>" if self.foreign else ""
+        )
+        return f"<div>{words}{doubt}{picture}{table}</div>"
+
+    def _notebook_picture(self) -> Image.Image:
+        """The drawn answer, with its list and its words no larger than `NOTEBOOK_SIDE`."""
+        side = NOTEBOOK_SIDE
+        picture = self.draw(max_side=side)
+        if max(picture.size) > NOTEBOOK_SIDE:  # drawn again smaller, so that its letters stay sharp
+            picture = self.draw(max_side=max(1, side * NOTEBOOK_SIDE // max(picture.size)))
+            picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        return picture
+
+
+def _base64(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=90, subsampling=0)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _shown(bounds: Box | None) -> str:

@@ -36,6 +36,8 @@ CHECKPOINT = CheckpointCard(
         ({"metrics": {"ap": "good"}}, "metrics has 'ap' = 'good'; it must be a number"),
         ({"decoding": {"num_beams": float("nan")}}, "decoding has 'num_beams' = nan"),
         ({"licence": " "}, "licence = ' '"),
+        ({"for_photographs": "org/name"}, "trained_on = '' must be a string with something in it"),
+        ({"for_photographs": " ", "trained_on": "drawings"}, "for_photographs = ' '"),
     ],
 )
 def test_checkpoint_card_names_the_faulty_field(change, message):
@@ -108,3 +110,11 @@ def test_shipped_checkpoints():
         assert set(card.tasks) <= known
         if card.source == "embedded":
             assert {file.name for file in card.find_files().iterdir()} == set(card.sha256)
+
+
+def test_a_checkpoint_without_photographs_names_one_with_them():
+    public = [card for card in cards.checkpoints() if card.source != "embedded"]
+    assert all(card.trained_on for card in cards.checkpoints())
+    assert not any(card.for_photographs for card in public)
+    [embedded] = [card for card in cards.checkpoints() if card.source == "embedded"]
+    assert embedded.for_photographs in [card.source for card in public]

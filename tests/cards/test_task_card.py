@@ -87,23 +87,23 @@ def test_prompt(name, given, sentence):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("<OD>", {"text": "car"}, "<OD> takes no input, but text was given; tasks that take text: .*<VQA>"),
-        ("<OD>", {"phrases": ["car"]}, "tasks that take phrases: .*<OPEN_VOCABULARY_DETECTION>"),
-        ("<CAPTION>", {"region": (0, 0, 1, 1), "size_wh": (2, 2)}, "tasks that take region: .*<REGION_TO_OCR>"),
+        ("<OD>", {"text": "car"}, '<OD> takes no input, but text="…" was given; tasks that take it: .*<VQA>'),
+        ("<OD>", {"phrases": ["car"]}, r'phrases=\["…"\] was given; tasks that take it: .*<OPEN_VOCABULARY_DETECTION>'),
+        ("<CAPTION>", {"region": (0, 0, 1, 1), "size_wh": (2, 2)}, "was given; tasks that take it: .*<REGION_TO_OCR>"),
         ("<REGION_TO_OCR>", {"text": "<loc_1><loc_2><loc_3><loc_4>"}, r"takes region=\(x0, y0, x1, y1\) in pixels"),
         ("<REGION_TO_OCR>", {}, r"<REGION_TO_OCR> needs region=\(x0, y0, x1, y1\) in pixels, but nothing was given"),
         ("<VQA>", {}, '<VQA> needs text="…", but nothing was given'),
-        ("<VQA>", {"text": " \n"}, r"<VQA>: text is ' \\n'"),
-        ("<VQA>", {"phrases": ["car"]}, 'takes text="…", but phrases was given'),
+        ("<VQA>", {"text": " \n"}, r"<VQA>: text=' \\n'"),
+        ("<VQA>", {"phrases": ["car"]}, 'takes text="…", but phrases=.* was given'),
         ("<OPEN_VOCABULARY_DETECTION>", {}, r'needs phrases=\["…"\], but nothing was given'),
-        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": []}, "phrases is empty"),
-        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": "car"}, "phrases is 'car'; it must be a list"),
-        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": ["car", " "]}, r"phrases\[1\] is ' '"),
-        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": [7]}, r"phrases\[0\] is 7"),
-        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": ["a<and>b"]}, "list what <and> joins separately"),
-        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": ["a"], "text": "a"}, "both text and phrases were given"),
+        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": []}, "phrases=.. is empty"),
+        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": "car"}, "phrases='car' must be a list"),
+        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": ["car", " "]}, r"phrases\[1\]=' '"),
+        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": [7]}, r"phrases\[0\]=7"),
+        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": ["a<and>b"]}, "give what <and> joins as several"),
+        ("<OPEN_VOCABULARY_DETECTION>", {"phrases": ["a"], "text": "a"}, "both text=.* and phrases=.* were given"),
         ("<REFERRING_EXPRESSION_SEGMENTATION>", {"phrases": ["a", "b"]}, "one phrase at a time, but 2 were given"),
-        ("<REFERRING_EXPRESSION_SEGMENTATION>", {"phrases": [""]}, r"phrases\[0\] is ''"),
+        ("<REFERRING_EXPRESSION_SEGMENTATION>", {"phrases": [""]}, r"phrases\[0\]=''"),
     ],
 )
 def test_prompt_refuses(name, given, message):
@@ -127,14 +127,14 @@ def test_prompt_refuses(name, given, message):
 def test_region_must_lie_in_the_image(region):
     with pytest.raises(
         ValueError,
-        match="<REGION_TO_OCR>: region .* must (lie in the image of 100×50|have 0 <= x0 < x1 and 0 <= y0 < y1)",
+        match="<REGION_TO_OCR>: region=.* must (lie in the image of 100×50|have 0 <= x0 < x1 and 0 <= y0 < y1)",
     ):
         task("<REGION_TO_OCR>").prompt(region=region, size_wh=(100, 50))
 
 
 @pytest.mark.parametrize("region", [(0, 0, 10), (0, 0, 10, 10, 10), "0 0 10 10", 5, (0, 0, "wide", 10)])
 def test_region_must_be_four_numbers(region):
-    with pytest.raises(ValueError, match=r"region is .* must be \(x0, y0, x1, y1\)"):
+    with pytest.raises(ValueError, match=r"region=.* must be \(x0, y0, x1, y1\)"):
         task("<REGION_TO_OCR>").prompt(region=region, size_wh=(100, 50))
 
 
@@ -181,7 +181,7 @@ def test_unknown_task(name, message):
 def test_free_prompt_passes_through(sentence):
     card = task(sentence)
     assert (card.name, card.prompt(), card.grammar) == (sentence, sentence, "text")
-    with pytest.raises(ValueError, match="takes no input, but text was given"):
+    with pytest.raises(ValueError, match="takes no input, but text=.* was given"):
         card.prompt(text="more")
 
 

@@ -104,9 +104,9 @@ def test_options_are_checked_before_an_image_is_read(florence, options, message)
         (lambda f: f.run(IMAGE, "<OPEN_VOCABULARY_DETECTION>", phrases="a dog"), r"phrases=\['a dog'\]"),
         (lambda f: f.run(IMAGE, [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases="a dog")]), r"phrases=\['a dog'\]"),
         (lambda f: f.detect(IMAGE, phrases="a dog"), r"phrases=\['a dog'\]"),
-        (lambda f: f.detect(IMAGE, phrases=[]), "phrases is empty"),
-        (lambda f: f.detect(IMAGE, phrases={"a dog"}), "phrases is {'a dog'}; it must be a list"),
-        (lambda f: f.detect(IMAGE, phrases=["a dog", 5]), "phrases.* is 5; it must be a string"),
+        (lambda f: f.detect(IMAGE, phrases=[]), "phrases=.. is empty"),
+        (lambda f: f.detect(IMAGE, phrases={"a dog"}), "phrases={'a dog'} must be a list"),
+        (lambda f: f.detect(IMAGE, phrases=["a dog", 5]), r"phrases\[1\]=5 must be a string"),
     ],
 )
 def test_misspelt_input_gets_a_hint(florence, call, message):

@@ -136,7 +136,7 @@ def test_a_region_outside_is_the_fault_of_that_image(florence, looks):
     images = [noise_image(0, (40, 40)), noise_image(1), noise_image(2, (30, 90))]
     answers = list(florence.run_each(images, "<REGION_TO_CATEGORY>", region=(3, 4, 35, 30), **SHORT))
     assert [type(answer) for answer in answers] == [Result, Result, ImageError]
-    assert str(answers[2]).startswith("image 2 (counted from 0): task <REGION_TO_CATEGORY>: region (3, 4, 35, 30)")
+    assert str(answers[2]).startswith("image 2 (counted from 0): task <REGION_TO_CATEGORY>: region=(3, 4, 35, 30)")
     assert looks == [2]  # it is not encoded in vain
 
 

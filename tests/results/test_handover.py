@@ -8,17 +8,18 @@ import types
 import numpy as np
 import pytest
 
-from florence_lite.results.handover import coco_place
+from florence_lite.results import Result
+from florence_lite.results.handover import coco_place, label_id
 from tests.results.test_result import BOX, HOLED, QUAD, RING, WORDS, fifty_outlines, result
 
 
 def test_to_coco():
     rows = result(BOX, QUAD, RING, HOLED, WORDS).to_coco(image_id=7)
-    assert [row["category_id"] for row in rows] == [1, 2, 3, 4]
+    assert [row["category_id"] for row in rows] == [label_id(name) for name in ("dog", "STOP", "cat", "ring")]
     assert {row["image_id"] for row in rows} == {7}
     assert rows[0] == {
         "image_id": 7,
-        "category_id": 1,
+        "category_id": label_id("dog"),
         "category_name": "dog",
         "bbox": [10, 20, 20, 40],
         "area": 800,
@@ -38,14 +39,31 @@ def test_to_coco_with_given_categories_leaves_other_labels_out():
     assert [row["category_id"] for row in rows] == [18, 18]
 
 
+def test_a_class_has_one_id_in_all_images(supervision):
+    """Whatever else is in the image and in which order, in every process."""
+    images = [result(BOX, RING), result(RING, BOX), result(HOLED, RING)]
+    for ids, numbers in [
+        (None, {"dog": 19675519, "cat": 509494186, "ring": label_id("ring")}),
+        ({"cat": 1, "dog": 2, "ring": 7}, {"cat": 1, "dog": 2, "ring": 7}),
+    ]:
+        rows = [row for image in images for row in image.to_coco(category_ids=ids)]
+        assert all(row["category_id"] == numbers[row["category_name"]] for row in rows) and len(rows) == 6
+        for image in images:
+            assert image.to_supervision(ids).class_id.tolist() == [numbers[label] for label in image.labels]
+    assert result(BOX, RING).to_supervision({"cat": 4}).data["class_name"].tolist() == ["cat"]
+
+
+def test_ids_of_labels_fit_and_differ():
+    ids = {label_id(f"label {number}") for number in range(2000)} | {label_id(""), label_id("猫"), label_id("\udcff")}
+    assert len(ids) == 2003 and min(ids) >= 1 and max(ids) < 2**31
+
+
 @pytest.fixture
 def supervision(monkeypatch):
     """A stand-in that keeps what it is given, so that the test runs without the package."""
 
     class Detections(types.SimpleNamespace):
-        @classmethod
-        def empty(cls):
-            return cls(xyxy=np.zeros((0, 4)))
+        pass
 
     module = types.ModuleType("supervision")
     module.Detections = Detections
@@ -55,7 +73,8 @@ def supervision(monkeypatch):
 def test_to_supervision(supervision):
     told = result(BOX, WORDS, HOLED, BOX).to_supervision()
     assert told.xyxy.tolist() == [[10, 20, 30, 60], [0, 0, 10, 10], [10, 20, 30, 60]]
-    assert told.class_id.tolist() == [0, 1, 0]
+    assert told.class_id.tolist() == [label_id("dog"), label_id("ring"), label_id("dog")]
+    assert "xyxyxyxy" not in told.data
     assert told.data["class_name"].tolist() == ["dog", "ring", "dog"]
     assert told.confidence.tolist() == [0.75, 1.0, 0.75]
     assert told.mask.sum((1, 2)).tolist() == [800, 64, 800]
@@ -64,7 +83,18 @@ def test_to_supervision(supervision):
 def test_to_supervision_invents_no_confidence_and_no_masks(supervision):
     assert result(BOX, RING).to_supervision().confidence is None
     assert result(BOX, QUAD).to_supervision().mask is None
-    assert result(WORDS).to_supervision().xyxy.shape == (0, 4)
+
+
+def test_to_supervision_keeps_quads(supervision):
+    corners = result(BOX, QUAD).to_supervision().data["xyxyxyxy"].tolist()
+    assert corners == [[[10, 20], [30, 20], [30, 60], [10, 60]], [[0, 0], [40, 10], [40, 30], [0, 20]]]
+
+
+@pytest.mark.parametrize("items", [(), (WORDS,)])
+def test_to_supervision_of_nothing_has_all_fields(supervision, items):
+    told = result(*items).to_supervision()
+    assert told.xyxy.shape == (0, 4) and told.class_id.shape == told.confidence.shape == (0,)
+    assert told.data["class_name"].shape == (0,) and told.data["class_name"].dtype.kind == "U"
 
 
 def test_to_supervision_names_the_extra(monkeypatch):
@@ -77,7 +107,10 @@ def test_the_real_supervision_takes_it():
     real = pytest.importorskip("supervision", reason="the package supervision is not installed (extra vis)")
     told = result(BOX, QUAD, HOLED).to_supervision()
     assert isinstance(told, real.Detections) and len(told) == 3
-    assert len(result().to_supervision()) == 0
+    assert told.data["xyxyxyxy"].shape == (3, 4, 2)
+    empty = Result("<OD>", (100, 80)).to_supervision()
+    assert len(empty) == 0 and empty["class_name"].tolist() == []
+    assert len(real.Detections.merge([empty, result(BOX).to_supervision()])) == 1
 
 
 def test_the_real_supervision_takes_many_masks_in_little_memory():

@@ -1,11 +1,14 @@
+import base64
+import io
 import json
+import re
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import florence_lite.results.result as result_module
 from florence_lite.answers import Answer, Instance
 from florence_lite.results import Result
 
@@ -102,38 +105,50 @@ def test_to_dict_is_ready_for_json():
         "parse_errors": 1,
         "truncated": False,
         "dropped": 0,
+        "foreign": False,
         "score": 0.5,
     }
 
 
-@pytest.fixture
-def display(monkeypatch):
-    """A stand-in for the function that draws."""
-    monkeypatch.setattr(result_module, "draw", lambda image, *_: Image.new("RGB", image.size, "red"))
+def notebook_picture(shown: str) -> Image.Image:
+    [data] = re.findall(r"data:image/jpeg;base64,([^\"]+)", shown)
+    return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_notebooks_see_the_picture_and_the_answer(display):
+def test_notebooks_see_the_picture_and_the_answer():
     told = result(BOX, WORDS, image=Image.new("RGB", (64, 80)), text="<b>bold</b>")
-    assert told._repr_png_().startswith(b"\x89PNG")
     shown = told._repr_html_()
-    assert "data:image/png;base64," in shown
+    assert max(notebook_picture(shown).size) >= 640
     assert "&lt;b&gt;bold" in shown and "<b>bold" not in shown
     assert "10.0 20.0 30.0 60.0" in shown and "0.75" in shown and "&lt;OD&gt;" in shown
+    assert "unsure" not in shown and "unsure" in replace(told, foreign=True)._repr_html_()
+
+
+@pytest.mark.parametrize(("size", "text"), [((4000, 3000), ""), ((3000, 4000), "words " * 400), ((9000, 30), "a")])
+def test_a_cell_of_a_notebook_draws_once_and_small(monkeypatch, size, text):
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize(size)
+    items = [Instance(f"a long label about thing {n}", box=(n, n, n + 20, n + 20), score=0.5) for n in range(80)]
+    told = Result("<OD>", size, text=text, instances=items, image=image)
+    ways = [name for name in dir(told) if name.startswith("_repr_") and name.endswith("_")]
+    assert ways == ["_repr_html_"]  # a notebook calls all that it finds
+    shown = told._repr_html_()
+    assert max(notebook_picture(shown).size) <= 1000
+    assert len(shown) < 1_000_000
 
 
 def test_without_an_image_there_is_only_the_answer():
     told = result(BOX)
-    assert told._repr_png_() is None
     assert "<img" not in told._repr_html_() and "dog" in told._repr_html_()
     with pytest.raises(ValueError, match="<OD> result keeps no image"):
         told.show()
 
 
-def test_show_opens_the_drawing(display, monkeypatch):
+def test_show_opens_the_drawing(monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
     result(BOX, image=Image.new("RGB", (64, 80))).show()
-    assert shown[0].getpixel((0, 0)) == (255, 0, 0)
+    assert shown[0] == result(BOX).draw(Image.new("RGB", (64, 80)))
 
 
 def test_the_image_does_not_count_in_comparisons():

@@ -102,7 +102,7 @@ def test_regions_lie_in_the_image():
     assert [inputs["region"] for inputs in prompts("<REGION_TO_OCR>")] == [(62, 50, 99, 68), (0, 70, 40, 80)]
     outside = Annotation(SIZE, lines=(TextLine("x", (200, 0, 210, 0, 210, 5, 200, 5)), *ANNOTATED.lines))
     pair, *others = pairs("<REGION_TO_OCR>", outside)
-    assert "region (200, 0, 210, 5) must lie in the image of 100×80 pixels" in pair.fault
+    assert "region=(200, 0, 210, 5) must lie in the image of 100×80 pixels" in pair.fault
     assert (pair.asked, pair.targets) == (False, ())
     assert others == pairs("<REGION_TO_OCR>", ANNOTATED)
 
@@ -133,7 +133,7 @@ def test_words_that_look_like_marks(words):
 
 def test_a_phrase_of_nothing_is_a_fault():
     (pair,) = pairs("<OPEN_VOCABULARY_DETECTION>", Annotation(SIZE, expressions=(ReferringExpression(" "),)))
-    assert "phrases[0] is ' '" in pair.fault
+    assert "phrases[0]=' '" in pair.fault
 
 
 def test_described_regions_beside_objects():

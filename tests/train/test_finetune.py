@@ -157,7 +157,7 @@ def test_prompts_that_cannot_be_asked_are_left_out_and_told_before_training(base
     finetune(dataclasses.replace(settings(base, tmp_path / "data", tmp_path / "run", steps=2), data=(data,)))
     told = " ".join(capsys.readouterr().out.split())
     assert "13 prompts are left out, for they cannot be asked:" in told and "… and 3 more" in told
-    assert "image 0.png: task <OPEN_VOCABULARY_DETECTION>: phrases[0] is 'salt<and>pepper'" in told
+    assert "image 0.png: task <OPEN_VOCABULARY_DETECTION>: phrases[0]='salt<and>pepper'" in told
     assert "'a <poly>' holds <poly>" in told
     assert len(losses(tmp_path / "run")) == 1
 

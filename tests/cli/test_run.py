@@ -1,0 +1,417 @@
+"""`florence-lite run`: what it prints where, its exit codes and how it speaks of mistakes."""
+
+import io
+import json
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from florence_lite import Instance, Result
+from florence_lite.cards import checkpoint, checkpoints
+from florence_lite.cli import running
+from florence_lite.cli.inputs import Input
+from florence_lite.geometry import box_iou
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+TRUTH = json.loads((EXAMPLES / "truth.json").read_text(encoding="utf-8"))
+
+needs_embedded = pytest.mark.skipif(
+    all(card.source != "embedded" for card in checkpoints()), reason="no checkpoint is embedded in this installation"
+)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        ["<OD>"],
+        ["<CAPTION>"],
+        ["<OCR_WITH_REGION>"],
+        ["a free sentence"],
+        ["<VQA>", "--text", "how many dogs are there?"],
+        ["<REGION_TO_CATEGORY>", "--region", "1", "2", "30", "40.5"],
+        ["<REGION_TO_SEGMENTATION>", "--region", "0", "0", "40", "50"],
+        ["<REFERRING_EXPRESSION_SEGMENTATION>", "--phrase", "the dog"],
+        ["<OPEN_VOCABULARY_DETECTION>", "--phrase", "the dog", "--phrase", "a cat"],
+    ],
+    ids=lambda prompt: prompt[0],
+)
+def test_json_is_one_object_and_nothing_else(command, tiny, photos, prompt):
+    code, out, err = command("run", photos[0], *prompt, "--checkpoint", tiny, "--json")
+    assert (code, err) == (0, "")
+    assert out.endswith("\n") and out.count("\n") == 1
+    answer = json.loads(out)
+    assert answer["image"] == photos[0]
+    assert answer["task"] == prompt[0]
+    assert answer["size_wh"] == [40, 50]
+    assert {"text", "instances", "parse_errors", "truncated", "score"} < answer.keys()
+    assert "picture" not in answer
+    scores = [instance["score"] for instance in answer["instances"]]
+    assert all(score is None or 0 < score < 1 for score in scores)
+
+
+def test_listing_goes_to_standard_output(command, tiny, photos):
+    code, out, err = command("run", photos[1], "<OD>", "--checkpoint", tiny)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"{photos[1]}  <OD>  50×50"
+    assert len(re.findall(r"^ +0\.\d\d( +\d+\.\d){4}$", out, re.MULTILINE)) >= 1
+
+
+def test_unreadable_image_leaves_the_others_answered(command, tiny, photos):
+    code, out, err = command("run", *photos, "missing.png", "<CAPTION>", "--checkpoint", tiny, "--json")
+    assert code == 1
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["image"] for record in records] == [*photos, "missing.png"]
+    failed = {record["image"]: record["error"] for record in records if "error" in record}
+    assert failed == {
+        photos[3]: f"image {photos[3]} holds no image of a known format, whatever its name says",
+        "missing.png": "image missing.png does not exist",
+    }
+    assert err.splitlines() == [f"error: {reason}" for reason in failed.values()]
+
+
+def test_region_outside_of_one_image_leaves_the_others_answered(command, tiny, photos):
+    options = ["--region", 0, 0, 45, 50, "--checkpoint", tiny, "--json"]
+    code, out, err = command("run", photos[0], photos[1], "<REGION_TO_CATEGORY>", *options)
+    assert code == 1
+    failed, answered = map(json.loads, out.splitlines())
+    assert (answered["image"], "error" in answered) == (photos[1], False)
+    expected = f"image {photos[0]}: task <REGION_TO_CATEGORY>: --region 0 0 45 50 must lie in"
+    assert err.startswith(f"error: {expected}") and failed["error"].startswith(expected)
+
+
+def test_no_answer_at_all_is_exit_code_2(command, tiny, photos):
+    code, out, err = command("run", photos[3], "<OD>", "--checkpoint", tiny)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: image ")
+
+
+def test_many_images_equal_single_ones(command, tiny, photos):
+    readable = photos[:3] + photos[4:]
+    together = command("run", *readable, *readable, "<OD>", "--checkpoint", tiny, "--json")[1].splitlines()
+    alone = [command("run", path, "<OD>", "--checkpoint", tiny, "--json")[1].strip() for path in readable]
+    boxes = [[i["box"] for i in json.loads(line)["instances"]] for line in together]
+    assert boxes == [[i["box"] for i in json.loads(line)["instances"]] for line in alone] * 2
+    assert all(boxes)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, False), (4, True)])
+def test_progress_bar_of_more_than_a_few_images_leaves_the_answers_alone(
+    command, tiny, photos, monkeypatch, count, shown
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # standard error counts as a terminal
+    code, out, err = command("run", *photos[:1] * count, "<CAPTION>", "--checkpoint", tiny, "--json")
+    assert code == 0
+    assert [json.loads(line)["image"] for line in out.splitlines()] == photos[:1] * count
+    assert ("images" in err) == shown
+
+
+def test_pictures_are_written_and_named(command, tiny, photos, tmp_path):
+    code, out, _ = command("run", photos[0], "<OD>", "--checkpoint", tiny, "--picture", tmp_path / "out.png")
+    assert code == 0
+    assert out.splitlines()[-1] == f"  drawn in {tmp_path / 'out.png'}"
+    assert Image.open(tmp_path / "out.png").height >= 640
+
+    options = ["--checkpoint", tiny, "--picture", tmp_path / "all.jpg", "--json"]
+    code, out, _ = command("run", *photos, "<OD>", *options)
+    assert code == 1
+    expected = [str(tmp_path / f"all-{number}.jpg") for number in (1, 2, 3, 5, 6)]
+    assert [json.loads(line)["picture"] for line in out.splitlines() if "error" not in json.loads(line)] == expected
+    assert sorted(map(str, tmp_path.glob("all*"))) == expected
+
+
+def test_names_of_many_pictures_sort_like_the_images():
+    files = running._picture_files(Path("out.png"), [Input("a.png", "a.png")] * 12)
+    assert [file.name for file in (files[0], files[9], files[11])] == ["out-01.png", "out-10.png", "out-12.png"]
+    assert files == sorted(files)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["photo 0.png"],
+            "the prompt is missing; write it behind the images:  florence-lite run 'photo 0.png' \"<OD>\"",
+        ),
+        (
+            ["sample"],
+            'florence-lite run sample "<OD>"  Prompts that need nothing else: <CAPTION>.* <REGION_PROPOSAL>; all',
+        ),
+        (["."], "the prompt is missing"),
+        (["-"], "the prompt is missing"),
+        (["photo 0.png", "photo 1.png"], "the prompt is missing"),
+        (["photo 0.png", "absent.JPG"], "the prompt is missing"),
+        (["<OD>"], 'the image is missing; write it before the prompt:  florence-lite run photo.jpg "<OD>"'),
+        (["<OD>", "photo 0.png"], "<OD> must be the last argument"),
+        (["photo 0.png", "<VQA>", "--phrase", "dog", "cat"], "several phrases are given as --phrase … --phrase …"),
+        (["photo 0.png", "<OF>"], r"unknown task '<OF>'; did you mean '<O[CD]R?>'\? tasks: <CAPTION>, .*<OD>.*<VQA>"),
+        (["photo 0.png", "od"], "unknown task 'od'; did you mean '<OD>'"),
+        (
+            ["photo 0.png", "<OD>", "--text", "dog"],
+            'task <OD> takes no input, but --text "…" was given; tasks that take it: .*<VQA>',
+        ),
+        (
+            ["photo 0.png", "<OD>", "--region", "0", "0", "9", "9"],
+            "task <OD> takes no input, but --region X0 Y0 X1 Y1 in pixels was given",
+        ),
+        (["photo 0.png", "<VQA>"], 'task <VQA> needs --text "…", but nothing was given'),
+        (["photo 0.png", "<OPEN_VOCABULARY_DETECTION>", "--phrase", " "], ": --phrase ' ' must be a string"),
+        (["photo 0.png", "<REGION_TO_OCR>"], "needs --region X0 Y0 X1 Y1 in pixels, but nothing was given"),
+        (["photo 0.png", "<REGION_TO_OCR>", "--region", "9", "9", "9", "20"], "--region 9 9 9 20 must have 0 <= x0"),
+        (["photo 0.png", "<REGION_TO_OCR>", "--region", "-1", "0", "9", "9"], "--region -1 0 9 9 must have 0 <= x0"),
+        (["photo 0.png", "<OD>", "--picture", "out.xyz"], "must end in an image format that can be written"),
+        (["photo 0.png", "<OD>", "--picture", "out"], "must end in an image format that can be written"),
+        (["photo 0.png", "<OD>", "--picture", "no/out.png"], "there is no folder no"),
+        (["photo 0.png", "<OD>", "--picture", "./photo 0.png"], "would overwrite the image photo 0.png"),
+        (["photo 0.png", "<OD>", "--picture", "link.png"], "would overwrite the image link.png"),
+        (["photo-1.png", "photo 0.png", "<OD>", "--picture", "photo.png"], "would overwrite the image photo-1.png"),
+        (["none*.png", "<OD>"], "no file matches none"),
+        (["empty", "<OD>"], "folder empty holds no file with the ending of an image"),
+        (["-", "-", "<OD>"], "- is one image from standard input; give it once"),
+        (["photo 0.png", "<OD>", "--picture", "photo 0.png"], "would overwrite the image photo 0.png"),
+        (["photo 0.png", "<OD>", "--device", "abacus"], "--device abacus cannot be used here"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(command, tiny, photos, monkeypatch, arguments, message):
+    monkeypatch.chdir(Path(photos[0]).parent)
+    os.link("photo 0.png", "link.png")
+    os.link("photo 1.png", "photo-1.png")
+    os.mkdir("empty")
+    Path("empty", "notes.txt").touch()
+    code, out, err = command("run", *arguments, "--checkpoint", tiny)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert re.search(message, err), err
+
+
+def test_checkpoint_that_is_none(command, photos, tmp_path):
+    code, out, err = command("run", photos[0], "<OD>", "--checkpoint", tmp_path)
+    assert (code, out) == (2, "")
+    assert err == f"error: checkpoint '{tmp_path}' has no file 'config.json'\n"
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (Result("<OD>", (9, 9)), ["nothing found"]),
+        (
+            Result("<OD>", (9, 9), dropped=2),
+            ["nothing found", "left out, as they score less than --threshold: 2"],
+        ),
+        (Result("<CAPTION>", (9, 9), text="a dog\nand a cat", score=0.875), ["a dog", "and a cat  (0.88)"]),
+        (Result("<OCR>", (9, 9), text="STOP"), ["STOP"]),
+        (
+            Result(
+                "<OD>",
+                (900, 900),
+                instances=(
+                    Instance("dog", box=(1, 2.25, 300, 4), score=0.5),
+                    Instance("sea\x1b[2Jlion", box=(0, 0, 9, 9)),
+                ),
+                parse_errors=2,
+                truncated=True,
+            ),
+            [
+                "dog             0.50      1.0     2.2   300.0     4.0",
+                r"sea\x1b[2Jlion            0.0     0.0     9.0     9.0",
+                "parse errors in the answer, dropped or repaired: 2",
+                "the answer was cut short: it reached the most tokens of its task",
+            ],
+        ),
+        (Result("<REGION_TO_CATEGORY>", (9, 9), text="dog", instances=(Instance("dog"),), score=0.5), ["dog  (0.50)"]),
+        (
+            Result(
+                "<OCR_WITH_REGION>", (99, 99), instances=(Instance("a  b\nc", quad=(1, 1, 9, 2, 9, 5, 1, 4), score=1),)
+            ),
+            ["a b c  1.00      1.0     1.0     9.0     5.0"],
+        ),
+    ],
+)
+def test_listing(result, expected):
+    assert running.listing(result) == expected
+
+
+# ---- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def images_of(out: str) -> list[str]:
+    return [json.loads(line)["image"] for line in out.splitlines()]
+
+
+def test_folders_and_patterns_stand_for_their_images(command, tiny, photos, monkeypatch):
+    folder = Path(photos[0]).parent
+    Path(photos[3]).unlink()
+    for name in ("notes.txt", "._photo 0.png"):  # neither ends like an image that is seen
+        (folder / name).write_text("no image", encoding="utf-8")
+    (folder / "more").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "more" / "UPPER.JPG")
+    readable = photos[:3] + photos[4:]
+    options = ["<CAPTION>", "--checkpoint", tiny, "--json"]
+    assert images_of(command("run", folder, *options)[1]) == readable
+    assert images_of(command("run", photos[1], folder, *options)[1]) == [photos[1], *readable]
+    assert images_of(command("run", folder / "photo [12].png", *options)[1]) == photos[1:3]
+    assert images_of(command("run", folder / "**" / "*.[jJ]*", *options)[1]) == [str(folder / "more" / "UPPER.JPG")]
+    Image.new("RGB", (9, 9)).save(folder / "a[1].png")  # a file is itself, whatever its name looks like
+    assert images_of(command("run", folder / "a[1].png", *options)[1]) == [str(folder / "a[1].png")]
+
+
+def standard_input(monkeypatch, content: bytes, isatty=False):
+    stream = SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: isatty)
+    monkeypatch.setattr("sys.stdin", stream)
+
+
+def test_an_image_comes_in_by_standard_input(command, tiny, photos, monkeypatch, tmp_path):
+    standard_input(monkeypatch, Path(photos[2]).read_bytes())
+    picture = tmp_path / "out.png"
+    code, out, err = command("run", "-", "<CAPTION>", "--checkpoint", tiny, "--json", "--picture", picture)
+    assert (code, err) == (0, "") and picture.is_file()
+    assert (json.loads(out)["image"], json.loads(out)["size_wh"]) == ("-", [60, 50])
+    standard_input(monkeypatch, b"no image")
+    code, out, err = command("run", "-", "<CAPTION>", "--checkpoint", tiny)
+    assert (code, out) == (2, "")
+    assert err == "error: image on standard input holds no image of a known format, whatever its name says\n"
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_standard_input_that_brings_nothing(command, tiny, monkeypatch, absent):
+    standard_input(monkeypatch, b"", isatty=True)
+    if absent:
+        monkeypatch.setattr("sys.stdin", None)
+    code, _, err = command("run", "-", "<CAPTION>", "--checkpoint", tiny)
+    assert code == 2 and "nothing comes in there" in err
+
+
+def test_the_sample_comes_with_the_package(command, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["sample", "<CAPTION>", "--checkpoint", tiny, "--json"]
+    assert json.loads(command("run", *options)[1])["size_wh"] == [224, 224]
+    Image.new("RGB", (9, 8)).save("sample", format="PNG")  # a file of this name goes before
+    assert json.loads(command("run", *options)[1])["size_wh"] == [9, 8]
+
+
+# ---- what is printed and written -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names cannot be had")
+@pytest.mark.parametrize("name", [b"a\nerror: b.png", b"\x1b[31mred.png", "\u202egnp.exe.png".encode(), b"\xff.png"])
+def test_names_steer_no_terminal(command, tiny, photos, tmp_path, name):
+    good, bad = os.fsdecode(name), os.fsdecode(b"bad " + name)
+    Path(photos[0]).rename(tmp_path / good)
+    (tmp_path / bad).write_text("no image", encoding="utf-8")
+    arguments = [
+        tmp_path / good,
+        tmp_path / bad,
+        "<CAPTION>",
+        "--checkpoint",
+        tiny,
+        "--picture",
+        tmp_path / f"{good}.png",
+    ]
+    code, out, err = command("run", *arguments)
+    assert code == 1
+    for text in (out, err):
+        assert all(c.isprintable() or c == "\n" for c in text) and text.isascii() | ("×" in text)
+    assert len(err.splitlines()) == 1
+    code, out, _ = command("run", *arguments, "--json")
+    assert images_of(out) == [str(tmp_path / good), str(tmp_path / bad)]
+
+
+def test_picture_that_cannot_be_written_leaves_the_answers(command, tiny, photos, tmp_path):
+    (tmp_path / "out-2.png").mkdir()  # no file can be written there
+    arguments = ["run", *photos[:3], "<OD>", "--checkpoint", tiny, "--picture", tmp_path / "out.png"]
+    code, out, err = command(*arguments)
+    assert code == 1
+    assert err == f"error: picture {tmp_path / 'out-2.png'} cannot be written: Is a directory\n"
+    assert [f"drawn in {tmp_path / f'out-{n}.png'}" in out for n in (1, 2, 3)] == [True, False, True]
+    assert all(photo in out for photo in photos[:3])
+    records = [json.loads(line) for line in command(*arguments, "--json")[1].splitlines()]
+    assert [record["picture"] is None for record in records] == [False, True, False]
+    assert all(record["instances"] for record in records)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to write to")
+def test_full_disk(command, tiny, photos, tmp_path):
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    code, out, err = command("run", photos[0], "<OD>", "--checkpoint", tiny, "--picture", tmp_path / "full.png")
+    assert code == 1 and photos[0] in out
+    assert err == f"error: picture {tmp_path / 'full.png'} cannot be written: No space left on device\n"
+
+
+def test_picture_too_large_for_its_format(command, tiny, tmp_path):
+    Image.new("RGB", (70000, 2)).save(tmp_path / "wide.png")
+    options = ["--checkpoint", tiny, "--picture", tmp_path / "out.jpg"]
+    code, out, err = command("run", tmp_path / "wide.png", "<OD>", *options)
+    assert code == 1 and out
+    assert err.startswith(f"error: picture {tmp_path / 'out.jpg'} cannot be written: ")
+
+
+def test_threshold(command, tiny, photos):
+    options = ["run", photos[0], "<OD>", "--checkpoint", tiny, "--json"]
+    everything = json.loads(command(*options)[1])
+    scores = sorted(item["score"] for item in everything["instances"])
+    middle = scores[len(scores) // 2]
+    answer = json.loads(command(*options, "--threshold", middle)[1])
+    assert [item["score"] >= middle for item in answer["instances"]] == [True] * len(answer["instances"])
+    assert len(answer["instances"]) + answer["dropped"] == len(scores) and answer["dropped"]
+    assert "nothing found" in command(*options[:-1], "--threshold", 1)[1]
+    code, _, err = command(*options, "--threshold", 2)
+    assert code == 2 and "--threshold" in err
+
+
+def test_threshold_is_for_what_has_a_place_and_a_score():
+    items = (Instance("dog"), Instance("dog", box=(0, 0, 1, 1)), Instance("dog", box=(0, 0, 1, 1), score=0.3))
+    result = Result("<OD>", (9, 9), instances=items, dropped=1)
+    assert running.at_least(result, 0.5).instances == items[:2]
+    assert (running.at_least(result, 0.5).dropped, running.at_least(result, 0.3)) == (2, result)
+
+
+@needs_embedded
+def test_a_picture_that_is_foreign_to_the_checkpoint_is_told(command, tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).resize((300, 300)).save(tmp_path / "noise.png")
+    code, out, err = command("run", tmp_path / "noise.png", "sample", "<OD>", "--json")
+    assert code == 0
+    assert [json.loads(line)["foreign"] for line in out.splitlines()] == [True, False]
+    assert err.startswith("note: 1 of 2 answers are unsure. scenes-nano was trained on generated scenes")
+    assert err.count("\n") == 1 and "for photographs:  --checkpoint microsoft/Florence-2-base" in err
+
+
+# ---- the embedded checkpoint -----------------------------------------------------------------------------------------
+
+
+def matched(answer: dict, objects: list[dict]) -> int:
+    """How many true objects a box of the same label covers at IoU 0.5."""
+    free = list(answer["instances"])
+    for thing in objects:
+        hits = [i for i in free if i["label"] == thing["label"] and box_iou([i["box"]], [thing["box"]])[0, 0] >= 0.5]
+        if hits:
+            free.remove(hits[0])
+    return len(answer["instances"]) - len(free)
+
+
+@needs_embedded
+def test_first_command_of_the_readme_is_right(command, tmp_path):
+    picture = tmp_path / "out.png"
+    code, out, err = command("run", "sample", "<OD>", "--picture", picture, "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    objects = TRUTH["meadow.png"]["objects"]  # the sample is this scene
+    assert sorted(i["label"] for i in answer["instances"]) == sorted(thing["label"] for thing in objects)
+    assert matched(answer, objects) == len(objects)
+    assert all(0 < i["score"] < 1 for i in answer["instances"])
+    assert Image.open(picture).size >= (640, 640)
+
+
+@needs_embedded
+def test_example_scenes_are_about_as_right_as_the_card_says(command):
+    _, out, _ = command("run", *(EXAMPLES / name for name in TRUTH), "<OD>", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    right = sum(matched(answer, TRUTH[Path(answer["image"]).name]["objects"]) for answer in answers)
+    given = sum(len(answer["instances"]) for answer in answers)
+    true = sum(len(scene["objects"]) for scene in TRUTH.values())
+    assert 2 * right / (given + true) >= checkpoint("scenes-nano").metrics["<OD>/box_f1"] - 0.1

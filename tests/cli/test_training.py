@@ -1,0 +1,93 @@
+"""`florence-lite train` and `florence-lite eval`."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from florence_lite.evaluate.report import Report
+from florence_lite.scenes import VALIDATION, Scenes
+from florence_lite.scenes.measure import TASKS
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--style", "noto", "--style", "fluent", "--split", "validation", "--count", "7"]]
+)
+def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
+    calls = []
+
+    def evaluate_scenes(florence, split, count, styles):
+        calls.append((florence.model.config.image_size_wh, split, count, styles))
+        return Report({"<OD>": {"box_f1": 0.5}}, {"<OD>": count}, {"<OD>": 0}, {"<OD>": 0}, images=count)
+
+    monkeypatch.setattr("florence_lite.scenes.measure.evaluate_scenes", evaluate_scenes)
+    code, out, err = command("eval", "--checkpoint", tiny, *options)
+    assert (code, err) == (0, "")
+    count = 7 if options else 200
+    assert f"images: {count}" in out and out.split()[-8:-2] == ["<OD>", "box_f1", "0.5000", str(count), "0", "0"]
+    styles = ("noto", "fluent") if options else ("fluent", "openmoji")
+    assert calls == [((64, 64), "validation" if options else "test", count, styles)]
+    assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["metrics"] == {
+        "<OD>": {"box_f1": 0.5}
+    }
+
+
+def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatch, tmp_path):
+    calls = []
+
+    def train(config, evaluate, continue_with_changes):
+        assert not continue_with_changes
+        calls.append((config.output, evaluate(Path(tiny), torch.device("cpu"))))
+        return Path(config.output) / "checkpoint"
+
+    def evaluate(florence, samples, tasks, count):
+        told = {"size": florence.model.config.image_size_wh, "split": samples.seeds, "count": count, "tasks": tasks}
+        return SimpleNamespace(named_metrics=lambda: told | {"styles": samples.styles})
+
+    monkeypatch.setattr("florence_lite.train.validation.evaluate", evaluate)
+    monkeypatch.setattr("florence_lite.scenes.training.train", train)
+    config = tmp_path / "run.toml"
+    config.write_text('output = "here"\nstyles = ["openmoji"]\nevaluate_scenes = 5\n[tasks]\n"<OD>" = 1\n')
+    code, out, _ = command("train", config)
+    assert (code, out) == (0, f"{Path('here', 'checkpoint')}\n")
+    told = {"size": (64, 64), "split": VALIDATION, "count": 5, "tasks": TASKS, "styles": ("openmoji",)}
+    assert calls == [("here", told)]
+
+
+def test_train_knows_generated_scenes_as_a_data_set(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("florence_lite.train.finetuning.finetune", lambda config, generators, _: generators["scenes"])
+    config = tmp_path / "run.toml"
+    config.write_text('output = "here"\ncheckpoint = "c"\n[[data]]\npath = "scenes"\n[data.tasks]\n"<OD>" = 1\n')
+    assert command("train", config)[:2] == (0, f"{Scenes}\n")
+
+
+def test_missing_packages_are_named_with_the_remedy(command, monkeypatch, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('output = "here"\n[tasks]\n"<OD>" = 1\n')
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    for module in ("scenes.training", "train.loop"):
+        monkeypatch.delitem(sys.modules, f"florence_lite.{module}", raising=False)
+        monkeypatch.delattr(f"florence_lite.{module}", raising=False)
+    code, _, err = command("train", config)
+    assert code == 2
+    assert err == "error: the package accelerate is missing; pip install 'florence-lite[train,eval]'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no training configuration at"),
+        ("output =", "is no valid TOML"),
+        ('output = "here"\nsteps = 0\n[tasks]\n"<OD>" = 1\n', "steps = 0 must be"),
+    ],
+)
+def test_mistakes_in_a_training_configuration(command, tmp_path, text, message):
+    config = tmp_path / "run.toml"
+    if text is not None:
+        config.write_text(text)
+    code, out, err = command("train", config)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and message in err
