@@ -5,23 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from florence_lite.cards import CheckpointCard, task
-from florence_lite.checkpoint import (
-    adapter_base,
-    find_checkpoint,
-    is_adapter,
-    load_adapter,
-    load_checkpoint,
-    read_decoding,
-    read_preprocessor,
-    save_checkpoint,
-    write_companions,
-)
+from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked, joined
 from florence_lite.inference.parts import check_parts
@@ -94,7 +83,8 @@ class Florence:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
         name: a checkpoint card's name ("scenes-nano"), a folder or a Hub id ("microsoft/Florence-2-base") of either
-            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names.
+            layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names;
+            that is not fetched unless a checkpoint card names it too: give it as `name`, and the adapter as `adapter`.
         dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32
             for float16 files on the CPU.
         device: where the network runs, "cpu", "cuda" or "cuda:1".
@@ -104,23 +94,8 @@ class Florence:
         Raises FileNotFoundError if there is no such checkpoint, ValueError for a device that cannot be used here and
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
         """
-        folder, card = find_checkpoint(name, revision, subfolder)
-        adapters = [find_checkpoint(adapter).folder] if adapter is not None else []
-        if is_adapter(folder):
-            if (base := adapter_base(folder)) is None:
-                raise ValueError(f"adapter {str(name)!r} names no base: call from_pretrained(BASE, adapter=…)")
-            adapters.insert(0, folder)
-            folder, card = find_checkpoint(base.name, base.revision)
-        model = load_checkpoint(folder, dtype, device)
-        for each in adapters:
-            model = load_adapter(model, each)
-        if adapters and card is not None:
-            card = replace(card, for_photographs="")  # an adapter was trained on pictures of its own
-        # A fine-tune may bring a tokenizer of its own.
-        with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
-        is_embedded = card is not None and card.source == "embedded"  # then the card says how images are prepared
-        preprocessor = None if is_embedded else read_preprocessor(folder, model.config.image_size_wh)
-        return cls(model, Tokenizer.from_file(with_tokenizer), card, preprocessor, read_decoding(folder), str(name))
+        loaded = load_pretrained(name, dtype, device, revision, subfolder, adapter)
+        return cls(loaded.model, loaded.tokenizer, loaded.card, loaded.preprocessor, loaded.decoding, str(name))
 
     def save_pretrained(
         self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None

@@ -1,12 +1,16 @@
-"""One progress bar for everything that takes long."""
+"""One progress bar for everything that takes long, and lines for where nobody sees it."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress_bar(shown: bool, *columns: ProgressColumn | str, transient: bool = True) -> Progress:
@@ -21,3 +25,47 @@ def progress_bar(shown: bool, *columns: ProgressColumn | str, transient: bool = 
     hidden = not shown or not (console.is_terminal or console.is_jupyter)
     # While the bar stands, rich would send all prints to the bar's stream, even those that go to a pipe.
     return Progress(*columns, console=console, transient=transient, disable=hidden, redirect_stdout=sys.stdout.isatty())
+
+
+def is_logged() -> bool:
+    """Whether standard output goes where no bar stands beside it: into a file or a pipe, or no bar is to be seen."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return not console.is_jupyter and not (console.is_terminal and sys.stdout.isatty())
+
+
+class ProgressLines:
+    """Tells how far a run is: after its first step, then at most once in `interval` seconds, and at its end.
+
+    total: steps of the whole run; done: before this start. write: gets each line. clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        write: Callable[[str], None],
+        interval: float = SECONDS_BETWEEN_LINES,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.total, self.done, self.write, self.interval, self.clock = total, done, write, interval, clock
+        self.started, self.last = clock(), -float("inf")
+
+    def update(self, step: int, loss: float) -> None:
+        """After step number `step`, counted from 1."""
+        now = self.clock()
+        if now - self.last < self.interval and step < self.total:
+            return
+        self.last = now
+        each = (now - self.started) / max(1, step - self.done)
+        left = f", {duration(each * (self.total - step))} left" if step < self.total else ""
+        self.write(f"step {step} of {self.total}, loss {loss:.3f}, {each:.2f} s a step{left}")
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 5 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -180,6 +180,7 @@ def test_core_dependencies_stay_few():
         "numpy",
         "typer",
         "rich",
+        "defusedxml",
         "pyyaml",
     }
     assert EXTRAS.keys() == {"train", "eval", "vis", "scenes", "test", "all"}

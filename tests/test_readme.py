@@ -240,7 +240,7 @@ def test_fine_tuning_commands_run(workplace, photos, capsys):
         assert ended.value.code in (0, None), line
         printed.append(capsys.readouterr().out)
     assert "no problems" in printed[0] and (workplace / "sheet.png").is_file()
-    assert printed[1].strip() == "runs/mine/checkpoint"
+    assert printed[1].splitlines()[-1] == "runs/mine/best"
     assert "ap50" in printed[2] and "images: 2" in printed[2]
     assert Florence.from_pretrained("runs/mine/best").run(photos / "images" / "test" / "test-0.png", "<OD>")
 

@@ -12,6 +12,7 @@ from florence_lite.cards.registry import Registry, card_folder
 from florence_lite.checks import check, check_list, check_text, is_number, is_positive, is_text, is_whole
 
 DECODING = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "length_penalty")
+READ = (".json", ".txt", ".safetensors", ".bin")  # endings of the files that a checkpoint is read from
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class CheckpointCard:
     tasks: markers of the tasks it was trained for.
     trained_on: what pictures it was trained on, in words that follow "trained on".
     for_photographs: name or Hub id of a checkpoint for photographs, where this one knows none; "" where it does.
-    sha256: the files of an embedded checkpoint with their hexadecimal digests.
+    sha256: the files of the checkpoint with their hexadecimal digests; all of them, or none of one on the Hub.
     decoding: values of `DECODING` that replace those of the task cards.
     metrics: measured metrics, each explained by `protocol`.
     protocol, command, seed, hardware, notes: how it was trained and measured, in words a reader can repeat.
@@ -62,6 +63,8 @@ class CheckpointCard:
         if self.source == "embedded" and not self.sha256:
             raise ValueError("sha256 is empty; an embedded checkpoint must name its files with digests")
         for file, digest in self.sha256.items():
+            if not re.fullmatch(r"\w[\w.-]*", file):
+                raise ValueError(f"sha256 has {file!r}; it must be the name of a file in the checkpoint's folder")
             if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
                 raise ValueError(f"sha256 has {file!r} = {digest!r}; it must be 64 lower-case hexadecimal digits")
         if self.for_photographs:
@@ -82,17 +85,32 @@ class CheckpointCard:
         if self.source != "embedded":
             raise ValueError(f"checkpoint {self.name} is not embedded; its files come from {self.source}")
         folder = card_folder("checkpoint") / self.name
+        self.check_files(folder)
+        return folder
+
+    def check_files(self, folder: Path) -> None:
+        """Compare the files of the checkpoint in `folder` with their digests, if the card has any.
+
+        Raises FileNotFoundError where a file is missing; ValueError where one has another digest, or none while others
+        have: what the card does not vouch for is not read.
+        """
+        remedy = "reinstall florence-lite" if self.source == "embedded" else "fetch it again, or mend the card"
         for file, digest in self.sha256.items():
             if not (folder / file).is_file():
-                raise FileNotFoundError(f"checkpoint {self.name}: {folder / file} is missing; reinstall florence-lite")
+                raise FileNotFoundError(f"checkpoint {self.name}: {folder / file} is missing; {remedy}")
             with open(folder / file, "rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != digest:
                 raise ValueError(
                     f"checkpoint {self.name}: {folder / file} is damaged, its sha256 is {found} and not {digest}; "
-                    "reinstall florence-lite"
+                    f"{remedy}"
                 )
-        return folder
+        present = sorted(file.name for file in folder.iterdir() if file.suffix in READ) if self.sha256 else ()
+        if unknown := [name for name in present if name not in self.sha256]:
+            raise ValueError(
+                f"checkpoint {self.name}: the card has no sha256 of {', '.join(unknown)} in {folder}, but of other "
+                "files; list all of them"
+            )
 
 
 def _is_source(value: object) -> bool:

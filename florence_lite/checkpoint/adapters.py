@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
-from florence_lite.checkpoint.loading import FLOATS, about_type, dtype_name, raise_any
+from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, ROWS, TABLES, Layout
+from florence_lite.checkpoint.loading import DTYPES, FLOATS, about_type, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
 from florence_lite.checks import is_number
-from florence_lite.files import read_json
+from florence_lite.files import SETTINGS_BYTES, read_json
 from florence_lite.model import FlorenceModel
 
 CONFIG = "adapter_config.json"
@@ -34,6 +34,13 @@ _UNREAD = {layout.encoder_table for layout in _LAYOUTS}  # of a table that no ne
 _NAME = "default"  # what the adapter is called inside peft
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)*(base_model\.model\.)?((module|_orig_mod)\.)*")
 _INSIDE = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")  # what peft's layers put into names
+# What a pattern of modules may hold: letters, classes, alternatives, and a few repetitions of single letters, never of
+# groups. Whatever it is, matching a name takes no noticeable time.
+_LETTER = r"(?:\\[.dw]|\[[\w.-]++\]|[\w.-])"
+_REPEATS = 2
+_PATTERN = re.compile(rf"\^?(?:{_LETTER}[*+?]?+|\((?:\?:)?+{_LETTER}++(?:\|{_LETTER}++)*+\)|\|)++\$?")
+_MOST_PATTERNS, _LONGEST_PATTERN = 256, 256
+_RANKED = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
 _LORA = re.compile(  # some files have the adapter's name behind the part; DoRA's magnitudes come without `.weight`
     r"^(?P<module>.+)\.(?P<part>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))"
     r"(?:\.(?!weight$|bias$)[^.]+)?(?P<bias>\.bias)?(?:\.weight)?$"
@@ -192,6 +199,8 @@ class _Adapter:
             self._check_base_table(name, ours, tensor)
             return
         tensor = tensor.clone()  # reading the next one may unmap this one
+        if (table := f"{piece.module}.weight") in TABLES:
+            tensor = self._with_all_rows(piece, tensor, self._base_table(table))
         if piece in self.values:
             self.problems.append(f"twice: {name} and {self.names[piece]} belong in the same place")
             return
@@ -210,15 +219,31 @@ class _Adapter:
 
         It must be that of this base, and it changes nothing.
         """
-        own = dict(self.model.named_parameters())
-        base = own.get(ours, own[EMBEDDING])
+        base = self._base_table(ours)
+        tensor = self._with_all_rows(_Piece("", "weight"), tensor, base)
         if tensor.shape != base.shape:
             self.problems.append(f"shape of {name}: {list(tensor.shape)}, base has {list(base.shape)}")
-        elif not torch.equal(tensor.to(base), base) and not torch.equal(base.to(tensor), tensor):
+        elif not _is_rounded(tensor, base) and not _is_rounded(base, tensor):
             self.problems.append(
                 f"another base: {name} was not trained and differs from the model's; load the base that the adapter "
-                "was trained on"
+                f"was trained on, or, if the table was trained, name it in modules_to_save of {CONFIG}"
             )
+
+    def _base_table(self, ours: str) -> Tensor:
+        own = dict(self.model.named_parameters())
+        return own.get(ours, own[EMBEDDING]).detach()
+
+    def _with_all_rows(self, piece: _Piece, tensor: Tensor, base: Tensor) -> Tensor:
+        """A tensor for a table of tokens with as many rows as the base, to which saving may have added some that no
+        token has: there it changes nothing."""
+        axis = {"lora_B": 0, "lora_embedding_A": 1, "weight": 0}.get(piece.leaf)
+        missing = len(base) - tensor.shape[axis] if axis is not None and tensor.ndim == 2 else 0
+        if not 0 < missing < ROWS:
+            return tensor
+        if piece.leaf == "weight":
+            return torch.cat([tensor, base[-missing:].to(tensor)]) if tensor.shape[1] == base.shape[1] else tensor
+        shape = [missing if each == axis else side for each, side in enumerate(tensor.shape)]
+        return torch.cat([tensor, tensor.new_zeros(shape)], axis)
 
     @property
     def adapted(self) -> list[str]:
@@ -300,13 +325,29 @@ class _Adapter:
             fields["init_lora_weights"] = self.config["init_lora_weights"]
         return {
             **fields,
-            "r": self.config["r"],
+            "r": 1,  # that of no module
             "lora_alpha": self.config["lora_alpha"],
-            "rank_pattern": self._translated("rank_pattern", self.config["r"]),
+            "rank_pattern": self._ranks(),
             "alpha_pattern": self._translated("alpha_pattern", self.config["lora_alpha"]),
             # One pattern: of a list, peft would take every name for the end of others.
             "target_modules": "|".join(map(re.escape, self.adapted)),
         }
+
+    def _ranks(self) -> dict[str, int]:
+        """The rank of every adapted module, as its tensors have it: a file of another mind is not believed."""
+        said, ranks = self._translated("rank_pattern", self.config["r"]), {}
+        for module in self.adapted:
+            sizes = [
+                (piece, tensor.shape[1 if "_B" in piece.leaf else 0])
+                for piece, tensor in self.values.items()
+                if piece.module == module and piece.leaf in _RANKED and tensor.ndim > 1 and tensor.numel()
+            ]
+            ranks[module] = max(1, sizes[0][1]) if sizes else 1
+            for piece, size in sizes:
+                if size != said[module]:
+                    shape = list(self.values[piece].shape)
+                    self.problems.append(f"shape of {self.names[piece]}: {shape}, {CONFIG} says rank {said[module]}")
+        return ranks
 
     def _translated(self, field: str, usual: float) -> dict:
         """A field of numbers for modules, of whose foreign names it gives the ends or patterns, by our full names.
@@ -315,8 +356,8 @@ class _Adapter:
         """
         given = self.config.get(field) or {}
         numbers = {}
-        for module in sorted(self.adapted, key=len, reverse=True) if given else ():
-            fitting = (n for pattern, n in given.items() if re.match(rf"(.*\.)?({pattern})$", self.foreign[module]))
+        for module in sorted(self.adapted, key=len, reverse=True):
+            fitting = (number for pattern, number in given.items() if _fits(pattern, self.foreign[module]))
             numbers[module] = next(fitting, usual)
         return numbers
 
@@ -346,6 +387,29 @@ class _Adapter:
         return found
 
 
+def _compiles(pattern: str) -> bool:
+    try:
+        return bool(re.compile(pattern))
+    except re.error:  # a class whose range runs backwards
+        return False
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a name or pattern of adapter_config.json is the end of a module's name, as peft understands it."""
+    ends = [name] if pattern.startswith("^") else [name[start:] for start in _starts(name)]
+    return any(re.fullmatch(pattern, end) for end in ends)
+
+
+def _starts(name: str) -> list[int]:
+    """Where a part of a dotted name begins."""
+    return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
+
+
+def _is_rounded(tensor: Tensor, exact: Tensor) -> bool:
+    """Whether it holds the values of `exact`, perhaps rounded to one of the types of weights."""
+    return any(torch.equal(exact.to(dtype).to(tensor), tensor) for dtype in (tensor.dtype, *DTYPES.values()))
+
+
 def _twin(model: FlorenceModel, modules: Collection[str]) -> FlorenceModel:
     """A copy of `model` that shares the memory of all tensors but those of `modules`."""
     own = {id(tensor) for name in modules for tensor in model.get_submodule(name).parameters(recurse=False)}
@@ -365,7 +429,7 @@ def _read_config(folder: Path) -> dict:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"there is no adapter in {str(folder)!r}: no file {CONFIG!r}")
-    config = read_json(path)
+    config = read_json(path, SETTINGS_BYTES)
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise ValueError(f"{path} is no configuration of peft: it names no peft_type")
     if config["peft_type"] != "LORA":
@@ -381,12 +445,16 @@ def _read_config(folder: Path) -> dict:
             raise ValueError(f"{path}: {name} is {config.get(name)!r}; it must be {what}")
         numbers = config.get(pattern) or {}
         if not isinstance(numbers, dict) or not all(map(check, numbers.values())):
-            raise ValueError(f"{path}: {pattern} is {numbers!r}; it must give {what} for each name")
+            raise ValueError(f"{path}: {pattern} is {str(numbers)[:200]}; it must give {what} for each name")
+        if len(numbers) > _MOST_PATTERNS:
+            raise ValueError(f"{path}: {pattern} has {len(numbers):,} entries; {_MOST_PATTERNS} may be")
         for key in numbers:
-            try:
-                re.compile(key)
-            except re.error as error:
-                raise ValueError(f"{path}: {pattern} has {key!r}, which is no name or pattern ({error})") from None
+            repeats = len(re.findall(r"(?<!\\)[*+]", key))
+            if len(key) > _LONGEST_PATTERN or not _PATTERN.fullmatch(key) or repeats > _REPEATS or not _compiles(key):
+                raise ValueError(
+                    f"{path}: {pattern} has {key[:_LONGEST_PATTERN]!r}, which is no name or pattern of the kinds that "
+                    f"are read: letters, [classes], (alternatives|without|repetition), and {_REPEATS} of * and +"
+                )
     return config
 
 

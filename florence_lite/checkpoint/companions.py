@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from florence_lite.cards import task
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE, is_original
 from florence_lite.checks import is_number, is_whole
+from florence_lite.engine.options import MOST_BEAMS, STEEPEST_PENALTY
 from florence_lite.files import read_json_object, replace_text
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import FLORENCE_2_SIZE_WH, Preprocessor
@@ -35,7 +36,6 @@ COMPANIONS = (
     "generation_config.json",
 )
 GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
-MOST_BEAMS = 256  # each takes a row of the network's work
 MEANINGLESS_LENGTH = 20  # `max_length` where nobody set one
 
 # What transformers' processor needs to parse answers: an entry per kind of answer.
@@ -95,7 +95,9 @@ _SETTINGS = {
         "num_beams", lambda value: is_whole(value, 1) and value <= MOST_BEAMS, f"a whole number from 1 to {MOST_BEAMS}"
     ),
     "length_penalty": _Setting(
-        "length_penalty", lambda value: is_number(value) and abs(value) <= 100, "a number from -100 to 100"
+        "length_penalty",
+        lambda value: is_number(value) and abs(value) <= STEEPEST_PENALTY,
+        f"a number from {-STEEPEST_PENALTY} to {STEEPEST_PENALTY}",
     ),
     "early_stopping": _Setting(
         "early_stopping", lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'

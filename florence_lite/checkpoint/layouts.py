@@ -113,3 +113,4 @@ MICROSOFT_CODE = "microsoft/Florence-2-base-ft--{module}.{name}"  # what fine-tu
 # reads, and the output layer.
 EMBEDDING, DECODER_EMBEDDING, OUTPUT = "embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"
 TABLES = (EMBEDDING, DECODER_EMBEDDING, OUTPUT)
+ROWS = 64  # a longer table of ids gets a multiple of this many rows, as in the published native checkpoints

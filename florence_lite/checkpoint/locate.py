@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from florence_lite.cards import CheckpointCard, checkpoints
+from florence_lite.checkpoint.adapters import AdapterBase
 
 
 class Located(NamedTuple):
@@ -23,7 +24,7 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
     revision: branch, tag or commit of a Hub repository. subfolder: of a local folder or a repository.
 
     Raises FileNotFoundError where there is no such checkpoint, ValueError for a revision of something that has none
-    and for a damaged file of an embedded checkpoint, and what `download` raises.
+    and for a file that is not the one whose digest its card has, and what `download` raises.
     """
     by_name = {card.name: card for card in checkpoints()}
     by_name |= {card.source: card for card in checkpoints() if card.source != "embedded"}
@@ -44,7 +45,35 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
         )
     from florence_lite.checkpoint.hub import download  # a fifth of a second that embedded and local ones do not need
 
-    return Located(download(repository, revision, subfolder), card)
+    folder = download(repository, revision, subfolder)
+    if card is not None and revision is None and subfolder is None:  # the card speaks of no other
+        card.check_files(folder)
+    return Located(folder, card)
+
+
+def find_base(adapter: str | os.PathLike, base: AdapterBase | None) -> Located:
+    """The checkpoint that an adapter's file names as its base.
+
+    The file is not the user's word: nothing is fetched for it but what a checkpoint card names. Another base is found
+    where it is here already, as a folder or in the Hub's cache.
+
+    Raises ValueError, with the call that says where the base comes from, where it names none or would be fetched; and
+    as `find_checkpoint`.
+    """
+    if base is None:
+        raise ValueError(f"adapter {str(adapter)!r} names no base: call from_pretrained(BASE, adapter=…)")
+    carded = {known for card in checkpoints() for known in (card.name, card.source)}
+    if base.name in carded or Path(base.name).is_dir() or base.name.count("/") != 1:
+        return find_checkpoint(base.name, base.revision)
+    from florence_lite.checkpoint.hub import download
+
+    try:
+        return Located(download(base.name, base.revision, local_files_only=True), None)
+    except (OSError, ValueError):
+        raise ValueError(
+            f"adapter {str(adapter)!r} names the base {base.name!r}, which would be fetched from the Hub; if you trust "
+            f"it, say so: from_pretrained({base.name!r}, adapter={str(adapter)!r})"
+        ) from None
 
 
 def is_adapter(folder: Path) -> bool:

@@ -14,11 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from florence_lite.checkpoint.configs import config_to_json
-from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, TABLES, Layout
+from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, ROWS, TABLES, Layout
 from florence_lite.files import replace_text, replacing
 from florence_lite.model import FlorenceModel
-
-ROWS = 64  # a longer table of ids gets a multiple of this many rows, as in the published native checkpoints
 
 
 def save_checkpoint(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections import Counter
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,14 +17,23 @@ if TYPE_CHECKING:
     from florence_lite.data.samples import Dataset
     from florence_lite.evaluate.report import Report
     from florence_lite.florence import Florence
+    from florence_lite.train.config import ValidationConfig
 
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run, see examples/.", show_default=False)],
+    continue_with_changes: Annotated[
+        bool,
+        typer.Option(
+            "--continue-with-changes",
+            help="Go on with a run whose data or settings have changed; without it such a run is refused.",
+        ),
+    ] = False,
 ) -> None:
     """Train from scratch on generated scenes, or a checkpoint further on data of your own, as the configuration says.
 
-    An interrupted run goes on where it was.
+    An interrupted run goes on where it was. Standard output tells how far the run is, a line every half a minute where
+    no bar does, and in its last line the folder of the checkpoint to go on with.
     """
     from florence_lite.files import read_toml
     from florence_lite.train.config import CONFIGURATION, FineTuneConfig
@@ -36,21 +44,30 @@ def train(
             from florence_lite.scenes import Scenes
             from florence_lite.train.finetuning import finetune
 
-            with redirect_stdout(sys.stderr):  # trackers talk
-                folder = finetune(own, {"scenes": Scenes})
-            print(folder)
-        return
+            if own.validation:
+                _check_metric(config, own.validation)
+            folder = finetune(own, {"scenes": Scenes}, continue_with_changes)
+    else:
+        from florence_lite.scenes.config import TrainConfig
 
-    from florence_lite.scenes.config import TrainConfig
+        settings = TrainConfig.from_toml(config)
+        with needing("train,eval"):
+            from florence_lite.scenes.measure import scene_validation
+            from florence_lite.scenes.training import train as train_on_scenes
 
-    settings = TrainConfig.from_toml(config)
-    with needing("train,eval"):
-        from florence_lite.scenes.measure import scene_validation
-        from florence_lite.scenes.training import train as train_on_scenes
-
-        with redirect_stdout(sys.stderr):
-            folder = train_on_scenes(settings, scene_validation(settings).metrics)
+            folder = train_on_scenes(settings, scene_validation(settings).metrics, continue_with_changes)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one tells
         print(folder)
+
+
+def _check_metric(config: Path, validation: ValidationConfig) -> None:
+    """ValueError, naming the file, for tasks or a metric that cannot be measured."""
+    from florence_lite.train.validation import decisive_metric
+
+    try:
+        decisive_metric(validation.tasks, validation.metric)
+    except ValueError as error:
+        raise ValueError(f"{config}: {error}") from None
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from florence_lite.cards import tasks as task_cards
@@ -22,6 +23,7 @@ from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.train.collate import TaskCollator
 from florence_lite.train.loop import Evaluate, fit, shares, start
+from florence_lite.train.record import run_folder
 
 TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
 
@@ -57,13 +59,21 @@ class SceneBatches(Dataset):
         return batches
 
 
-def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
-    """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
+def train(config: TrainConfig, evaluate: Evaluate | None = None, continue_with_changes: bool = False) -> Path:
+    """Train, or go on training, the run in `config.output`; returns the folder to go on with: `best` where the run is
+    measured, else `checkpoint`, the last.
 
     evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
-        logged.
+        logged. continue_with_changes: go on with a run whose settings have changed, which is refused without it.
+
+    Raises ValueError for a run folder that another run works in, that holds another run, or whose state is damaged.
     """
     accelerator = start(config)
+    with run_folder(config, accelerator, continue_with_changes=continue_with_changes) as resumed:
+        return _train(config, accelerator, resumed, evaluate)
+
+
+def _train(config: TrainConfig, accelerator: Accelerator, resumed: int | None, evaluate: Evaluate | None) -> Path:
     parts = shares(config, accelerator)
     with accelerator.main_process_first():
         tokenizer = scene_tokenizer(config, Path(config.output) / "tokenizer.json")
@@ -86,7 +96,7 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None) -> Path:
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(trainer.folded_model(), folder, torch.float16)
 
-    return fit(config, accelerator, trainer, batches, save, evaluate)
+    return fit(config, accelerator, resumed, trainer, batches, save, evaluate)
 
 
 def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:

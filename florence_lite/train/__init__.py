@@ -4,7 +4,8 @@ config      what can be set                   finetuning  the parts of a run put
 sources     data sets, drawn and mixed        rows, collate  annotations to ids         trainer  network and loss
 features    what a frozen tower sees, kept    losses      of answer tokens                   lora     adapters
 log         a run's metrics, written          folders     of a run, replaced as a whole      cpu      faster kernels
-validation  measuring the checkpoints         dataset_check  whether data can be learned
+validation  measuring the checkpoints         record      what a run was started with, its lock
+dataset_check  whether data can be learned
 
 `finetune` is imported when it is first used: it needs the extra `train`.
 """

@@ -36,7 +36,7 @@ class RunConfig:
     """What every training run has.
 
     output: folder of the run: `state/` to go on from, `checkpoint/` with the latest weights, `best/` with those that
-        an evaluation liked best, `log.jsonl`.
+        an evaluation liked best, `log.jsonl`, and `run.json`, which tells what the run was started with.
     steps, batch: optimiser steps, and images in each, over all processes.
     accumulate: parts in which a process works through its share of a batch: more parts need less memory, and give the
         same weights.
@@ -147,9 +147,9 @@ class ValidationConfig:
 
     def __post_init__(self):
         if isinstance(self.tasks, str) or not self.tasks:
-            raise ValueError(f'validation: tasks = {self.tasks!r} must be a list of markers, such as ["<OD>"]')
+            raise ValueError(f'tasks = {self.tasks!r} must be a list of markers, such as ["<OD>"]')
         if self.count is not None and not is_whole(self.count, 1):
-            raise ValueError(f"validation: count = {self.count!r} must be a whole number of at least 1")
+            raise ValueError(f"count = {self.count!r} must be a whole number of at least 1")
         check_switch(self, "outside")
 
 
@@ -194,10 +194,10 @@ class FineTuneConfig(RunConfig):
         check(self, "checkpoint", is_text, "a name, a folder or a Hub id")
         if not isinstance(self.data, list | tuple) or not self.data:
             raise ValueError("data is missing: give at least one table [[data]] with path and tasks")
-        data = tuple(_table(DataConfig, "data", each) for each in self.data)
+        data = tuple(_table(DataConfig, f"[[data]] number {n}", each) for n, each in enumerate(self.data, 1))
         object.__setattr__(self, "data", data)
         if self.validation is not None:
-            object.__setattr__(self, "validation", _table(ValidationConfig, "validation", self.validation))
+            object.__setattr__(self, "validation", _table(ValidationConfig, "[validation]", self.validation))
         check_whole(self, 0, "lora_rank")
         check_list(self, "lora_targets", is_text, "a list of layer names")
         check_switch(self, "freeze_vision", "upright")
@@ -215,7 +215,10 @@ def _table(cls: type, name: str, values: Any) -> Any:
         return values
     if not isinstance(values, Mapping):
         raise ValueError(f"{name}: {values!r} must be a table with path and tasks")
-    return cls(**check_fields(cls, values))
+    try:
+        return cls(**check_fields(cls, values))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def check_tasks(tasks: Any) -> None:

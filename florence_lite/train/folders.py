@@ -1,34 +1,31 @@
-"""The folders of a run: each is replaced as a whole, so that a run stopped at any point leaves all of them whole."""
+"""The folders of a run: each is replaced as a whole, so that a run stopped at any point leaves all of them whole, and
+what was damaged since is noticed before it is used."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
+from accelerate.utils import load as load_numbers
+from safetensors import SafetensorError, safe_open
 
-from florence_lite.files import read_json, replace_text
+from florence_lite.checks import is_number, is_whole
+from florence_lite.files import read_json, read_json_object, replace_text
+from florence_lite.train.log import tell
+
+STATE, CHECKPOINT, BEST, BEST_RECORD, LOG = "state", "checkpoint", "best", "best.json", "log.jsonl"
+STEP = "step.json"
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors")  # a checkpoint has one of them
 
 
-def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write weights, optimiser and random state beside the former state, then put the new one in its place.
-
-    Stopped at any point, it leaves a whole state, which `bring_back` puts in its place.
-    """
-
-    def write(partial: Path) -> None:
-        accelerator.save_state(str(partial))  # every process has a random state of its own
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-            (partial / "step.json").write_text(json.dumps({"step": step, "precision": precision}))
-
-    replace_folder(folder, write, accelerator.is_main_process, accelerator.wait_for_everyone)
+# ---- replacing -------------------------------------------------------------------------------------------------------
 
 
 def replace_folder(
@@ -72,20 +69,10 @@ def bring_back(folder: Path) -> None:
         former.replace(folder)
 
 
-def keep_if_best(output: Path, step: int, merit: float | None) -> None:
-    """Copy the checkpoint to `best` if no evaluation had greater merit; "best.json" beside it tells step and merit."""
-    record = output / "best.json"
-    before = read_json(record)["merit"] if record.is_file() else -math.inf
-    if merit is None or not merit > before:
-        return
-    replace_folder(output / "best", lambda partial: shutil.copytree(output / "checkpoint", partial, dirs_exist_ok=True))
-    replace_text(record, json.dumps({"step": step, "merit": merit}))
-
-
-def saved_step(folder: Path) -> int:
-    """The step of the state in `folder`, 0 if there is none."""
-    path = folder / "step.json"
-    return read_json(path)["step"] if path.is_file() else 0
+def bring_back_all(output: Path) -> None:
+    """`bring_back` for every folder of a run."""
+    for name in (STATE, CHECKPOINT, BEST):
+        bring_back(output / name)
 
 
 def saved_precision(folder: Path) -> str | None:
@@ -100,3 +87,165 @@ def saved_precision(folder: Path) -> str | None:
 
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
+
+
+# ---- the state to go on from -----------------------------------------------------------------------------------------
+
+
+def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Write weights, optimiser and random state beside the former state, then put the new one in its place.
+
+    Stopped at any point, it leaves a whole state, which `bring_back` puts in its place. `step.json` tells the step,
+    and the SHA-256 of every other file.
+    """
+
+    def write(partial: Path) -> None:
+        accelerator.save_state(str(partial))  # every process has a random state of its own
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+            precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+            (partial / STEP).write_text(json.dumps({"step": step, "precision": precision, "files": files}))
+
+    replace_folder(folder, write, accelerator.is_main_process, accelerator.wait_for_everyone)
+
+
+def is_begun(output: Path) -> bool:
+    """Whether something of a run that has trained is in its folder: a state alone that made no step yet is not."""
+    if any((output / name).exists() for name in (CHECKPOINT, BEST, BEST_RECORD, LOG)):
+        return True
+    state = output / STATE
+    return state.exists() and (not (state / STEP).is_file() or saved_step(state) > 0)
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the state in `folder`; ValueError, with the remedy, where the state or its `step.json` is missing or
+    damaged."""
+    return _read_step(folder)[0]
+
+
+def whole_state(folder: Path) -> int:
+    """The step of the state in `folder`, all of whose files are as they were saved; else ValueError, naming the file
+    and the remedy."""
+    step, files = _read_step(folder)
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise _unusable(folder, f"{path} is missing")
+        if _sha256(path) != digest:
+            raise _unusable(folder, f"{path} is cut or changed")
+    return step
+
+
+def load_state(accelerator: Accelerator, folder: Path) -> None:
+    """Give models, optimisers and random numbers the state in `folder`.
+
+    Raises ValueError, naming the folder and the remedy, for a state that does not fit or holds more than numbers.
+    Random numbers that the state does not have begin anew, which is told.
+    """
+    random = folder / f"random_states_{accelerator.process_index}.pkl"
+    try:
+        accelerator.load_state(str(folder))
+        states = load_numbers(random) if random.is_file() else {}
+    except Exception as error:  # of torch, pickle, safetensors and accelerate, whatever is wrong with the files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise _unusable(folder, f"the state in {folder} cannot be read or does not fit ({reason})") from error
+    cuda = "torch_cuda_manual_seed" in states or accelerator.device.type != "cuda"
+    if not cuda or not torch.equal(states.get("torch_manual_seed", torch.empty(0)), torch.get_rng_state()):
+        # accelerate passes over this in silence.
+        tell(
+            f"process {accelerator.process_index}: no random state for it in {folder}: dropout draws other numbers now"
+        )
+
+
+def _read_step(folder: Path) -> tuple[int, Mapping[str, str]]:
+    file = folder / STEP
+    if not file.is_file():
+        raise _unusable(folder, f"{file} is missing")
+    try:
+        record = read_json_object(file)
+    except ValueError as error:
+        raise _unusable(folder, str(error)) from None
+    step, files = record.get("step"), record.get("files", {})  # which older versions did not note
+    if not is_whole(step, 0):
+        raise _unusable(folder, f"{file} is damaged: step = {step!r} must be a whole number of at least 0")
+    if not isinstance(files, dict) or any(Path(name).name != name for name in files):
+        raise _unusable(folder, f"{file} is damaged: files must give the digest of each file")
+    return step, files
+
+
+def _unusable(folder: Path, what: str) -> ValueError:
+    checkpoint = folder.with_name(CHECKPOINT)
+    return ValueError(
+        f"{what}: the run cannot go on. Put the file back from a copy; or train further from another `checkpoint`, "
+        f"such as {str(checkpoint)!r}, into another `output`; or delete {str(folder.parent)!r} to begin anew"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- the best checkpoint ---------------------------------------------------------------------------------------------
+
+
+def keep_if_best(output: Path, step: int, merit: float | None, metrics: Mapping[str, float | None]) -> bool:
+    """Copy the checkpoint to `best` if no evaluation had greater merit, and tell whether it was.
+
+    "best.json" beside it tells step, merit and metrics.
+    """
+    record = output / BEST_RECORD
+    before = read_json(record)["merit"] if record.is_file() else -math.inf
+    if merit is None or not merit > before:
+        return False
+    replace_folder(output / BEST, lambda partial: shutil.copytree(output / CHECKPOINT, partial, dirs_exist_ok=True))
+    replace_text(record, json.dumps({"step": step, "merit": merit, "metrics": dict(metrics)}))
+    return True
+
+
+def check_best(output: Path) -> None:
+    """Forget, and tell so, what was the best where `best` or its record is missing or damaged."""
+    folder, record = output / BEST, output / BEST_RECORD
+    if not folder.exists() and not record.exists():
+        return
+    problem = checkpoint_problem(folder)
+    if problem is None and not record.is_file():
+        problem = f"{record} is missing"
+    elif problem is None:
+        try:
+            values = read_json_object(record)
+            if not is_whole(values.get("step"), 0) or not is_number(values.get("merit")):
+                problem = f"{record} is damaged: it lacks step or merit"
+        except ValueError as error:
+            problem = str(error)
+    if problem:
+        forget_best(output, problem)
+
+
+def forget_best(output: Path, reason: str) -> None:
+    """Have the next evaluation decide anew which checkpoint is the best, and tell so."""
+    if (output / BEST).exists() or (output / BEST_RECORD).exists():
+        (output / BEST_RECORD).unlink(missing_ok=True)
+        tell(f"{reason}: the next evaluation decides anew which checkpoint is the best, and replaces {output / BEST}")
+
+
+def checkpoint_problem(folder: Path) -> str | None:
+    """What is missing or damaged in the folder of a checkpoint; None if nothing is cut short."""
+    weights = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if not weights:
+        return f"{folder} has no weights"
+    try:
+        with safe_open(weights[0], "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        return f"{weights[0]} is damaged ({error})"
+    described = "adapter_config.json" if weights[0].name.startswith("adapter") else "config.json"
+    if not (folder / described).is_file():
+        return f"{folder / described} is missing"
+    for file in sorted(folder.glob("*.json")):
+        try:
+            read_json_object(file)
+        except ValueError as error:
+            return str(error)
+    return None

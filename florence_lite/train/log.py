@@ -1,14 +1,29 @@
-"""What a run tells about itself: means of its losses, written to a file and to the trackers that are installed."""
+"""What a run tells about itself: lines for people, and means of its losses for a file and the trackers."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
+
+from florence_lite.checks import is_whole
+from florence_lite.files import replace_text
+
+
+def tell(line: str) -> None:
+    """Print a line at once, so that a file which standard output goes to has it."""
+    print(line, flush=True)
+
+
+def others_aside() -> AbstractContextManager:
+    """What others print on standard output, trackers and metrics, goes to standard error."""
+    return redirect_stdout(sys.stderr)
 
 
 class TrainingLog:
@@ -24,7 +39,29 @@ class TrainingLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **more, kind: metrics}) + "\n")
         known = {f"{kind}/{name}": value for name, value in metrics.items() if isinstance(value, int | float)}
-        self.accelerator.log(known, step=step)
+        with others_aside():
+            self.accelerator.log(known, step=step)
+
+    def go_on_at(self, step: int) -> None:
+        """Leave out lines that are damaged or of later steps, which are made again, and tell so."""
+        if not self.accelerator.is_main_process:
+            return
+        lines = self.path.read_bytes().decode("utf-8", "replace").splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if (at := _step_of(line)) is not None and at <= step]
+        if len(kept) < len(lines):
+            tell(f"{self.path}: {len(lines) - len(kept)} lines behind step {step}, or damaged, are left out")
+        elif step and not lines:
+            tell(f"{self.path} is missing or empty: it begins at step {step}")
+        replace_text(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if is_whole(step, 0) else None
 
 
 class RunningMeans:

@@ -21,22 +21,29 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
+from florence_lite.files import read_json_object
 from florence_lite.model.davit import DualBlock
 from florence_lite.model.transformer import DecoderLayer, EncoderLayer
-from florence_lite.progress import progress_bar
+from florence_lite.progress import ProgressLines, is_logged, progress_bar
 from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
 from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.folders import (
-    bring_back,
+    BEST,
+    BEST_RECORD,
+    CHECKPOINT,
+    LOG,
+    STATE,
+    checkpoint_problem,
     keep_if_best,
+    load_state,
     replace_folder,
     save_state,
     saved_precision,
-    saved_step,
 )
-from florence_lite.train.log import RunningMeans, TrainingLog
+from florence_lite.train.log import RunningMeans, TrainingLog, others_aside, tell
 from florence_lite.train.precision import choose_precision
+from florence_lite.train.record import on_main
 from florence_lite.train.unreadable import UnreadableImages
 
 TRACKERS = ("tensorboard", "trackio")  # that get the metrics if they are installed
@@ -91,14 +98,21 @@ def shares(config: RunConfig, accelerator: Accelerator) -> list[range]:
 def fit(
     config: RunConfig,
     accelerator: Accelerator,
+    resumed: int | None,
     trainer: nn.Module,
     batches: Callable[[int], Dataset],
     save: Callable[[nn.Module, Path], None],
     evaluate: Evaluate | None = None,
     merit: Callable[[Mapping[str, float | None]], float | None] = lambda metrics: next(iter(metrics.values()), None),
+    decisive: str | None = None,
 ) -> Path:
-    """Train, or go on training, the run in `config.output`; returns the folder of the finished checkpoint.
+    """Train, or go on training, the run in `config.output`; returns the folder to go on with: `best` if one of the
+    evaluations found a checkpoint to be the best, else `checkpoint`, the last.
 
+    The caller holds the folder (`record.run_folder`). A state is saved before the first step, so that a folder in which
+    a checkpoint stands always has one.
+
+    resumed: the step of the state to go on from, as `run_folder` tells; None to begin.
     trainer: maps (part of a batch, width of the coordinate targets, counts of the whole batch) to the part's share of
         the loss, and name → losses.
     batches: gives the batches from a step on, each in the parts that fall to this process (`shares`); number i must
@@ -106,11 +120,12 @@ def fit(
     save: writes the trainer's network into an empty folder.
     evaluate: called at intervals and at the end with the checkpoint folder and the run's device; its metrics are
         logged. The checkpoint of the greatest `merit` of them, None counting for nothing, is kept in `best`.
+    decisive: name of the metric that the merit comes from; the first without it.
 
     The loss of a step is made of means over the whole batch, however many processes and parts share it.
 
-    Raises ValueError if the run is longer already, FloatingPointError if the loss is no number, OSError if a folder
-    cannot be written, for instance because the disk is full: the former one is left whole.
+    Raises ValueError if the state does not fit the trainer, FloatingPointError if the loss is no number, OSError if a
+    folder cannot be written, for instance because the disk is full: the former one is left whole.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -122,23 +137,47 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
     trainer, optimizer = accelerator.prepare(trainer.train(), optimizer)
 
-    state = output / "state"
-    if accelerator.is_main_process:
-        for folder in (state, output / "checkpoint", output / "best"):
-            bring_back(folder)
-    accelerator.wait_for_everyone()
-    step = saved_step(state)
-    if step > config.steps:
-        raise ValueError(f"the run in {config.output!r} has made {step} steps already; steps = {config.steps} is less")
+    state, log = output / STATE, TrainingLog(output / LOG, accelerator)
+    step = resumed or 0
     # Starting the iterator draws a random number, once per run: before the saved random state comes back.
     loader = iter(DataLoader(batches(step), batch_size=None, num_workers=config.workers, prefetch_factor=4))
-    if step:
-        accelerator.load_state(str(state))
+    if resumed is not None:
+        load_state(accelerator, state)
         schedule.last_epoch = step  # the optimiser's state holds the learning rate
+        log.go_on_at(step)
+    else:
+        save_state(accelerator, state, step)
 
-    accelerator.init_trackers("florence-lite")
-    log, means, started = TrainingLog(output / "log.jsonl", accelerator), RunningMeans(), time.monotonic()
+    with others_aside():
+        accelerator.init_trackers("florence-lite")
+
+    def deliver() -> None:
+        """Save the checkpoint, and measure it."""
+        if accelerator.is_main_process:
+            replace_folder(output / CHECKPOINT, partial(save, accelerator.unwrap_model(trainer)))
+            if evaluate:
+                with others_aside():
+                    found = evaluate(output / CHECKPOINT, accelerator.device)
+                log.write(step, "evaluation", dict(found))
+                is_best = keep_if_best(output, step, merit(found), found)
+                tell(f"step {step} measured: {listed(found)}{', the best so far' if is_best else ''}")
+        accelerator.wait_for_everyone()
+
+    def is_delivered() -> bool:
+        if problem := checkpoint_problem(output / CHECKPOINT):
+            tell(f"{problem}: it is written anew from the state")
+        return not problem and (evaluate is None or (output / BEST_RECORD).exists())
+
+    if step == config.steps:
+        if accelerator.is_main_process:
+            tell(f"the run in {output} has made its {step} steps: nothing is left to train; more `steps` go on with it")
+        if not on_main(accelerator, is_delivered):
+            deliver()
+    means, started = RunningMeans(), time.monotonic()
     unreadable = UnreadableImages(accelerator.is_main_process)
+    lines = ProgressLines(
+        config.steps, step, tell if accelerator.is_main_process and is_logged() else lambda line: None
+    )
     columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     with progress_bar(accelerator.is_main_process, *columns, transient=False) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
@@ -156,22 +195,40 @@ def fit(
             for each in metrics:
                 means.add(each)
             progress.update(bar, completed=step, description=f"loss {loss:.3f}")
-            # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss.
+            lines.update(step, loss)
+            # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss, and
+            # what a run logs behind its state it makes and logs again.
             if step % config.evaluate_every == 0 or step == config.steps:
-                if accelerator.is_main_process:
-                    replace_folder(output / "checkpoint", partial(save, accelerator.unwrap_model(trainer)))
-                    if evaluate:
-                        found = evaluate(output / "checkpoint", accelerator.device)
-                        log.write(step, "evaluation", dict(found))
-                        keep_if_best(output, step, merit(found))
-                accelerator.wait_for_everyone()
+                deliver()
             if step % config.save_every == 0 or step == config.steps:
-                save_state(accelerator, state, step)
                 unreadable.write(log, step)
                 losses = means.take(accelerator)
                 log.write(step, "losses", losses, seconds=round(time.monotonic() - started, 1))
-    accelerator.end_training()
-    return output / "checkpoint"
+                save_state(accelerator, state, step)
+    folder = on_main(accelerator, lambda: delivered(output, config.steps, evaluate is not None, decisive))
+    with others_aside():
+        accelerator.end_training()
+    return folder
+
+
+def delivered(output: Path, steps: int, measured: bool, decisive: str | None) -> Path:
+    """The folder to go on with, which is told: the best checkpoint if the run was measured, else the last."""
+    record = output / BEST_RECORD
+    if not measured or not record.is_file():
+        tell(f"trained {steps} steps: {output / CHECKPOINT}")
+        return output / CHECKPOINT
+    best = read_json_object(record)
+    metrics = best.get("metrics") or {}
+    figures = "".join(
+        f", {listed({name: metrics[name]})}" for name in metrics if name == (decisive or next(iter(metrics)))
+    )
+    tell(f"trained {steps} steps; the best is that of step {best['step']}{figures}: {output / BEST}")
+    return output / BEST
+
+
+def listed(metrics: Mapping[str, float | None]) -> str:
+    """Metrics for people."""
+    return ", ".join(f"{name} {'–' if value is None else format(value, '.3f')}" for name, value in metrics.items())
 
 
 def gradients(

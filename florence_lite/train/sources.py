@@ -17,7 +17,7 @@ from torch.utils import data as torch_data
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, can_turn, turned
-from florence_lite.data.samples import Dataset, Sample
+from florence_lite.data.samples import Dataset, Sample, summary_lines
 from florence_lite.rules import pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
@@ -64,35 +64,49 @@ class Source:
         return not isinstance(self.samples, Dataset)
 
     def checked(self) -> list[str]:
-        """What training will leave out of all that may be drawn, as lines for people: objects of answers that are too
-        long for the network, and prompts that cannot be asked.
+        """What training is done on, and what it leaves out of all that may be drawn, as lines for people: what reading
+        left out, tasks of which nothing is known, objects of answers that are too long for the network, and prompts
+        that cannot be asked.
 
         Raises ValueError for the first answer that is too long and must not be shortened, where no row is left, and
         where no image can be read.
         """
         if self.endless:
-            return []
+            return [f"generated, {', '.join(self.collate.rates)}"]
         self.draw(0, np.random.default_rng(0), 0, Augmentation())
-        shortened, faults, rows = Counter[str](), [], 0
+        shortened, faults = Counter[str](), []
+        images = dict.fromkeys(self.collate.rates, 0)  # that teach something of a task
         for annotation, name in zip(self.samples.annotations, self.samples.names, strict=True):
             for task in self.collate.rates:
                 found = pairs(task, annotation)
                 faults += [f"image {name}: {pair.fault}" for pair in found if pair.fault]
                 try:
-                    for row in self.collate.all_rows(task, found, annotation.size_wh):
-                        rows += 1
-                        shortened[task] += row.shortened
+                    rows = list(self.collate.all_rows(task, found, annotation.size_wh))
                 except ValueError as error:
                     raise ValueError(f"image {name}: {error}") from None
-        if not rows:
+                images[task] += bool(rows)
+                shortened[task] += sum(row.shortened for row in rows)
+        if not any(images.values()):
             why = f"; {len(faults)} prompts cannot be asked, the first: {faults[0]}" if faults else ""
             where = "; ".join(self.samples.files)
-            raise ValueError(f"data set {where} teaches nothing about {', '.join(self.collate.rates)}{why}")
+            raise ValueError(
+                f"data set {where} teaches nothing about {', '.join(images)}{why}; `florence-lite data check` tells "
+                "which tasks the data are for"
+            )
+        summary = self.samples.summary()
+        left_out = ", ".join(f"{count} × {kind}" for kind, count in summary["problems"].items())
         return [
-            f"{count} answers of {task} are too long: they lose their last objects"
-            for task, count in shortened.items()
-            if count
-        ] + few(faults, "prompts are left out, for they cannot be asked")
+            *summary_lines(summary),
+            *([f"left out or repaired: {left_out}"] if left_out else []),
+            "images that teach " + ", ".join(f"{task}: {count}" for task, count in images.items()),
+            *(f"warning: no image says anything about {task}: it is not taught" for task, n in images.items() if not n),
+            *(
+                f"{count} answers of {task} are too long: they lose their last objects"
+                for task, count in shortened.items()
+                if count
+            ),
+            *few(faults, "prompts are left out, for they cannot be asked"),
+        ]
 
     def draw(self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation) -> Drawn:
         """Sample `number` of an endless order in which every epoch has each sample once, changed by chance.

@@ -30,11 +30,7 @@ class Validation:
         self, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None, metric: str | None = None
     ):
         self.samples, self.tasks, self.count = samples, tasks, count
-        measures = [(task, each) for task in tasks for each in metrics_of(task_card(task)).values()]
-        names = [f"{task}/{name}" for task, each in measures for name in each.measure(()).metrics]
-        self.decisive = metric or names[0]
-        if self.decisive not in names:
-            raise ValueError(f"validation: metric = {metric!r} is not measured; choose from {names}")
+        self.decisive = decisive_metric(tasks, metric)
 
     @classmethod
     def on(cls, config: ValidationConfig) -> Validation:
@@ -51,3 +47,15 @@ class Validation:
         """The metric that decides which checkpoint is the best, greater for a better one."""
         value = metrics[self.decisive]
         return -value if value is not None and self.decisive.split("/")[-1] in LOWER_IS_BETTER else value
+
+
+def decisive_metric(tasks: Sequence[str], metric: str | None) -> str:
+    """The metric that decides which checkpoint is the best: `metric`, or the first of the tasks.
+
+    Raises ValueError for one that is not measured, and for a task that cannot be.
+    """
+    measures = [(task, each) for task in tasks for each in metrics_of(task_card(task)).values()]
+    names = [f"{task}/{name}" for task, each in measures for name in each.measure(()).metrics]
+    if metric is not None and metric not in names:
+        raise ValueError(f"[validation] metric = {metric!r} is not measured; choose from {names}")
+    return metric or names[0]

@@ -31,6 +31,7 @@ CHECKPOINT = CheckpointCard(
         ({"sha256": {}}, "sha256 is empty; an embedded checkpoint must name its files"),
         ({"sha256": {"config.json": "abc"}}, "sha256 has 'config.json' = 'abc'"),
         ({"sha256": {"config.json": "A" * 64}}, "sha256 has 'config.json'"),
+        ({"sha256": {"../config.json": "0" * 64}}, "sha256 has '../config.json'; it must be the name of a file"),
         ({"decoding": {"beams": 3}}, "decoding has 'beams'; it may hold .*num_beams"),
         ({"metrics": {"ap": "good"}}, "metrics has 'ap' = 'good'; it must be a number"),
         ({"decoding": {"num_beams": float("nan")}}, "decoding has 'num_beams' = nan"),
@@ -68,6 +69,33 @@ def test_a_damaged_file_is_told(tmp_path, monkeypatch):
     weights.write_bytes(bytes([1, *range(1, 256)]))
     with pytest.raises(ValueError, match="checkpoint tiny: .*model.safetensors is damaged, its sha256 is .*reinstall"):
         find_checkpoint("tiny")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "tokenizer.json", "added_tokens.json", "merges.txt"])
+def test_a_file_without_a_digest_is_not_read(tmp_path, name):
+    """Neither in a checkpoint of the package nor in one from the Hub."""
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "README.md").write_bytes(b"is not read")
+    listed = {"config.json": hashlib.sha256(b"{}").hexdigest()}
+    for source in ("embedded", "org/tiny"):
+        card = replace(CHECKPOINT, source=source, sha256=listed)
+        card.check_files(tmp_path)
+        (tmp_path / name).write_bytes(b"{}")
+        with pytest.raises(ValueError, match=f"checkpoint tiny: the card has no sha256 of {name} in"):
+            card.check_files(tmp_path)
+        (tmp_path / name).unlink()
+    replace(CHECKPOINT, source="org/tiny", sha256={}).check_files(tmp_path)
+
+
+def test_a_checkpoint_from_the_hub_is_compared_too(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_bytes(b"{}")
+    card = replace(CHECKPOINT, name="hub-tiny", source="org/tiny", sha256={"config.json": "0" * 64})
+    monkeypatch.setitem(checkpoint_card.CHECKPOINTS.by_name, "hub-tiny", card)
+    monkeypatch.setattr("florence_lite.checkpoint.hub.download", lambda *args, **options: tmp_path)
+    for name in ("hub-tiny", "org/tiny"):
+        with pytest.raises(ValueError, match="checkpoint hub-tiny: .*config.json is damaged, its sha256 is"):
+            find_checkpoint(name)
+    assert find_checkpoint("org/tiny", revision="main").folder == tmp_path  # the card speaks of no other revision
 
 
 def test_unknown_checkpoint():

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from florence_lite.checkpoint import adapter_base, load_adapter
+from florence_lite.checkpoint import adapters as adapters_module
 from florence_lite.checkpoint.adapters import AdapterBase
 from florence_lite.model import FlorenceModel
 from tests.model.native import TINY, native_inputs, native_pair
@@ -387,6 +388,49 @@ def test_tables_that_were_not_trained_stay_those_of_the_base(pair, base, folder)
         load_adapter(base, folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_table_of_the_base_may_have_been_rounded(pair, base, folder, dtype):
+    """To the type that the training ran in, whatever it is stored as."""
+    expected = logits(load_adapter(base, folder))
+    edit_tensors(
+        folder, lambda t: {n: v.to(dtype).float() if "lm_head" in n else v for n, v in with_lm_head(t, pair).items()}
+    )
+    assert torch.equal(logits(load_adapter(base, folder)), expected)
+
+
+def with_lm_head(tensors, pair):
+    return with_tables(tensors, pair, ["lm_head.base_layer"])
+
+
+@pytest.mark.parametrize("kind", ["untrained", "replaced", "lora"])
+def test_rows_that_saving_added_to_the_base_need_not_be_in_the_adapter(pair, base, folder, kind):
+    """A base of 51,328 rows, and an adapter that was trained on its 51,289."""
+    rows, dim = base.embed_tokens.weight.shape
+    if kind == "lora":
+        lora = {
+            f"base_model.model.lm_head.lora_{half}.weight": torch.ones(*shape)
+            for half, shape in {"A": (2, dim), "B": (rows, 2)}.items()
+        }
+        edit_tensors(folder, lambda tensors: tensors | lora)
+    elif kind == "replaced":
+        replace_tables(folder, pair, ["lm_head"], 0.25)
+    else:
+        edit_tensors(folder, lambda tensors: with_lm_head(tensors, pair))
+    expected = load_adapter(base, folder)
+    longer = FlorenceModel(
+        dataclasses.replace(base.config, text=dataclasses.replace(base.config.text, vocab_size=rows + 39))
+    )
+    longer.load_state_dict(
+        {
+            name: torch.cat([tensor, torch.zeros(39, dim)]) if name == "embed_tokens.weight" else tensor
+            for name, tensor in base.state_dict().items()
+        }
+    )
+    model = load_adapter(longer.eval(), folder)
+    for use, table in tables(model).items():
+        assert torch.equal(table[:rows], tables(expected)[use]) and not table[rows:].any()
+
+
 # ---- broken adapters
 
 A, B = (f"base_model.model.{Q_PROJ}.lora_{half}.weight" for half in "AB")
@@ -417,9 +461,9 @@ BROKEN = {
     ),
     "a rank that the config lacks": (
         rewrite(lambda t: t.update({A: t[A][:1], B: t[B][:, :1]})),
-        rf"shape of {A}: \[1, 32\], .* say \[2, 32\]",
+        rf"shape of {A}: \[1, 32\], adapter_config.json says rank 2",
     ),
-    "another rank in the config": (reconfigure(r=4), r"shape of .*\[2, 32\], .* say \[4, 32\]"),
+    "another rank in the config": (reconfigure(r=4), r"shape of .*\[2, 32\], adapter_config.json says rank 4"),
     "not finite": (rewrite(lambda t: t[B].fill_(float("nan"))), f"not finite: values of {B}"),
     "no tensors": (rewrite(lambda t: {"a.b": torch.ones(1)}), r"\(1 problems\):\n  unknown: a.b"),
     "quantised": (
@@ -477,11 +521,45 @@ BROKEN = {
     "alpha in words": (reconfigure(lora_alpha="high"), "lora_alpha is 'high'; it must be a number"),
     "ranks of no number": (reconfigure(rank_pattern={"q_proj": 2.5}), "rank_pattern is {'q_proj': 2.5}"),
     "broken pattern": (reconfigure(alpha_pattern={"(": 2}), "alpha_pattern has '\\(', which is no name or pattern"),
+    "a rank beyond memory": (reconfigure(r=10**12), r"\[2, 32\], adapter_config.json says rank 1000000000000"),
+    "many patterns": (reconfigure(rank_pattern={f"fc{n}": 2 for n in range(1000)}), "rank_pattern has 1,000 entries"),
+    **{
+        f"a pattern that explodes: {pattern[:20]}": (
+            reconfigure(**{field: {pattern: 2}}),
+            f"{field} has .*, which is no name or pattern of the kinds",
+        )
+        for field in ("rank_pattern", "alpha_pattern")
+        for pattern in (
+            *("(a+)+$", "(.*)*x", "(.|_)*x", "(?:a|aa)+$", "(a*){9}", r"(\\w+\\.?)+x", "((a))", ".*.*.*x"),
+            *(r"(a)\\1", "(?=a)", "(?s:a)", "a{1,9999}", "a" * 300, "[", "[z-a]", "", "a++", "*a"),
+        )
+    },
     "unknown biases": (reconfigure(bias="some"), "refused by peft: .*bias"),
     "config cut short": (write(CONFIG, b'{"peft_type": "LO'), "is no JSON file"),
     "config of something else": (write(CONFIG, b"[1]"), "is no configuration of peft"),
     "weights cut short": (write(WEIGHTS, b"\x10\x00"), "damaged or cut short"),
 }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("q_proj", True),
+        ("self_attn.q_proj", True),
+        (r"layers\.\d\.self_attn\.q_proj", True),
+        (r".*encoder.*\.(k_proj|q_proj)", True),
+        (r"encoder\.layers\.[01]\.self_attn\.q_proj$", True),
+        ("fc1|q_proj", True),
+        ("^model.language_model.encoder.layers.0.self_attn.q_proj$", True),
+        ("proj", False),
+        ("^q_proj", False),
+        ("self_attn", False),
+        (".*.*x", False),
+    ],
+)
+def test_patterns_mean_what_peft_means(pattern, fits):
+    assert adapters_module._PATTERN.fullmatch(pattern)
+    assert adapters_module._fits(pattern, Q_PROJ) == fits == bool(re.match(rf"(.*\.)?({pattern})$", Q_PROJ))
 
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)

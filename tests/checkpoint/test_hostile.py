@@ -86,8 +86,8 @@ def test_files_of_settings_that_are_too_deep_or_large(folder, name, content):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_beams": HUGE}, "num_beams = 1000000000 must be a whole number from 1 to 256"),
-        ({"length_penalty": 1e308}, "length_penalty = 1e.308 must be a number from -100 to 100"),
+        ({"num_beams": HUGE}, "num_beams = 1000000000 must be a whole number from 1 to 200"),
+        ({"length_penalty": 1e308}, "length_penalty = 1e.308 must be a number from -50 to 50"),
         ({"forced_bos_token_id": HUGE}, "forced_bos_token_id = 1000000000 must be below the vocabulary's size, 90"),
         ({"forced_bos_token_id": 90}, "forced_bos_token_id = 90 must be below"),
     ],

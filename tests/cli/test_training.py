@@ -38,7 +38,8 @@ def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
 def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatch, tmp_path):
     calls = []
 
-    def train(config, evaluate):
+    def train(config, evaluate, continue_with_changes):
+        assert not continue_with_changes
         calls.append((config.output, evaluate(Path(tiny), torch.device("cpu"))))
         return Path(config.output) / "checkpoint"
 
@@ -57,7 +58,7 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
 
 
 def test_train_knows_generated_scenes_as_a_data_set(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("florence_lite.train.finetuning.finetune", lambda config, generators: generators["scenes"])
+    monkeypatch.setattr("florence_lite.train.finetuning.finetune", lambda config, generators, _: generators["scenes"])
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\ncheckpoint = "c"\n[[data]]\npath = "scenes"\n[data.tasks]\n"<OD>" = 1\n')
     assert command("train", config)[:2] == (0, f"{Scenes}\n")

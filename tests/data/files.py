@@ -42,3 +42,35 @@ def coco(images, annotations, categories=("cat", "dog")) -> dict:
 def kinds(dataset) -> dict[str, int]:
     """Kind of problem → count."""
     return dataset.summary()["problems"]
+
+
+# ---- smallest data sets: a cat in a.jpg, of 100×80 pixels ------------------------------------------------------------
+
+CAT = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 30, 20]}
+BOX = (10, 10, 40, 30)
+LINE = "0 .5 .5 .2 .2\n"  # 40 32 60 48
+
+
+def one(name="a.jpg", *annotations, categories=("cat",), **of_image):
+    """A COCO file of one image of 100×80 pixels."""
+    content = coco([(name, 100, 80)], annotations, categories)
+    content["images"][0].update(of_image)
+    return content
+
+
+def voc(filename, label, **more):
+    """An XML file of one object. more: further elements of it."""
+    marks = "".join(f"<{tag}>{value}</{tag}>" for tag, value in more.items())
+    corners = "<xmin>10</xmin><ymin>10</ymin><xmax>40</xmax><ymax>30</ymax>"
+    item = f"<object><name>{label}</name>{marks}<bndbox>{corners}</bndbox></object>"
+    return f"<annotation><filename>{filename}</filename>{item}</annotation>"
+
+
+def labels_of(dataset) -> dict[str, list[str]]:
+    """Name of the image → labels of its objects."""
+    return {sample.name: [item.label for item in sample.annotation.objects] for sample in dataset}
+
+
+def no_negatives(dataset) -> bool:
+    """Whether no image counts as one without objects."""
+    return dataset.summary()["negatives"] == {}

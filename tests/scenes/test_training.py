@@ -96,6 +96,8 @@ def test_a_run_leaves_checkpoint_state_and_log(uninterrupted):
         "best.json",
         "state",
         "log.jsonl",
+        "run.json",
+        "run.lock",
         "tokenizer.json",
     }
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]

@@ -60,8 +60,8 @@ def test_impossible_values(changes, message):
     [
         ({"checkpoint": ""}, "checkpoint = '' must be a name, a folder or a Hub id"),
         ({"data": []}, r"data is missing: give at least one table \[\[data\]\]"),
-        ({"data": ["photos"]}, "data: 'photos' must be a table with path and tasks"),
-        ({"data": [{"path": "photos"}]}, r"missing tasks"),
+        ({"data": ["photos"]}, r"\[\[data\]\] number 1: 'photos' must be a table with path"),
+        ({"data": [{"path": "photos"}]}, r"\[\[data\]\] number 1: missing tasks"),
         ({"data": [{"path": "photos", "tasks": {}}]}, "tasks = {} must give at least one of .*<OD>"),
         ({"data": [{"path": "photos", "tasks": ["<OD>"]}]}, r"tasks = \['<OD>'\] must give at least one"),
         ({"data": [{"path": "photos", "tasks": {"<COUNT>": 1}}]}, "tasks: unknown task '<COUNT>'; .*<OD>"),
@@ -81,7 +81,7 @@ def test_impossible_values(changes, message):
         ({"lora_targets": "q_proj"}, "lora_targets = 'q_proj' must be a list of layer names"),
         ({"upright": 0}, "upright = 0 must be true or false"),
         ({"crops": 2}, "crops = 2 must be a number between 0 and 1"),
-        ({"validation": "photos"}, "validation: 'photos' must be a table"),
+        ({"validation": "photos"}, r"\[validation\]: 'photos' must be a table"),
     ],
 )
 def test_impossible_fine_tuning(changes, message):

@@ -60,7 +60,8 @@ def test_a_state_is_always_whole(tmp_path, monkeypatch, moves_done):
 
 
 def test_no_state_yet(tmp_path):
-    assert saved_step(tmp_path / "state") == 0
+    with pytest.raises(ValueError, match="step.json is missing: the run cannot go on. Put the file back"):
+        saved_step(tmp_path / "state")
 
 
 # ---- schedules

@@ -244,7 +244,8 @@ def test_the_best_checkpoint_is_kept(base, data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "replace_folder", watched)
     finetune(settings(base, data, tmp_path, steps=4, evaluate_every=1, validation=validation))
-    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 3, "merit": 0.5}
+    told = json.loads((tmp_path / "best.json").read_text())
+    assert told == {"step": 3, "merit": 0.5, "metrics": {"<OD>/ap50": 0.5}}
     best = load_checkpoint(tmp_path / "best").state_dict()
     assert all(torch.equal(best[name], shown[2][name]) for name in best)
     assert not all(torch.equal(best[name], shown[3][name]) for name in best)

@@ -1,0 +1,248 @@
+"""What is known of an image: what is not understood is never read as "nothing there", and nothing counts twice."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+import florence_lite.data.readers
+from florence_lite.data import read_dataset
+from tests.data.files import BOX, CAT, LINE, coco, kinds, labels_of, no_negatives, one, picture, voc, write
+
+# ---- nothing known is not "nothing there" ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("Images", "Labels"), ("images", "labels"), ("IMAGES", "LABELS"), ("Images", "labels")]
+)
+def test_folders_of_labels_in_any_capitals(tmp_path, images, labels):
+    picture(tmp_path / images / "train" / "a.jpg")
+    write(tmp_path / labels / "train" / "a.txt", LINE)
+    write(tmp_path / "data.yaml", f"train: {images}/train\nnames: [cat]\n")
+    dataset = read_dataset(tmp_path, split="train")
+    assert dataset[0].annotation.objects[0].box == pytest.approx((40, 32, 60, 48))
+    assert (no_negatives(dataset), dataset.problems) == (True, ())
+
+
+def test_images_of_which_none_has_a_label_file(tmp_path):
+    picture(tmp_path / "images" / "a.jpg")
+    picture(tmp_path / "runs" / "plot.jpg")
+    picture(tmp_path / "masks" / "a.png")
+    write(tmp_path / "labels" / "a.txt", LINE)
+    write(tmp_path / "classes.txt", "cat\n")
+    dataset = read_dataset(tmp_path)
+    assert labels_of(dataset) == {"images/a.jpg": ["cat"]}
+    assert kinds(dataset) == {"images without labels": 2} and no_negatives(dataset)
+    assert "0 of 1 images have a label file in masks" in dataset.problems[0].what
+    (tmp_path / "labels" / "a.txt").unlink()
+    with pytest.raises(ValueError, match="no usable record.*\n.*0 of 1 images have a label file in labels or images"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["0 .5 .5 .2 .2 .9", "0 .5 .5 .2", "cat .5 .5 .2 .2", "7 .5 .5 .2 .2", "0 40 32 20 16"]
+)
+def test_a_label_file_of_which_a_line_is_not_understood(tmp_path, line):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", line)
+    write(tmp_path / "classes.txt", "cat\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset[0].annotation.exhaustive == set() and no_negatives(dataset) and len(dataset.problems) == 1
+
+
+SEGMENT = {"id": 3226956, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 30, 20], "area": 500}
+
+
+def panoptic(*segments):
+    record = {"image_id": 1, "file_name": "1.png", "segments_info": segments}
+    content = {**one("1.jpg"), "annotations": [record]}
+    content["categories"] = [{"id": 1, "name": "cat", "isthing": 1}, {"id": 2, "name": "sky", "isthing": 0}]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("segments", "objects", "ignored", "complete"),
+    [
+        ([SEGMENT], 1, 0, True),
+        ([SEGMENT, {**SEGMENT, "category_id": 2}], 1, 0, True),  # the sky is no object
+        ([{**SEGMENT, "iscrowd": 1}], 0, 1, True),
+        ([{**SEGMENT, "category_id": 9}], 0, 0, False),
+        (["segment"], 0, 0, False),
+    ],
+)
+def test_panoptic(tmp_path, segments, objects, ignored, complete):
+    picture(tmp_path / "val2017" / "1.jpg")
+    write(tmp_path / "annotations" / "panoptic_val2017.json", panoptic(*segments))
+    annotation = read_dataset(tmp_path)[0].annotation
+    assert (len(annotation.objects), len(annotation.ignored)) == (objects, ignored)
+    assert ("objects" in annotation.exhaustive, annotation.is_negative) == (complete, False)
+    assert [item.box for item in annotation.objects] == [BOX] * objects
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        one("a.jpg", {"image_id": 1, "attributes": {"cat": True}}),  # a record of another kind
+        one("a.jpg", {**CAT, "category_id": 5}),
+        one("a.jpg", {**CAT, "bbox": [10, 10, 30, 20, 45]}),  # a rotated box
+        one("a.jpg", {**CAT, "bbox": None}),
+        one("a.jpg", {**CAT, "image_id": 7}),  # of an image that is not listed: it may be this one's
+        {**one("a.jpg"), "annotations": [None]},
+    ],
+)
+def test_coco_records_that_are_not_understood(tmp_path, content):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "instances.json", content)
+    dataset = read_dataset(tmp_path)
+    assert dataset[0].annotation.exhaustive == set() and no_negatives(dataset) and dataset.problems
+
+
+@pytest.mark.parametrize("number", ["1", 1.0, " 1"])
+def test_ids_as_other_types(tmp_path, number):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "instances.json", one("a.jpg", {**CAT, "image_id": number, "category_id": number}))
+    dataset = read_dataset(tmp_path)
+    assert (labels_of(dataset), dataset.problems) == ({"a.jpg": ["cat"]}, ())
+
+
+def test_an_image_that_was_searched_for_some_categories_only(tmp_path):
+    picture(tmp_path / "a.jpg")
+    picture(tmp_path / "b.jpg")
+    write(tmp_path / "all.json", one("a.jpg", categories=("person", "cat")))
+    write(tmp_path / "persons.json", one("b.jpg", categories=("person",)))
+    dataset = read_dataset(tmp_path)
+    assert [a.is_negative for a in dataset.annotations] == [True, False]
+    assert kinds(dataset) == {"some categories not looked for": 1}
+
+
+@pytest.mark.parametrize(
+    ("xml", "kind"),
+    [
+        (voc("a.jpg", ""), "object left out"),
+        (
+            voc("a.jpg", "cat").replace("<object>", "<objects><object>").replace("</object>", "</object></objects>"),
+            None,
+        ),
+        (voc("a.jpg", "cat").replace("object>", "Object>"), "object left out"),
+        (voc("a.jpg", "cat").replace("bndbox", "polygon"), "box left out"),
+    ],
+)
+def test_voc_objects_that_are_not_understood(tmp_path, xml, kind):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.xml", xml)
+    dataset = read_dataset(tmp_path)
+    assert dataset[0].annotation.exhaustive == set() and no_negatives(dataset)
+    assert kinds(dataset) == {kind or "object left out": 1}
+
+
+def test_null_is_not_none(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "data.jsonl", '{"image": "a.jpg", "objects": null}\n')
+    assert read_dataset(tmp_path)[0].annotation.exhaustive == set()
+
+
+def test_negatives_and_why(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.jpg")
+    write(tmp_path / "a.txt", LINE)
+    write(tmp_path / "b.txt", "\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    reasons = {"its label file is empty": 1, "it has no label file, others of its folder have one": 1}
+    assert read_dataset(tmp_path).summary()["negatives"] == reasons
+
+
+# ---- ignored objects -------------------------------------------------------------------------------------------------
+
+MASK = {"size": [8, 10], "counts": [18, 3, 5, 3, 5, 3, 43]}
+
+
+def test_an_exporter_that_marks_every_mask_as_a_crowd(tmp_path):
+    picture(tmp_path / "images" / "a.png", (10, 8))
+    record = {**CAT, "bbox": [2, 2, 3, 3], "iscrowd": 1, "area": 9, "segmentation": MASK}
+    write(tmp_path / "annotations" / "instances_default.json", {**coco([("a.png", 10, 8)], [record], ["cat"])})
+    annotation = read_dataset(tmp_path)[0].annotation
+    (item,) = annotation.ignored
+    assert (item.label, item.box, len(item.polygons)) == ("cat", (2, 2, 5, 5), 1)
+    assert not annotation.is_negative and not annotation.has_all_objects
+
+
+@pytest.mark.parametrize("mark", [{"iscrowd": 1}, {"ignore": 1, "iscrowd": 0}, {"iscrowd": "1"}, {"iscrowd": True}])
+def test_coco_ignores(tmp_path, mark):
+    picture(tmp_path / "a.jpg")
+    second = {**CAT, "bbox": [50, 10, 30, 20], "ignore": 0, "iscrowd": "0"}
+    write(tmp_path / "instances.json", one("a.jpg", {**CAT, **mark}, second))
+    annotation = read_dataset(tmp_path)[0].annotation
+    assert [item.box for item in annotation.ignored] == [BOX]
+    assert [item.box for item in annotation.objects] == [(50, 10, 80, 30)]
+
+
+@pytest.mark.parametrize(("difficult", "ignored"), [("1", 1), ("0", 0), ("", 0)])
+def test_difficult_objects(tmp_path, difficult, ignored):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.xml", voc("a.jpg", "cat", difficult=difficult, truncated=1))
+    annotation = read_dataset(tmp_path)[0].annotation
+    assert (len(annotation.ignored), len(annotation.objects)) == (ignored, 1 - ignored)
+
+
+def test_lvis(tmp_path):
+    """Images are named by their address; of each category it is known whether the image was searched for it."""
+    picture(tmp_path / "val2017" / "1.jpg")
+    content = one("", CAT, {**CAT, "category_id": 2, "bbox": [50, 10, 30, 20]}, categories=("cat", "dog", "yak"))
+    content["images"][0] |= {
+        "coco_url": "http://images.example.org/val2017/1.jpg",
+        "neg_category_ids": [3],
+        "not_exhaustive_category_ids": [2],
+    }
+    del content["images"][0]["file_name"]
+    write(tmp_path / "lvis_v1_val.json", content)
+    annotation = read_dataset(tmp_path)[0].annotation
+    assert [item.label for item in annotation.objects] == ["cat", "dog"] and annotation.exhaustive == set()
+    assert {e.phrase: e.objects for e in annotation.expressions} == {"cat": (0,), "yak": ()}
+
+
+# ---- the same thing in two files -------------------------------------------------------------------------------------
+
+
+def test_objects_that_two_files_tell(tmp_path):
+    picture(tmp_path / "val2017" / "1.jpg")
+    person = {**CAT, "id": 7, "iscrowd": 0, "area": 600}
+    outlined = {**person, "segmentation": [[10, 10, 40, 10, 40, 30]]}
+    pose = {**outlined, "keypoints": [0] * 51, "num_keypoints": 0}
+    for name, record in (("instances", person), ("person_keypoints", pose)):
+        write(tmp_path / "annotations" / f"{name}_val2017.json", one("1.jpg", record, categories=("person",)))
+    dataset = read_dataset(tmp_path, split="val")
+    assert labels_of(dataset) == {"val2017/1.jpg": ["person"]}
+    assert dataset[0].annotation.objects[0].polygons and kinds(dataset) == {"objects told by two files": 1}
+
+
+def test_lines_that_say_the_same(tmp_path):
+    picture(tmp_path / "a.jpg")
+    record = {"image": "a.jpg", "objects": [{"label": "cat", "box": BOX}]}
+    other = {"image": "a.jpg", "objects": []}
+    write(tmp_path / "one.jsonl", json.dumps(record))
+    write(tmp_path / "two.jsonl", json.dumps(record))
+    assert len(read_dataset(tmp_path)) == 1
+    write(tmp_path / "two.jsonl", json.dumps(other))
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 2 and no_negatives(dataset) and kinds(dataset) == {"duplicate image": 1}
+
+
+def test_two_files_of_an_image_that_differ(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.xml", "<annotation><filename>a.jpg</filename></annotation>")
+    write(tmp_path / "b.xml", voc("a.jpg", "cat"))
+    dataset = read_dataset(tmp_path)
+    assert no_negatives(dataset) and kinds(dataset) == {"duplicate image": 1}
+
+
+def test_only_frames_make_annotations():
+    """They know what was not understood; an annotation made elsewhere could not."""
+    readers = Path(florence_lite.data.readers.__file__).parent
+    made = {
+        file.name
+        for file in readers.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Annotation"
+    }
+    assert made == {"frames.py"}

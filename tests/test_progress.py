@@ -1,0 +1,45 @@
+"""How far something is: lines for a log."""
+
+import io
+import sys
+
+import pytest
+
+from florence_lite.progress import ProgressLines, duration, is_logged
+
+
+def test_a_line_after_the_first_step_then_at_intervals_and_at_the_end():
+    lines, now = [], [100.0]
+    progress = ProgressLines(total=100, done=40, write=lines.append, interval=30, clock=lambda: now[0])
+    for step in range(41, 101):
+        now[0] += 2.0
+        progress.update(step, loss=1 / step)
+    assert lines[0] == "step 41 of 100, loss 0.024, 2.00 s a step, 2 min left"
+    assert [int(line.split()[1]) for line in lines] == [41, 56, 71, 86, 100]
+    assert lines[3] == "step 86 of 100, loss 0.012, 2.00 s a step, 28 s left"
+    assert lines[-1] == "step 100 of 100, loss 0.010, 2.00 s a step"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (110, "2 min"), (5940, "99 min"), (11100, "3 h 5 min")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "logged"),
+    [(io.StringIO, io.StringIO, True), (io.StringIO, Terminal, True), (Terminal, Terminal, False)],
+)
+def test_lines_are_for_where_no_bar_stands(monkeypatch, out, err, logged):
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdout", out())
+    monkeypatch.setattr(sys, "stderr", err())
+    assert is_logged() == logged
