@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -96,10 +95,7 @@ class Florence:
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
         """
         loaded = load_pretrained(name, dtype, device, revision, subfolder, adapter)
-        card = loaded.card
-        if loaded.adapters and card is not None:
-            card = replace(card, for_photographs="")  # an adapter was trained on pictures of its own
-        return cls(loaded.model, loaded.tokenizer, card, loaded.preprocessor, loaded.decoding, str(name))
+        return cls(loaded.model, loaded.tokenizer, loaded.card, loaded.preprocessor, loaded.decoding, str(name))
 
     def save_pretrained(
         self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,8 @@ def load_pretrained(
     model = load_checkpoint(folder, dtype, device)
     for each in adapters:
         model = load_adapter(model, each)
+    if adapters and card is not None:
+        card = replace(card, for_photographs="")  # an adapter was trained on pictures of its own
     # A fine-tune may bring a tokenizer of its own.
     with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
     size_wh = model.config.image_size_wh
