@@ -21,6 +21,7 @@ ROOMS = (
     "printable",
     "files",
     "geometry",
+    "image_files",
     "images",
     "progress",
     "answers",

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from florence_lite.images import FORMATS, image_size, image_sizes, load_image, open_image
+from florence_lite.image_files import FORMATS, image_size, image_sizes, open_image
+from florence_lite.images import load_image
 
 RED = (255, 0, 0)
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"

@@ -7,7 +7,8 @@ loading     a network from a folder    saving      a network to a folder
 adapters    LoRA on top of a network   pretrained  all parts of a checkpoint, by its name
 """
 
-from florence_lite.checkpoint.adapters import adapter_base, load_adapter
+from florence_lite.checkpoint.adapter_config import adapter_base
+from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor, write_companions
 from florence_lite.checkpoint.configs import config_from_json, config_to_json, read_config
 from florence_lite.checkpoint.layouts import LAYOUTS

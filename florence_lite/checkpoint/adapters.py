@@ -17,14 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from florence_lite.checkpoint.adapter_config import CONFIG, fits, read_adapter_config
 from florence_lite.checkpoint.layouts import DECODER_EMBEDDING, EMBEDDING, LAYOUTS, OUTPUT, ROWS, TABLES, Layout
 from florence_lite.checkpoint.loading import DTYPES, FLOATS, about_type, dtype_name, raise_any
 from florence_lite.checkpoint.weights import read_tensors
-from florence_lite.checks import is_number
-from florence_lite.files import SETTINGS_BYTES, read_json
 from florence_lite.model import FlorenceModel
 
-CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 # Adapters that were trained on our network have our names.
@@ -34,12 +32,6 @@ _UNREAD = {layout.encoder_table for layout in _LAYOUTS}  # of a table that no ne
 _NAME = "default"  # what the adapter is called inside peft
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)*(base_model\.model\.)?((module|_orig_mod)\.)*")
 _INSIDE = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")  # what peft's layers put into names
-# What a pattern of modules may hold: letters, classes, alternatives, and a few repetitions of single letters, never of
-# groups. Whatever it is, matching a name takes no noticeable time.
-_LETTER = r"(?:\\[.dw]|\[[\w.-]++\]|[\w.-])"
-_REPEATS = 2
-_PATTERN = re.compile(rf"\^?(?:{_LETTER}[*+?]?+|\((?:\?:)?+{_LETTER}++(?:\|{_LETTER}++)*+\)|\|)++\$?")
-_MOST_PATTERNS, _LONGEST_PATTERN = 256, 256
 _RANKED = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
 _LORA = re.compile(  # some files have the adapter's name behind the part; DoRA's magnitudes come without `.weight`
     r"^(?P<module>.+)\.(?P<part>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))"
@@ -59,23 +51,6 @@ _NO_MATTER = {  # the tensors tell which modules are adapted; the rest concerns 
 # on the weights alone; the latter depend on data or chance.
 _REPEATABLE_STARTS = ("pissa", "olora")
 _LOST_STARTS = ("pissa_niter_", "corda", "loftq", "lora_ga")
-
-
-class AdapterBase(NamedTuple):
-    """The checkpoint that an adapter was trained on: Hub id or folder; revision, None for the latest."""
-
-    name: str
-    revision: str | None
-
-
-def adapter_base(folder: str | os.PathLike) -> AdapterBase | None:
-    """What the adapter in `folder` names as the base, to be loaded first; None if it names none.
-
-    Raises FileNotFoundError where `adapter_config.json` is missing, ValueError where it describes no LoRA adapter.
-    """
-    config = _read_config(Path(folder))
-    name = config.get("base_model_name_or_path")
-    return AdapterBase(name, config.get("revision") or None) if name else None
 
 
 def load_adapter(model: FlorenceModel, folder: str | os.PathLike) -> FlorenceModel:
@@ -99,7 +74,7 @@ def load_adapter(model: FlorenceModel, folder: str | os.PathLike) -> FlorenceMod
     if hasattr(model, "peft_config"):
         raise ValueError("the model already carries an adapter; load the base again, or merge the first adapter")
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_adapter_config(folder)
     adapter = _Adapter(_twin(model, ()), config)
     for name, tensor in read_tensors(_weights_file(folder)):
         adapter.take(name, tensor)
@@ -357,7 +332,7 @@ class _Adapter:
         given = self.config.get(field) or {}
         numbers = {}
         for module in sorted(self.adapted, key=len, reverse=True):
-            fitting = (number for pattern, number in given.items() if _fits(pattern, self.foreign[module]))
+            fitting = (number for pattern, number in given.items() if fits(pattern, self.foreign[module]))
             numbers[module] = next(fitting, usual)
         return numbers
 
@@ -387,24 +362,6 @@ class _Adapter:
         return found
 
 
-def _compiles(pattern: str) -> bool:
-    try:
-        return bool(re.compile(pattern))
-    except re.error:  # a class whose range runs backwards
-        return False
-
-
-def _fits(pattern: str, name: str) -> bool:
-    """Whether a name or pattern of adapter_config.json is the end of a module's name, as peft understands it."""
-    ends = [name] if pattern.startswith("^") else [name[start:] for start in _starts(name)]
-    return any(re.fullmatch(pattern, end) for end in ends)
-
-
-def _starts(name: str) -> list[int]:
-    """Where a part of a dotted name begins."""
-    return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
-
-
 def _is_rounded(tensor: Tensor, exact: Tensor) -> bool:
     """Whether it holds the values of `exact`, perhaps rounded to one of the types of weights."""
     return any(torch.equal(exact.to(dtype).to(tensor), tensor) for dtype in (tensor.dtype, *DTYPES.values()))
@@ -422,44 +379,6 @@ def _weights_file(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"adapter {str(folder)!r} has no weights: none of {', '.join(WEIGHTS)}")
-
-
-def _read_config(folder: Path) -> dict:
-    """The fields of adapter_config.json, of which those that are used here are what they must be."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no adapter in {str(folder)!r}: no file {CONFIG!r}")
-    config = read_json(path, SETTINGS_BYTES)
-    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
-        raise ValueError(f"{path} is no configuration of peft: it names no peft_type")
-    if config["peft_type"] != "LORA":
-        raise ValueError(f"{path}: peft_type is {config['peft_type']!r}; only 'LORA' adapters can be applied")
-    for name in ("base_model_name_or_path", "revision"):
-        if not isinstance(config.get(name), str | None):
-            raise ValueError(f"{path}: {name} is {config[name]!r}; it must be a text or null")
-    for name, pattern, check, what in (
-        ("r", "rank_pattern", _is_rank, "a positive whole number"),
-        ("lora_alpha", "alpha_pattern", is_number, "a number"),
-    ):
-        if not check(config.get(name)):
-            raise ValueError(f"{path}: {name} is {config.get(name)!r}; it must be {what}")
-        numbers = config.get(pattern) or {}
-        if not isinstance(numbers, dict) or not all(map(check, numbers.values())):
-            raise ValueError(f"{path}: {pattern} is {str(numbers)[:200]}; it must give {what} for each name")
-        if len(numbers) > _MOST_PATTERNS:
-            raise ValueError(f"{path}: {pattern} has {len(numbers):,} entries; {_MOST_PATTERNS} may be")
-        for key in numbers:
-            repeats = len(re.findall(r"(?<!\\)[*+]", key))
-            if len(key) > _LONGEST_PATTERN or not _PATTERN.fullmatch(key) or repeats > _REPEATS or not _compiles(key):
-                raise ValueError(
-                    f"{path}: {pattern} has {key[:_LONGEST_PATTERN]!r}, which is no name or pattern of the kinds that "
-                    f"are read: letters, [classes], (alternatives|without|repetition), and {_REPEATS} of * and +"
-                )
-    return config
-
-
-def _is_rank(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _raise_any(problems: list[str], folder: Path, config: dict) -> None:

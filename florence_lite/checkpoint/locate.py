@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from florence_lite.cards import CheckpointCard, checkpoints
-from florence_lite.checkpoint.adapters import AdapterBase
+from florence_lite.checkpoint.adapter_config import AdapterBase
 
 
 class Located(NamedTuple):

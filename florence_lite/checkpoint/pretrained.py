@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from florence_lite.cards import CheckpointCard
-from florence_lite.checkpoint.adapters import adapter_base, load_adapter
+from florence_lite.checkpoint.adapter_config import adapter_base
+from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
 from florence_lite.checkpoint.loading import load_checkpoint
 from florence_lite.checkpoint.locate import find_base, find_checkpoint, is_adapter

@@ -46,7 +46,7 @@ def is_image_name(name: str) -> bool:
     """Whether a file of this name should hold an image that can be opened."""
     from PIL import Image
 
-    from florence_lite.images import FORMATS
+    from florence_lite.image_files import FORMATS
 
     return Image.registered_extensions().get(Path(name).suffix.lower()) in FORMATS
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from florence_lite.checkpoint import adapter_base, load_adapter
-from florence_lite.checkpoint import adapters as adapters_module
-from florence_lite.checkpoint.adapters import AdapterBase
+from florence_lite.checkpoint import adapter_base, adapter_config, load_adapter
+from florence_lite.checkpoint.adapter_config import AdapterBase
 from florence_lite.model import FlorenceModel
 from tests.model.native import TINY, native_inputs, native_pair
 
@@ -558,8 +557,8 @@ BROKEN = {
     ],
 )
 def test_patterns_mean_what_peft_means(pattern, fits):
-    assert adapters_module._PATTERN.fullmatch(pattern)
-    assert adapters_module._fits(pattern, Q_PROJ) == fits == bool(re.match(rf"(.*\.)?({pattern})$", Q_PROJ))
+    assert adapter_config._PATTERN.fullmatch(pattern)
+    assert adapter_config.fits(pattern, Q_PROJ) == fits == bool(re.match(rf"(.*\.)?({pattern})$", Q_PROJ))
 
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)

@@ -3,7 +3,7 @@
 import pytest
 
 from florence_lite.checkpoint import find_base
-from florence_lite.checkpoint.adapters import AdapterBase
+from florence_lite.checkpoint.adapter_config import AdapterBase
 
 
 @pytest.fixture

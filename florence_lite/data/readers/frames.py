@@ -14,7 +14,7 @@ from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.data.readers.records import ProblemLog
 from florence_lite.data.readers.rle import rle_to_mask
 from florence_lite.geometry import box_area, clip_ring, mask_to_rings
-from florence_lite.images import ImageSizes
+from florence_lite.image_files import ImageSizes
 
 _FAR = 1e9  # pixels: what is farther off is no coordinate, and its area no number
 _SHARES = "are shares of the image's sides rather than pixels"

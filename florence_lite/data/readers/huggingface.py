@@ -33,7 +33,7 @@ from florence_lite.data.readers.images import OUTSIDE
 from florence_lite.data.readers.records import ProblemLog, Unclear, caption_levels, finished, is_set
 from florence_lite.data.samples import Dataset
 from florence_lite.geometry import from_cxcywh, from_xywh
-from florence_lite.images import image_sizes
+from florence_lite.image_files import image_sizes
 
 if TYPE_CHECKING:
     import datasets

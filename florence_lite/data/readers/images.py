@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from florence_lite.data.readers.files import IMAGE_ENDINGS, files_below, split_of
 from florence_lite.data.readers.frames import ImageFrame, frame_of
 from florence_lite.data.readers.records import ProblemLog, Unclear
-from florence_lite.images import image_sizes
+from florence_lite.image_files import image_sizes
 
 OUTSIDE = "names outside of the folder are read with outside=True (--outside)"
 
