@@ -50,7 +50,7 @@ def finetune(config: FineTuneConfig, generators: Mapping[str, Generator] | None 
     accelerator = start(config)
     parts = shares(config, accelerator)
     for data, source in zip(config.data, sources, strict=True):
-        for line in source.checked():
+        for line in source.checked(config.flips if config.upright else 1.0):
             accelerator.print(f"data set {data.path}: {line}")
 
     adapter = None
@@ -98,7 +98,9 @@ def read_sources(
             network.prompt_side,
             data.shorten,
         )
-        sources.append(Source(read_source(data, network.image_size_wh, generators or {}), collate, data.weight))
+        sources.append(
+            Source(read_source(data, network.image_size_wh, generators or {}), collate, data.weight, data.language)
+        )
     return sources
 
 
@@ -115,5 +117,5 @@ def keep_features(
     for number, source in enumerate(sources):
         if not source.endless:
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
-            mirrored = config.flips > 0
+            mirrored = source.mirrored() if config.flips else None
             source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder)
