@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -11,18 +10,14 @@ from PIL import Image
 
 from florence_lite.answers import Box, Polygons
 from florence_lite.data.annotation import Annotation
+from florence_lite.data.sides import tells_height, tells_side
 from florence_lite.geometry import box_area, clip_ring, polygon_area, thinned_outlines
 
 Turn = Image.Transpose
 LEAST_VISIBLE = 0.3  # share of an object's box that a crop must hold for the object to stay
+LANGUAGES = ("en",)  # in which it is known how sentences tell sides
 SMALLEST_CROP = 0.5  # of either side of the image
 
-_SIDES = re.compile(r"(?<![a-z])(left|right)(most|hand|wards?)?(?![a-z])", re.IGNORECASE)  # "turn_left" too
-_HEIGHTS = re.compile(
-    r"(?<![a-z])(top|bottom|upper|lower|up|down|upright|upside|above|below|under|over|beneath|underneath"
-    r"|horizontal|vertical)(most|ly|wards?)?(?![a-z])",
-    re.IGNORECASE,
-)
 _POINTS: dict[Turn, Callable] = {  # where the point (x, y) of an image of w × h pixels goes
     Turn.FLIP_LEFT_RIGHT: lambda x, y, w, h: (w - x, y),
     Turn.FLIP_TOP_BOTTOM: lambda x, y, w, h: (x, h - y),
@@ -42,21 +37,23 @@ class Augmentation:
 
     flips: share of the images that are mirrored. upright: whether images have a top; if not, all eight ways to lay
     them down are drawn evenly, whatever `flips` says. crops: share of the images of which a random part is taken.
+    language: of the texts about the images, as in `can_turn`.
     """
 
     flips: float = 0.0
     upright: bool = True
     crops: float = 0.0
+    language: str | None = None
 
     def __call__(
         self, image: Image.Image, annotation: Annotation, rng: np.random.Generator
     ) -> tuple[Image.Image, Annotation]:
         """Image and annotation, changed by chance."""
         corners, turn = self.draw(rng)
-        if corners is not None and can_crop(annotation):
-            image, annotation = crop(image, annotation, _random_part(annotation.size_wh, corners))
-        if turn is not None and can_turn(annotation, turn):
-            image, annotation = transpose(image, annotation, turn)
+        if corners is not None and can_crop(annotation, self.language):
+            image, annotation = crop(image, annotation, _random_part(annotation.size_wh, corners), self.language)
+        if turn is not None and can_turn(annotation, turn, self.language):
+            image, annotation = transpose(image, annotation, turn, self.language)
         return image, annotation
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray | None, Turn | None]:
@@ -67,24 +64,35 @@ class Augmentation:
         return (corners if chances[0] < self.crops else None), turn
 
 
-def can_turn(annotation: Annotation, turn: Turn) -> bool:
+def can_turn(annotation: Annotation, turn: Turn, language: str | None = None) -> bool:
     """Whether everything that is said about the image stays true, or can follow, when it is mirrored or turned.
 
-    Mirrored text is no text; words that tell sides, or heights where the top does not stay on top, would be wrong.
+    Mirrored text is no text. Words that tell sides, or heights where the top does not stay on top, would be wrong. In
+    names of classes they are known in many languages, in captions, phrases, questions and texts of regions in English
+    alone, for there are more ways to say where something is than a list can hold: an image with such texts is neither
+    mirrored nor turned, unless `language` is "en".
     """
-    moved = [_SIDES] if turn == Turn.FLIP_LEFT_RIGHT else [_SIDES, _HEIGHTS]
-    return not annotation.lines and not any(words.search(text) for text in _texts(annotation) for words in moved)
+    names = {item.label for item in annotation.objects}
+    texts = set(_texts(annotation)) - names - {""}
+    if annotation.lines or (texts and language not in LANGUAGES):
+        return False
+    said = texts | names
+    if any(map(tells_side, said)):
+        return False
+    return turn == Turn.FLIP_LEFT_RIGHT or not any(map(tells_height, said))
 
 
-def transpose(image: Image.Image, annotation: Annotation, turn: Turn) -> tuple[Image.Image, Annotation]:
+def transpose(
+    image: Image.Image, annotation: Annotation, turn: Turn, language: str | None = None
+) -> tuple[Image.Image, Annotation]:
     """Image and annotation mirrored or turned; ValueError where `can_turn` says no."""
-    return image.transpose(turn), turned(annotation, turn)
+    return image.transpose(turn), turned(annotation, turn, language)
 
 
-def turned(annotation: Annotation, turn: Turn) -> Annotation:
+def turned(annotation: Annotation, turn: Turn, language: str | None = None) -> Annotation:
     """The annotation of the mirrored or turned image; ValueError where `can_turn` says no."""
-    if not can_turn(annotation, turn):
-        raise ValueError("the annotation has text or tells sides, which mirroring would make wrong")
+    if not can_turn(annotation, turn, language):
+        raise ValueError("the annotation has text or may tell sides, which mirroring would make wrong")
     width, height = annotation.size_wh
 
     def box(values: Box) -> Box:
@@ -105,9 +113,11 @@ def turned(annotation: Annotation, turn: Turn) -> Annotation:
     return replace(annotation, size_wh=size_wh, objects=objects, regions=regions, ignored=ignored)
 
 
-def can_crop(annotation: Annotation) -> bool:
+def can_crop(annotation: Annotation, language: str | None = None) -> bool:
     """Whether a part of the image can be described: where nothing is known but objects, and regions whose words do
-    not place them in the image."""
+    not place them in the image, which is known of English ones (`language` "en")."""
+    texts = [region.text for region in annotation.regions]
+    placing = language not in LANGUAGES or any(tells_side(text) or tells_height(text) for text in texts)
     return not (
         annotation.lines
         or annotation.ignored_lines
@@ -116,14 +126,16 @@ def can_crop(annotation: Annotation) -> bool:
         or annotation.expressions
         or annotation.questions
         or any(item.phrase for item in annotation.objects)
-        or any(words.search(region.text) for region in annotation.regions for words in (_SIDES, _HEIGHTS))
+        or (texts and placing)
     )
 
 
-def crop(image: Image.Image, annotation: Annotation, part: tuple[int, int, int, int]) -> tuple[Image.Image, Annotation]:
+def crop(
+    image: Image.Image, annotation: Annotation, part: tuple[int, int, int, int], language: str | None = None
+) -> tuple[Image.Image, Annotation]:
     """The part x0 y0 x1 y1 of an image, in pixels, and what is in it; objects and regions of which less than
     `LEAST_VISIBLE` is left are gone. ValueError where `can_crop` says no."""
-    if not can_crop(annotation):
+    if not can_crop(annotation, language):
         raise ValueError("the annotation has words about the whole image, which may be wrong about a part of it")
     objects, ignored = (
         tuple(

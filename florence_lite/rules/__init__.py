@@ -9,6 +9,9 @@ count them all. A task card names its rule; a task of your own may bring a funct
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from florence_lite.cards import TaskCard, own_rule, tasks
 from florence_lite.cards import task as task_card
 from florence_lite.checks import hint
@@ -16,7 +19,7 @@ from florence_lite.data.annotation import Annotation
 from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
 from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
 
-__all__ = ["RULES", "Pair", "Rule", "draw", "pairs", "rule_of", "tasks_with_rules", "thinned"]
+__all__ = ["RULES", "Pair", "Rule", "draw", "needed", "pairs", "rule_of", "tasks_with_rules", "thinned"]
 
 RULES: dict[str, Rule] = {
     "captions.short": captions.short,
@@ -38,6 +41,8 @@ RULES: dict[str, Rule] = {
 }
 """What may stand as `rule` in a task card: family and function."""
 
+WORDS = ("captions", "more_captions", "expressions", "questions", "regions")  # fields of an annotation
+
 
 def pairs(task: str, annotation: Annotation) -> list[Pair]:
     """Every prompt of `task` (its marker) that the annotation can check; [] where it tells nothing.
@@ -51,6 +56,27 @@ def pairs(task: str, annotation: Annotation) -> list[Pair]:
     if strange := [item for item in found if not isinstance(item, Pair)]:
         raise ValueError(f"the rule of task {task} gave {strange[0]!r}; it must give florence_lite.rules.Pair objects")
     return [completed(pair, card, annotation.size_wh, own_rule(card.name) is not None) for pair in found]
+
+
+def needed(annotation: Annotation, tasks: Iterable[str]) -> Annotation:
+    """The annotation without the words that none of the tasks' pairs depends on: captions, for instance, where boxes
+    alone are asked for. Every one of the pairs is what it was."""
+    tasks = tuple(tasks)
+    wanted = [pairs(task, annotation) for task in tasks]
+
+    def enough(fewer: Annotation) -> bool:
+        try:
+            return [pairs(task, fewer) for task in tasks] == wanted
+        except Exception:  # a function of one's own relies on what is gone
+            return False
+
+    for name in (name for name in WORDS if getattr(annotation, name)):
+        fewer = replace(annotation, **{name: ()})
+        annotation = fewer if enough(fewer) else annotation
+    if any(item.phrase for item in annotation.objects):
+        fewer = replace(annotation, objects=tuple(replace(item, phrase="") for item in annotation.objects))
+        annotation = fewer if enough(fewer) else annotation
+    return annotation
 
 
 def tasks_with_rules() -> tuple[str, ...]:

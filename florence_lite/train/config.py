@@ -23,6 +23,7 @@ from florence_lite.checks import (
     is_text,
     is_whole,
 )
+from florence_lite.data.augment import LANGUAGES
 from florence_lite.files import read_toml
 from florence_lite.rules import rule_of, tasks_with_rules
 
@@ -101,6 +102,9 @@ class DataConfig:
     tasks: rows per image of each task.
     format, split, columns, outside: as in `read_dataset`.
     weight: how often a batch is drawn from this data set, compared with the others.
+    language: of the texts about the images. "en": English, in which words that tell left from right are known; images
+        about which there are others are mirrored. None: another or unknown; an image is not mirrored, turned or
+        cropped if its tasks ask or answer with a caption, phrase, question or text of a region.
     shorten: an answer that is too long for the network loses its last objects, and teaches no end, instead of being an
         error; how many do is reported.
 
@@ -115,11 +119,15 @@ class DataConfig:
     columns: Mapping[str, str] | None = None
     outside: bool = False
     weight: float = 1.0
+    language: str | None = None
     shorten: bool = False
 
     def __post_init__(self):
         check_tasks(self.tasks)
         check_positive(self, "weight")
+        if self.language not in (None, *LANGUAGES):
+            known = ", ".join(f'"{each}"' for each in LANGUAGES)
+            raise ValueError(f"language = {self.language!r} must be {known}, or absent for any other")
         check(self, "columns", lambda value: isinstance(value, Mapping | None), "a table of meanings and column names")
         check_switch(self, "shorten")
         check_switch(self, "outside")
@@ -166,7 +174,9 @@ class FineTuneConfig(RunConfig):
         training, and kept in "memory" or on "disk" (in `output`); mirrored images count as images of their own.
     lora_rank: train low-rank adapters of the text side and nothing else; 0 trains the weights themselves.
     lora_targets: names of the layers that get them, in every encoder and decoder layer; "lm_head": the output layer.
-    flips: share of the images that are mirrored; images with text lines, and words with "left" or "right", never are.
+    flips: share of the images that are mirrored; never those with text lines, or with words that may tell left from
+        right: names of classes that do, in any of many languages, and texts unless the data set says that its
+        `language` is English and they do not.
     upright: false for images without a top, as microscopes and satellites take: they are turned in all eight ways.
     crops: share of the images that are cropped at random; only images annotated with objects alone are cropped.
 

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from florence_lite.data.augment import Turn, can_turn
+from florence_lite.data.augment import Turn
 from florence_lite.data.samples import Sample
 from florence_lite.files import read_json
 from florence_lite.inference.preprocessing import Preprocessor
@@ -52,12 +52,14 @@ def image_features(
     model: FlorenceModel,
     preprocessor: Preprocessor,
     samples: Sequence[Sample],
-    mirrored: bool,
+    mirrored: Sequence[bool] | None,
     accelerator: Accelerator,
     folder: Path | None = None,
 ) -> Features:
-    """Features of each image as it is and, if `mirrored`, mirrored.
+    """Features of each image as it is and mirrored.
 
+    mirrored: for every image, whether it may be; one that may not is seen as it is a second time. None where no image
+        is wanted mirrored.
     They are float16 where the run computes in bfloat16, which is coarser still, else float32.
 
     folder: where to keep them in a file, from which they are read when they are needed, in later runs as well; None
@@ -66,11 +68,11 @@ def image_features(
     Raises OSError, before anything is computed, where there is no room for the file.
     """
     dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.float16
-    ways, tokens, width = 1 + mirrored, model.config.image_tokens, model.config.text.d_model
+    ways, tokens, width = 1 if mirrored is None else 2, model.config.image_tokens, model.config.text.d_model
     shape = (len(samples), ways, tokens, width)
     if folder is None:
         views = torch.zeros(shape, dtype=dtype)
-        return Features(views, _fill(views, model, preprocessor, samples, accelerator))
+        return Features(views, _fill(views, model, preprocessor, samples, mirrored, accelerator))
     file, record = folder / "features.bin", folder / "features.json"
     if accelerator.is_main_process:
         size = torch.Size(shape).numel() * dtype.itemsize
@@ -79,6 +81,7 @@ def image_features(
             "shape": list(shape),
             "dtype": str(dtype),
             "images": [_image_digest(samples, number) for number in range(len(samples))],
+            "mirrored": mirrored,
         }
         if changed := _changed(content, file, record, size):
             if record.is_file():
@@ -86,7 +89,7 @@ def image_features(
             folder.mkdir(parents=True, exist_ok=True)
             record.unlink(missing_ok=True)
             _reserve(file, size)
-            unreadable = _fill(_mapped(file, shape, dtype), model, preprocessor, samples, accelerator)
+            unreadable = _fill(_mapped(file, shape, dtype), model, preprocessor, samples, mirrored, accelerator)
             record.write_text(json.dumps(content | {"unreadable": unreadable}))
     accelerator.wait_for_everyone()
     unreadable = {int(number): reason for number, reason in read_json(record)["unreadable"].items()}
@@ -118,11 +121,11 @@ def _tower_digest(model: FlorenceModel, preprocessor: Preprocessor, accelerator:
 
 
 def _image_digest(samples: Sequence[Sample], number: int) -> str:
-    """Of all that decides the views of a sample: its image, the size that it must have, and whether it is mirrored."""
+    """Of all that decides what is seen of a sample: its image, and the size that it must have."""
     digest = hashlib.sha256()
     try:
         sample = samples[number]
-        digest.update(repr((tuple(sample.annotation.size_wh), _mirrors(sample))).encode())
+        digest.update(repr(tuple(sample.annotation.size_wh)).encode())
         if isinstance(sample.image, Image.Image):
             turned = sample.image.getexif().get(ExifTags.Base.Orientation)
             digest.update(repr((sample.image.size, sample.image.mode, turned)).encode())
@@ -169,13 +172,14 @@ def _fill(
     model: FlorenceModel,
     preprocessor: Preprocessor,
     samples: Sequence[Sample],
+    mirrored: Sequence[bool] | None,
     accelerator: Accelerator,
 ) -> dict[int, str]:
     """Compute all views [samples, ways, N, D]; number → reason of the samples whose images cannot be read."""
     training = model.training
     model.to(accelerator.device).eval()
     unreadable: dict[int, str] = {}
-    pictures = _pictures(samples, views.shape[1], unreadable)
+    pictures = _pictures(samples, mirrored, unreadable)
     with progress_bar(accelerator.is_main_process) as progress:
         bar = progress.add_task("image features", total=views.shape[0] * views.shape[1])
         while batch := list(islice(pictures, BATCH)):
@@ -190,7 +194,7 @@ def _fill(
 
 
 def _pictures(
-    samples: Sequence[Sample], ways: int, unreadable: dict[int, str]
+    samples: Sequence[Sample], mirrored: Sequence[bool] | None, unreadable: dict[int, str]
 ) -> Iterator[tuple[tuple[int, int], Image.Image]]:
     """Every image in each way, with the place of its features; one that must not be mirrored comes as it is.
 
@@ -198,15 +202,10 @@ def _pictures(
     """
     for number in range(len(samples)):
         try:
-            sample = samples[number]
-            image = sample.load()
+            image = samples[number].load()
         except (ValueError, OSError) as error:
             unreadable[number] = str(error)
             continue
         yield (number, 0), image
-        if ways > 1:
-            yield (number, 1), image.transpose(Turn.FLIP_LEFT_RIGHT) if _mirrors(sample) else image
-
-
-def _mirrors(sample: Sample) -> bool:
-    return can_turn(sample.annotation, Turn.FLIP_LEFT_RIGHT)
+        if mirrored is not None:
+            yield (number, 1), image.transpose(Turn.FLIP_LEFT_RIGHT) if mirrored[number] else image

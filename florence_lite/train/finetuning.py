@@ -16,7 +16,7 @@ from florence_lite.model import FlorenceModel
 from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.train.collate import TaskCollator
-from florence_lite.train.config import DataConfig, FineTuneConfig
+from florence_lite.train.config import FineTuneConfig
 from florence_lite.train.features import image_features
 from florence_lite.train.folders import checkpoint_problem, replace_folder
 from florence_lite.train.log import tell
@@ -52,7 +52,7 @@ def finetune(
     sources = read_sources(config, loaded.model, loaded.tokenizer, loaded.preprocessor, generators)
     accelerator = start(config)
     parts = shares(config, accelerator)
-    for line in told(config.data, sources):
+    for line in told(config, sources):
         if accelerator.is_main_process:
             tell(line)
     fingerprints = partial(contents, config, loaded, sources, validation)
@@ -117,11 +117,11 @@ def adapter_base(config: FineTuneConfig, loaded: Pretrained) -> str:
     return str(folder.resolve())
 
 
-def told(data: Sequence[DataConfig], sources: Sequence[Source]) -> Iterator[str]:
+def told(config: FineTuneConfig, sources: Sequence[Source]) -> Iterator[str]:
     """What a run is trained on and what is left out of it, as lines for people. Raises as `Source.checked`."""
-    for config, source in zip(data, sources, strict=True):
-        name = f"data set {config.path}{f' ({config.split})' if config.split else ''}"
-        yield from (f"{name}: {line}" for line in source.checked())
+    for data, source in zip(config.data, sources, strict=True):
+        name = f"data set {data.path}{f' ({data.split})' if data.split else ''}"
+        yield from (f"{name}: {line}" for line in source.checked(config.flips if config.upright else 1.0))
 
 
 def contents(
@@ -157,7 +157,9 @@ def read_sources(
             network.prompt_side,
             data.shorten,
         )
-        sources.append(Source(read_source(data, network.image_size_wh, generators or {}), collate, data.weight))
+        sources.append(
+            Source(read_source(data, network.image_size_wh, generators or {}), collate, data.weight, data.language)
+        )
     return sources
 
 
@@ -174,5 +176,5 @@ def keep_features(
     for number, source in enumerate(sources):
         if not source.endless:
             folder = Path(config.output) / "features" / str(number) if config.features == "disk" else None
-            mirrored = config.flips > 0
+            mirrored = source.mirrored() if config.flips else None
             source.features = image_features(model, preprocessor, source.samples, mirrored, accelerator, folder)

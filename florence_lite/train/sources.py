@@ -16,13 +16,17 @@ from torch.utils import data as torch_data
 
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
-from florence_lite.data.augment import Augmentation, can_turn, turned
+from florence_lite.data.augment import Augmentation, Turn, can_turn, turned
 from florence_lite.data.samples import Dataset, Sample, summary_lines
-from florence_lite.rules import pairs
+from florence_lite.rules import needed, pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
 from florence_lite.train.features import Features
 
+_UNMIRRORED = (
+    "are never mirrored, for they show text, or what is said about them may tell left from right (of English texts, "
+    'language = "en" lets it be known)'
+)
 MOST_NAMED = 10  # things of a kind that are named one by one; the others are counted
 
 Generator = Callable[..., Sequence[Sample]]
@@ -51,22 +55,24 @@ class Drawn(NamedTuple):
 class Source:
     """Samples, what is asked about them, and how often.
 
+    language: of the texts about them, as in `DataConfig`.
     features: what a frozen tower saw in them; None to give the images themselves.
     """
 
-    def __init__(self, samples: Sequence[Sample], collate: TaskCollator, weight: float):
-        self.samples, self.collate, self.weight = samples, collate, weight
+    def __init__(self, samples: Sequence[Sample], collate: TaskCollator, weight: float, language: str | None = None):
+        self.samples, self.collate, self.weight, self.language = samples, collate, weight, language
         self.features: Features | None = None
+        self._needed: dict[int, Annotation] = {}
 
     @property
     def endless(self) -> bool:
         """Whether the samples are generated without end, no two alike; their answers are known to be short enough."""
         return not isinstance(self.samples, Dataset)
 
-    def checked(self) -> list[str]:
+    def checked(self, flips: float = 0.0) -> list[str]:
         """What training is done on, and what it leaves out of all that may be drawn, as lines for people: what reading
-        left out, tasks of which nothing is known, objects of answers that are too long for the network, and prompts
-        that cannot be asked.
+        left out, tasks of which nothing is known, objects of answers that are too long for the network, prompts that
+        cannot be asked, and, where a share `flips` is to be mirrored, images that never are.
 
         Raises ValueError for the first answer that is too long and must not be shortened, where no row is left, and
         where no image can be read.
@@ -95,6 +101,7 @@ class Source:
             )
         summary = self.samples.summary()
         left_out = ", ".join(f"{count} × {kind}" for kind, count in summary["problems"].items())
+        kept = self.mirrored().count(False) if flips else 0
         return [
             *summary_lines(summary),
             *([f"left out or repaired: {left_out}"] if left_out else []),
@@ -105,8 +112,24 @@ class Source:
                 for task, count in shortened.items()
                 if count
             ),
+            *([f"{kept} of {len(self.samples)} images {_UNMIRRORED}"] if kept else []),
             *few(faults, "prompts are left out, for they cannot be asked"),
         ]
+
+    def augmentation(self, config: FineTuneConfig) -> Augmentation:
+        """How a run changes these samples."""
+        return Augmentation(config.flips, config.upright, config.crops, self.language)
+
+    def mirrored(self) -> list[bool]:
+        """Of every sample, whether its image may be mirrored."""
+        numbers = range(len(self.samples))
+        return [can_turn(self.annotation(number), Turn.FLIP_LEFT_RIGHT, self.language) for number in numbers]
+
+    def annotation(self, number: int) -> Annotation:
+        """What the tasks need to know about a sample: words that they do not use shall not keep an image as it is."""
+        if number not in self._needed:
+            self._needed[number] = needed(self.samples.annotations[number], self.collate.rates)
+        return self._needed[number]
 
     def draw(self, number: int, rng: np.random.Generator, seed: int, augment: Augmentation) -> Drawn:
         """Sample `number` of an endless order in which every epoch has each sample once, changed by chance.
@@ -116,7 +139,7 @@ class Source:
         epoch, place = divmod(number, len(self.samples))
         if self.endless:
             sample = self.samples[place]
-            return Drawn(*augment(sample.load(), sample.annotation, rng), {})
+            return Drawn(*augment(sample.load(), needed(sample.annotation, self.collate.rates), rng), {})
         order = epoch_order(len(self.samples), seed, epoch)
         unreadable: dict[str, str] = {}
         for further in range(len(order)):
@@ -133,13 +156,12 @@ class Source:
         """A sample changed by chance; raises, before chance is asked, ValueError or OSError for one that cannot be
         read."""
         if self.features is None:
-            sample = self.samples[index]
-            return augment(sample.load(), sample.annotation, rng)
-        views, annotation = self.features.of(index), self.samples.annotations[index]
+            return augment(self.samples[index].load(), self.annotation(index), rng)
+        views, annotation = self.features.of(index), self.annotation(index)
         _, turn = augment.draw(rng)
-        if turn is None or not can_turn(annotation, turn):
+        if turn is None or not can_turn(annotation, turn, augment.language):
             return views[0], annotation
-        return views[1], turned(annotation, turn)
+        return views[1], turned(annotation, turn, augment.language)
 
     def _none(self, unreadable: Mapping[str, str]) -> str:
         where, (name, reason) = "; ".join(self.samples.files), next(iter(unreadable.items()))
@@ -171,7 +193,6 @@ class MixedBatches(torch_data.Dataset):
 
     def __init__(self, config: FineTuneConfig, sources: Sequence[Source], first: int, parts: Sequence[range]):
         self.config, self.sources, self.first, self.parts = config, sources, first, parts
-        self.augment = Augmentation(config.flips, config.upright, config.crops)
         weights = np.array([source.weight for source in sources], dtype=float)
         chosen = np.random.default_rng([config.seed, 0]).choice(len(sources), config.steps, p=weights / weights.sum())
         counts = [count() for _ in sources]
@@ -186,10 +207,9 @@ class MixedBatches(torch_data.Dataset):
         return [self._batch(step, self.sources[number], before * self.config.batch, part) for part in self.parts]
 
     def _batch(self, step: int, source: Source, start: int, part: range) -> Batch:
-        seed = self.config.seed
+        seed, augment = self.config.seed, source.augmentation(self.config)
         drawn = [
-            source.draw(start + place, np.random.default_rng([seed, 1, step, place]), seed, self.augment)
-            for place in part
+            source.draw(start + place, np.random.default_rng([seed, 1, step, place]), seed, augment) for place in part
         ]
         examples = [(each.image, each.annotation) for each in drawn]
         batch = source.collate(examples, np.random.default_rng([seed, 2, step]), part.start)

@@ -16,7 +16,7 @@ SIZE = (90, 70)
 DOG = ObjectAnnotation("dog", (10.0, 5.0, 40.0, 30.0), (((10.0, 5.0), (40.0, 5.0), (20.0, 30.0)),))
 DOOR = ObjectAnnotation("door", (50.0, 20.0, 80.0, 60.0), (rectangle(50, 20, 80, 60), rectangle(60, 30, 70, 55)))
 LAWN = Region("a lawn", (0.0, 40.0, 50.0, 70.0))
-PLAIN = Annotation(SIZE, (DOG, DOOR), captions=("a bright dog",), regions=(LAWN,))
+PLAIN = Annotation(SIZE, (DOG, DOOR), captions=("a bright dog",), regions=(LAWN,))  # English
 ROUND_A_GAP = ((10, 10), (20, 10), (20, 50), (40, 50), (40, 10), (50, 10), (50, 60), (10, 60))
 BARE = dataclasses.replace(PLAIN, captions=(), regions=())
 
@@ -52,9 +52,9 @@ def test_there_are_seven_turns():
 
 @pytest.mark.parametrize("turn", PIXELS, ids=lambda turn: turn.name)
 def test_boxes_and_outlines_follow_the_pixels(turn):
-    image, annotation = transpose(noise_image(0), PLAIN, turn)
+    image, annotation = transpose(noise_image(0), PLAIN, turn, "en")
     assert np.array_equal(np.asarray(image), PIXELS[turn](np.asarray(noise_image(0))))
-    assert annotation == turned(PLAIN, turn)
+    assert annotation == turned(PLAIN, turn, "en")
     assert annotation.size_wh == image.size
     assert annotation.regions[0].box == bounds(PIXELS[turn](covered(LAWN.box)))
     for before, after in zip(PLAIN.objects, annotation.objects, strict=True):
@@ -66,7 +66,7 @@ def test_boxes_and_outlines_follow_the_pixels(turn):
 
 @pytest.mark.parametrize("turn", PIXELS, ids=lambda turn: turn.name)
 def test_there_and_back(turn):
-    image, annotation = transpose(*transpose(noise_image(0), PLAIN, turn), BACK[turn])
+    image, annotation = transpose(*transpose(noise_image(0), PLAIN, turn, "en"), BACK[turn], "en")
     assert image == noise_image(0)
     assert annotation == PLAIN
 
@@ -101,16 +101,88 @@ def test_what_may_be_turned(changes, mirrored, rotated):
     annotation = dataclasses.replace(PLAIN, **changes)
     for turn in Turn:
         possible = mirrored if turn == Turn.FLIP_LEFT_RIGHT else rotated
-        assert can_turn(annotation, turn) is possible
+        assert can_turn(annotation, turn, "en") is possible
         if not possible:
             with pytest.raises(ValueError, match="would make wrong"):
-                transpose(noise_image(0), annotation, turn)
+                transpose(noise_image(0), annotation, turn, "en")
+
+
+SENTENCES = (  # every one of them would be wrong in the mirror
+    "der Hund links von der Tür",
+    "le chien à gauche de la porte",
+    "el perro a la izquierda de la puerta",
+    "собака слева от двери",
+    "门左边的狗",
+    "ドアの左の犬",
+    "الكلب على يسار الباب",
+    "दरवाज़े के बाईं ओर कुत्ता",
+    "chó ở bên trái cửa",
+    "ci zuwa hagu na kofa",  # of a language that no list here has
+)
+
+
+@pytest.mark.parametrize("text", [*SENTENCES, "a dog", "ein Hund"])
+def test_texts_keep_an_image_as_it_is(text):
+    """Whatever they say: in which language that is, nobody told."""
+    for changes in (
+        {"captions": (text,)},
+        {"captions": ("", text)},
+        {"more_captions": (text,)},
+        {"expressions": (ReferringExpression(text, (0,)),)},
+        {"questions": (Question(text, "1"),)},
+        {"questions": (Question("?", text),)},
+        {"regions": (Region(text, LAWN.box),)},
+        {"objects": (dataclasses.replace(DOG, phrase=text),)},
+    ):
+        described = dataclasses.replace(BARE, **changes)
+        assert not any(can_turn(described, turn) for turn in Turn)
+        for _, annotation in drawn(Augmentation(1, upright=False), described, draws=9):
+            assert annotation == described
+
+
+def test_texts_that_are_names_of_objects_are_names():
+    """As detection data sets ask for their classes by phrases."""
+    named = dataclasses.replace(
+        BARE,
+        objects=(dataclasses.replace(DOG, phrase="dog"),),
+        expressions=(ReferringExpression("dog", (0,)),),
+        questions=(Question("dog", "dog"),),
+    )
+    assert all(can_turn(named, turn) for turn in Turn)
+    absent = dataclasses.replace(named, expressions=(ReferringExpression("cat"),))
+    assert not any(can_turn(absent, turn) for turn in Turn)
+
+
+@pytest.mark.parametrize(
+    "text", ["a dog facing east", "the hand points to 3 o'clock", "it is 10:10", "a clockwise swirl"]
+)
+def test_english_texts_that_tell_sides_otherwise(text):
+    described = dataclasses.replace(BARE, captions=(text,))
+    assert not any(can_turn(described, turn, "en") for turn in Turn)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["Linksabbieger", "flèche_gauche", "左转", "поворот налево", "turnLeft", "hand_L", "arrow E", "girar a la derecha"],
+)
+def test_names_of_classes_that_tell_sides(label):
+    """In many languages, whatever the language of the texts."""
+    named = dataclasses.replace(BARE, objects=(dataclasses.replace(DOG, label=label),))
+    for language in (None, "en"):
+        assert not any(can_turn(named, turn, language) for turn in Turn)
+
+
+@pytest.mark.parametrize("label", ["oben", "arriba", "上", "верх", "north", "arrow-up"])
+def test_names_of_classes_that_tell_heights(label):
+    """They stay true in a mirror that stands beside the image."""
+    named = dataclasses.replace(BARE, objects=(dataclasses.replace(DOG, label=label),))
+    assert [turn for turn in Turn if can_turn(named, turn)] == [Turn.FLIP_LEFT_RIGHT]
 
 
 def test_crop():
     part = (5, 10, 60, 60)
     annotation = dataclasses.replace(BARE, regions=(LAWN, Region("sky", (60.0, 0.0, 90.0, 20.0))))
-    image, cropped = crop(noise_image(0), annotation, part)
+    image, cropped = crop(noise_image(0), annotation, part, "en")
     assert np.array_equal(np.asarray(image), np.asarray(noise_image(0))[10:60, 5:60])
     assert cropped.size_wh == image.size == (55, 50)
     assert cropped.regions == (Region("a lawn", (0.0, 30.0, 45.0, 50.0)),)
@@ -181,10 +253,11 @@ def test_an_outline_loses_the_parts_that_are_gone():
 )
 def test_what_may_be_cropped(changes, possible):
     annotation = dataclasses.replace(BARE, **changes)
-    assert can_crop(annotation) is possible
+    assert can_crop(annotation, "en") is possible
+    assert can_crop(annotation) is (possible and not annotation.regions)  # what may they say?
     if not possible:
         with pytest.raises(ValueError, match="words about the whole image"):
-            crop(noise_image(0), annotation, (0, 0, 9, 9))
+            crop(noise_image(0), annotation, (0, 0, 9, 9), "en")
 
 
 def drawn(augmentation: Augmentation, annotation=BARE, image=None, draws=60) -> list:
@@ -259,8 +332,8 @@ def test_text_never_changes():
 
 def test_what_forbids_one_change_allows_the_others():
     described = dataclasses.replace(BARE, captions=("a dog under a tree",))
-    found = [annotation for _, annotation in drawn(Augmentation(1, crops=1), described)]
-    assert found == [turned(described, Turn.FLIP_LEFT_RIGHT)] * 60
+    found = [annotation for _, annotation in drawn(Augmentation(1, crops=1, language="en"), described)]
+    assert found == [turned(described, Turn.FLIP_LEFT_RIGHT, "en")] * 60
 
 
 def test_outlines_of_a_part_have_hardly_more_points_than_those_of_the_whole():

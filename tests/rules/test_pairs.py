@@ -8,7 +8,7 @@ from florence_lite.answers import Instance
 from florence_lite.cards import TaskCard, register_task, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
 from florence_lite.evaluate.metrics import metrics_of
-from florence_lite.rules import RULES, Pair, pairs, rule_of, tasks_with_rules
+from florence_lite.rules import RULES, Pair, needed, pairs, rule_of, tasks_with_rules
 from florence_lite.train import DataConfig
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP
 
@@ -217,6 +217,32 @@ def test_many_outlines_are_asked_and_not_trained():
     found = {pair.inputs["text"]: pair for pair in pairs("<REFERRING_EXPRESSION_SEGMENTATION>", ANNOTATED)}
     assert [len(pair.targets) for pair in found.values()] == [1, 1, 1, 0]
     assert found["everything"].asked and len(found["everything"].instances) == 3
+
+
+# ---- what tasks do not need
+
+
+@pytest.mark.parametrize("marker", tasks_with_rules())
+def test_what_a_task_needs_is_all_that_its_pairs_depend_on(marker):
+    everything = replace(ANNOTATED, regions=(Region("fur", (2, 2, 20, 4)),), more_captions=("two dogs",))
+    fewer = needed(everything, [marker])
+    assert pairs(marker, fewer) == pairs(marker, everything)
+    assert needed(everything, tasks_with_rules()) == everything
+    assert needed(fewer, [marker]) == fewer
+    assert fewer.lines == everything.lines  # they are seen, whatever is asked
+
+
+def test_boxes_need_no_words():
+    everything = replace(ANNOTATED, regions=(Region("fur", (2, 2, 20, 4)),), more_captions=("two dogs",))
+    fewer = needed(everything, ["<OD>", "<REGION_TO_SEGMENTATION>"])
+    assert [fewer.captions, fewer.more_captions, fewer.expressions, fewer.questions, fewer.regions] == [()] * 5
+    assert [item.phrase for item in fewer.objects] == [""] * 3
+    assert [replace(item, phrase="") for item in everything.objects] == list(fewer.objects)
+
+
+def test_a_function_that_relies_on_words_keeps_them(own_tasks):
+    register_task(COUNT, rule=lambda annotation: [Pair({"text": "x"}, texts=[str(len(annotation.captions[0]))])])
+    assert needed(ANNOTATED, ["<COUNT>"]) == replace(needed(ANNOTATED, ["<OD>"]), captions=ANNOTATED.captions)
 
 
 # ---- rules of one's own

@@ -70,6 +70,7 @@ def test_impossible_values(changes, message):
         ({"data": [{**OWN["data"][0], "columns": "image"}]}, "columns = 'image' must be a table"),
         ({"data": [{**OWN["data"][0], "shorten": 1}]}, "shorten = 1 must be true or false"),
         ({"batch": 8, "accumulate": 3}, "batch = 8 cannot be divided into accumulate = 3 equal parts"),
+        ({"data": [{"path": "photos", "tasks": {"<OD>": 1}, "language": "de"}]}, "language = 'de' must be \"en\", or"),
         ({"precision": "fp16"}, "precision = 'fp16' must be one of auto, bf16, fp32"),
         ({"gradient_checkpointing": 1}, "gradient_checkpointing = 1 must be true or false"),
         ({"freeze_vision": "yes"}, "freeze_vision = 'yes' must be true or false"),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from florence_lite.data import read_dataset
-from florence_lite.data.annotation import Annotation, TextLine
+from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
@@ -43,6 +43,7 @@ def keep(tmp_path, monkeypatch):
 
     def keep(samples, model=None, preprocessor=None, mirrored=True, folder=tmp_path / "kept"):
         calls.clear()
+        mirrored = [True] * len(samples) if mirrored is True else mirrored
         found = image_features(
             model or tower(), preprocessor or Preprocessor((64, 48)), samples, mirrored, accelerator, folder
         )
@@ -84,26 +85,25 @@ def another_picture(data: Path) -> dict:
     return {}
 
 
-def text_on_a_picture(data: Path) -> dict:
-    """It is not mirrored any more."""
+def another_size(data: Path) -> dict:
+    """Which the picture does not have: its annotation is for another one."""
     samples = read_dataset(data)
-    line = TextLine("x", (0, 0, 9, 0, 9, 9, 0, 9))
-    annotations = (replace(samples.annotations[0], lines=(line,)), *samples.annotations[1:])
-    return {"samples": replace(samples, annotations=annotations)}
+    return {"samples": replace(samples, annotations=(Annotation((9, 9)), *samples.annotations[1:]))}
 
 
 @pytest.mark.parametrize(
     "change, what",
     [
         (another_picture, "images changed"),
-        (text_on_a_picture, "images changed"),
+        (another_size, "images changed"),
         (lambda data: {"model": tower(1)}, "tower changed"),
         (lambda data: {"preprocessor": Preprocessor((64, 48), mean=(0.5, 0.5, 0.5))}, "tower changed"),
-        (lambda data: {"mirrored": False}, "shape changed"),
+        (lambda data: {"mirrored": [False, True, True]}, "mirrored changed"),
+        (lambda data: {"mirrored": None}, "shape, mirrored changed"),
         (lambda data: os.truncate(data.parent / "kept" / "features.bin", 1000) or {}, "features.bin changed"),
         (lambda data: (data.parent / "kept" / "features.bin").unlink() or {}, "features.bin changed"),
-        (lambda data: (data.parent / "kept" / "features.json").write_text("[") and {}, "images changed"),
-        (lambda data: (data.parent / "kept" / "features.json").write_text("[]") and {}, "images changed"),
+        (lambda data: (data.parent / "kept" / "features.json").write_text("[") and {}, "images, mirrored changed"),
+        (lambda data: (data.parent / "kept" / "features.json").write_text("[]") and {}, "images, mirrored changed"),
     ],
 )
 def test_they_are_computed_anew_for_other_contents(keep, data, tmp_path, capsys, change, what):

@@ -231,6 +231,43 @@ def test_flips(data):
     assert np.array_equal(np.asarray(mirrored[0]), np.asarray(plain[0])[:, ::-1])
 
 
+def write_captions(folder: Path, *captions: str) -> Path:
+    """Squares with captions in COCO's format beside their boxes."""
+    write_squares(folder)
+    images = [{"id": n, "file_name": f"{n}.png", "width": 90, "height": 70} for n in range(len(captions))]
+    annotations = [{"id": n, "image_id": n, "caption": caption} for n, caption in enumerate(captions)]
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "tasks, language, mirrored",
+    [
+        (TASKS, None, 6),  # captions are not asked for
+        ({"<CAPTION>": 1}, None, 3),
+        ({"<OD>": 1, "<CAPTION>": 1}, None, 3),
+        ({"<CAPTION>": 1}, "en", 5),
+    ],
+)
+def test_words_that_may_tell_sides_keep_their_images_as_they_are(base, tmp_path, tasks, language, mirrored, capsys):
+    """So the run says; features of a frozen tower are mirrored alike."""
+    folder = write_captions(tmp_path / "data", "ein Hund", "a dog", "a dog on the left")
+    data = DataConfig(str(folder), tasks, language=language)
+    run = dataclasses.replace(settings(base, folder, tmp_path / "run", steps=1, flips=1.0), data=(data,))
+    florence = Florence.from_pretrained(base)
+    (source,) = read_sources(run, florence.model, florence.tokenizer, florence.preprocessor)
+    told = " ".join(source.checked(run.flips))
+    assert (f"{6 - mirrored} of 6 images are never mirrored" in told) == (mirrored < 6)
+    assert "never mirrored" not in " ".join(source.checked())
+    augment = source.augmentation(run)
+    turned = 0
+    for number in range(6):
+        drawn = source.draw(number, np.random.default_rng(0), 0, augment)
+        plain = source.draw(number, np.random.default_rng(0), 0, Augmentation())
+        turned += drawn.annotation != plain.annotation
+    assert turned == mirrored == source.mirrored().count(True)
+
+
 def test_every_caption_that_may_be_drawn_is_measured(base, tmp_path):
     """One of five is too long: the run says so before it begins, whichever it would have drawn first."""
     write_squares(tmp_path / "data", images=1)
