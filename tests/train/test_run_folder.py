@@ -146,7 +146,7 @@ def test_a_folder_without_a_whole_record(run, capsys, damage):
     """As older versions left it, or damaged."""
     file = Path(run.output) / "run.json"
     file.unlink() if damage is None else file.write_text(damage)
-    with pytest.raises((ValueError, RecursionError), match="run.json|recursion"):
+    with pytest.raises(ValueError, match="run.json"):
         finetune(run)
     if damage is None or len(damage) < 100:
         finetune(run, continue_with_changes=True)
