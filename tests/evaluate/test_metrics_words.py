@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from florence_lite.answers import Instance
 from florence_lite.evaluate.metrics import METRICS
 from florence_lite.evaluate.metrics.words import caption_tokens, short_form
 from tests.evaluate.given import found, places, words
@@ -180,3 +181,18 @@ def test_label_f1(truth, answer, precision, recall, f1):
     case = places([found(label, BOX) for label in truth], [found(label, BOX) for label in answer])
     expected = {"label_precision": precision, "label_recall": recall, "label_f1": f1}
     assert metrics("label_f1", case) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}
+
+
+def test_what_is_ignored_is_not_wrong_to_name():
+    answer = [found("dog", (0, 0, 9, 9)), found("cat", (20, 20, 40, 40)), found("cat", (50, 20, 70, 40))]
+    for label, precision in (("cat", 1), ("", 1), ("yak", 1 / 3)):
+        case = places([found("dog", (0, 0, 9, 9))], answer, [found(label, (60, 60, 90, 70))])
+        assert METRICS["label_f1"].measure([case]).metrics["label_precision"] == pytest.approx(precision)
+
+
+def test_text_in_place_of_what_cannot_be_read_is_no_error():
+    quads = [(0, 0, 40, 0, 40, 10, 0, 10), (0, 30, 40, 30, 40, 40, 0, 40)]
+    stop, noise = (Instance(text, quad=quad) for text, quad in zip(("STOP", "x?"), quads, strict=True))
+    illegible = [Instance("", quad=quads[1])]
+    assert METRICS["cer"].measure([places([stop], [stop, noise], illegible)]).metrics["cer"] == 0
+    assert METRICS["cer"].measure([places([stop], [stop, noise])]).metrics["cer"] > 0

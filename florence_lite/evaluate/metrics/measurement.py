@@ -27,6 +27,11 @@ class Measurement:
     notes: tuple[str, ...] = ()
 
 
+def same_label(label: str) -> str:
+    """The form in which labels and words are compared: without capitals and surplus space."""
+    return " ".join(label.casefold().split())
+
+
 def share(part: float, whole: float) -> float | None:
     """part / whole, None where there is no whole."""
     return float(part / whole) if whole else None

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from florence_lite.answers import Instance
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, share
-from florence_lite.evaluate.metrics.words import same_label, short_form
+from florence_lite.evaluate.metrics.ignored import in_ignored, outline_areas
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, same_label, share
+from florence_lite.evaluate.metrics.words import short_form
 from florence_lite.geometry import box_iou, rasterize
 
 IOU = 0.5  # overlap from which a place counts as found
-WITHIN = 0.5  # share of an answer's area that lies in something ignored, from which it is neither right nor wrong
 
 
 def accuracy_at_half(cases: Sequence[Case]) -> Measurement:
@@ -78,14 +78,14 @@ def box_f1(cases: Sequence[Case]) -> Measurement:
         overlaps = box_iou([item.bounds for item in answered], [item.bounds for item in wanted])
         alike = [same_label(one.label) == same_label(other.label) for one in answered for other in wanted]
         pairs = _pairs(overlaps * np.reshape(alike, overlaps.shape))
-        right, given = right + len(pairs), given - _lost_in(case.truth.ignored, answered, {i for i, _ in pairs})
+        right, given = right + len(pairs), given - _lost(case, answered, pairs)
     return Measurement(f1_metrics("box", right, given, true))
 
 
 def quad_f1(cases: Sequence[Case]) -> Measurement:
     """quad_precision, quad_recall, quad_f1: lines of text whose quad overlaps a true one by IoU ≥ 0.5, each true line
     found once, pairs of the largest overlap first; spotting_…: the same pairs if the words are equal too, save for
-    capitals and space. A quad without a partner that lies by `WITHIN` in text that cannot be read counts for nothing.
+    capitals and space. A quad without a partner that lies by half in text that cannot be read counts for nothing.
 
     Source: Karatzas et al. 2015, doi:10.1109/ICDAR.2015.7333942; the areas come from `shapely`.
     """
@@ -95,7 +95,7 @@ def quad_f1(cases: Sequence[Case]) -> Measurement:
         lines = case.truth.instances
         given, true = given + len(answered), true + len(lines)
         pairs = _pairs(_outline_iou(answered, lines))
-        placed, given = placed + len(pairs), given - _lost_in(case.truth.ignored, answered, {i for i, _ in pairs})
+        placed, given = placed + len(pairs), given - _lost(case, answered, pairs)
         words += sum(same_label(answered[i].label) == same_label(lines[j].label) for i, j in pairs)
     return Measurement(f1_metrics("quad", placed, given, true) | f1_metrics("spotting", words, given, true))
 
@@ -121,28 +121,17 @@ def _mask(instances: Sequence[Instance], size_wh: tuple[int, int]) -> np.ndarray
 
 def _outline_iou(a: Sequence[Instance], b: Sequence[Instance]) -> np.ndarray:
     """float64[N, M] of the first outlines; a quad that crosses itself counts with the parts that it encloses."""
-    shared, left, right = _areas(a, b)
+    if not a or not b:
+        return np.zeros((len(a), len(b)))
+    shared, left, right = outline_areas(a, b)
     united = left[:, None] + right[None, :] - shared
     return np.divide(shared, united, out=np.zeros_like(shared), where=united > 0)
 
 
-def _areas(a: Sequence[Instance], b: Sequence[Instance]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Areas of the first outlines: shared float64[N, M], of each of a [N] and of each of b [M]."""
-    if not a or not b:
-        return np.zeros((len(a), len(b))), np.zeros(len(a)), np.zeros(len(b))
-    shapely = needed("shapely")
-    left, right = (shapely.make_valid([shapely.Polygon(item.outlines[0]) for item in items]) for items in (a, b))
-    return shapely.area(shapely.intersection(left[:, None], right[None, :])), shapely.area(left), shapely.area(right)
-
-
-def _lost_in(ignored: Sequence[Instance], answered: Sequence[Instance], partnered: set[int]) -> int:
-    """How many answers without a partner lie in something that is ignored, of their label or of any."""
-    single = [item for i, item in enumerate(answered) if i not in partnered]
-    if not ignored or not single:
-        return 0
-    shared, area, _ = _areas(single, ignored)
-    alike = [[same_label(b.label) in ("", same_label(a.label)) for b in ignored] for a in single]
-    return int((np.array(alike) & (shared >= WITHIN * area[:, None]) & (shared > 0)).any(axis=1).sum())
+def _lost(case: Case, answered: Sequence[Instance], pairs: Sequence[tuple[int, int]]) -> int:
+    """How many answers without a partner lie in something that is ignored."""
+    partnered = {i for i, _ in pairs}
+    return sum(in_ignored([item for i, item in enumerate(answered) if i not in partnered], case.truth.ignored))
 
 
 def _pairs(overlaps: np.ndarray) -> list[tuple[int, int]]:

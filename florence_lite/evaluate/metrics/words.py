@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, share
+from florence_lite.evaluate.metrics.ignored import in_ignored
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, same_label, share
 
 ANLS_LEAST = 0.5  # similarity up to which an answer is wrong rather than misread
 VQA_ENOUGH = 3  # annotators that must agree with an answer for full marks
@@ -17,11 +18,6 @@ _TOKEN = re.compile(r"n't|'(?:s|m|d|re|ve|ll)(?!\w)|(?:[a-z]\.){2,}|\w+(?:[-'&/]
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
-
-
-def same_label(label: str) -> str:
-    """The form in which labels and words are compared: without capitals and surplus space."""
-    return " ".join(label.casefold().split())
 
 
 def caption_tokens(text: str) -> list[str]:
@@ -117,12 +113,16 @@ def accuracy(cases: Sequence[Case]) -> Measurement:
 
 def label_f1(cases: Sequence[Case]) -> Measurement:
     """label_precision, label_recall, label_f1: labels of the answers that are true of their image, wherever they are;
-    a label that is true twice counts twice. Labels are equal save for capitals and space."""
+    a label that is true twice counts twice. Labels are equal save for capitals and space. More of a label than are true
+    count for nothing where some of it is ignored."""
     right = given = true = 0
     for case in cases:
         answered = Counter(same_label(item.label) for item in case.result.instances)
         wanted = Counter(same_label(item.label) for item in case.truth.instances)
         right += (answered & wanted).total()
+        ignored = {same_label(item.label) for item in case.truth.ignored}
+        surplus = answered - wanted
+        given -= sum(count for label, count in surplus.items() if label in ignored or "" in ignored)
         given, true = given + answered.total(), true + wanted.total()
     return Measurement(f1_metrics("label", right, given, true))
 
@@ -138,8 +138,11 @@ def short_form(answer: str) -> str:
 
 
 def _answer(case: Case) -> str:
-    """The words of an answer: its text, or the labels of its instances in their order."""
-    return case.result.text or " ".join(case.result.labels)
+    """The words of an answer: its text, or the labels of its instances in their order, without those that lie in text
+    which cannot be read."""
+    instances = case.result.instances
+    lost = in_ignored(instances, case.truth.ignored)
+    return case.result.text or " ".join(item.label for item, out in zip(instances, lost, strict=True) if not out)
 
 
 def _tokenized(cases: Sequence[Case]) -> tuple[dict, dict]:
