@@ -152,6 +152,43 @@ def test_negatives_and_why(tmp_path):
     assert read_dataset(tmp_path).summary()["negatives"] == reasons
 
 
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/train/a.jpg", "labels/train/A.txt"),
+        ("images/train/a.jpg", "labels/train/a.TXT"),
+        ("images/train/a.jpg", "labels/train/a.jpg.txt"),
+        ("images/caf\u00e9.jpg", "labels/cafe\u0301.txt"),
+        ("a.v2.jpg", "a.v2.txt"),
+    ],
+)
+def test_names_of_label_files_in_any_spelling(tmp_path, image, label):
+    picture(tmp_path / image)
+    write(tmp_path / label, LINE)
+    write(tmp_path / "classes.txt", "cat\n")
+    dataset = read_dataset(tmp_path)
+    assert (labels_of(dataset), dataset.problems) == ({image: ["cat"]}, ())
+
+
+def test_label_files_that_belong_to_no_image(tmp_path):
+    """One of them may be meant for the image that seems to have none."""
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.jpg")
+    for name in ("a", "image_b"):
+        write(tmp_path / "labels" / f"{name}.txt", LINE)
+    write(tmp_path / "classes.txt", "cat\n")
+    dataset = read_dataset(tmp_path)
+    assert no_negatives(dataset) and kinds(dataset) == {"label files without images": 1}
+    assert "1 label files belong to no image, such as image_b.txt" in dataset.problems[0].what
+
+
+def test_a_coco_record_with_a_caption_and_a_box(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "instances.json", one("a.jpg", {**CAT, "caption": "a cat"}))
+    annotation = read_dataset(tmp_path)[0].annotation
+    assert (annotation.captions, [item.label for item in annotation.objects]) == (("a cat",), ["cat"])
+
+
 # ---- ignored objects -------------------------------------------------------------------------------------------------
 
 MASK = {"size": [8, 10], "counts": [18, 3, 5, 3, 5, 3, 43]}

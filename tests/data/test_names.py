@@ -126,3 +126,13 @@ def test_yolo_s_splits_are_folders(tmp_path):
     with pytest.raises(ValueError, match="no folder of images of the split 'test'"):
         read_dataset(tmp_path, split="test")
     assert len(read_dataset(tmp_path, split="train")) == len(read_dataset(tmp_path, split="val")) == 1
+
+
+@pytest.mark.parametrize(
+    "folder", ["obj_train_data", "train2017", "train", "images_train", "training-images", "TrainSet"]
+)
+def test_folders_that_play_the_part_of_a_split(tmp_path, folder):
+    picture(tmp_path / folder / "a.jpg")
+    write(tmp_path / folder / "a.txt", LINE)
+    write(tmp_path / "obj.names", "cat\n")
+    assert len(read_dataset(tmp_path, split="train")) == 1

@@ -280,13 +280,14 @@ class _File:
                 return self.log.add(self.file, what, "duplicate id", "the same record is there before; left out")
             self.log.add(self.file, what, "duplicate id", "another record has this id; both are kept")
         self.seen[number] = record
+        is_object = any(key in record for key in ("category_id", "bbox", "segmentation"))
+        if "segments_info" in record:
+            self._add_segments(entry, what, record["segments_info"])
+        elif is_object:
+            self._add_object(entry, what, record)
         if "caption" in record:
             self._add_caption(entry, record)
-        elif "segments_info" in record:
-            self._add_segments(entry, what, record["segments_info"])
-        elif any(key in record for key in ("category_id", "bbox", "segmentation")):
-            self._add_object(entry, what, record)
-        else:
+        elif not is_object and "segments_info" not in record:
             raise Unclear(f"it has none of category_id, bbox, segmentation, segments_info and caption: {list(record)}")
 
     def _add_caption(self, entry: Entry, record: dict) -> None:

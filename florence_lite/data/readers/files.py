@@ -21,6 +21,10 @@ SPLITS = {  # other words for the same split, as folders and files are called
 }
 
 
+_SPLIT_WORDS = {word for same in SPLITS.values() for word in same}
+_OF_DATA = {"obj", "data", "set", "images", "labels", "annotations", "instances", "captions"}  # say nothing else
+
+
 def files_below(folder: Path, endings: Sequence[str], depth: int | None = None) -> list[Path]:
     """Files with one of the endings (any case), at most `depth` folders below if it is given, sorted; hidden folders
     are skipped, and a linked folder that holds itself is entered once."""
@@ -65,11 +69,13 @@ def split_words(split: str) -> tuple[str, ...]:
 
 
 def splits_in(name: str, split: str = "") -> set[str]:
-    """The splits that a file's or folder's name plays the part of, by their first words: "instances_train2017" is
-    "train", "my_test_project" none. split: a word of the data set's own that counts too."""
-    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
-    told = {canonical for canonical, same in SPLITS.items() for word in (*words[:1], *words[-1:]) if word in same}
-    if split and split.lower() not in {word for same in SPLITS.values() for word in same}:
+    """The splits that a file's or folder's name plays the part of, by their first words: "instances_train2017" and
+    "obj_train_data" are "train", "my_test_project" none. split: a word of the data set's own that counts too."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = "".join(c if c.isalpha() else " " for c in parted).split()
+    playing = words if set(words) - _SPLIT_WORDS <= _OF_DATA else (*words[:1], *words[-1:])
+    told = {canonical for canonical, same in SPLITS.items() for word in playing if word in same}
+    if split and split.lower() not in _SPLIT_WORDS:
         own = "".join(c if c.isalnum() else " " for c in split.lower()).split()
         parts = "".join(c if c.isalnum() else " " for c in name.lower()).split()
         if any(parts[at : at + len(own)] == own for at in range(len(parts))):

@@ -12,8 +12,9 @@ folder without label files: they are left out.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,13 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
         raise ValueError(f"{root} has several lists of classes, {', '.join(map(log.name, files))}: read one of them")
     settings = _Settings.read(files[0])
     paths = list(dict.fromkeys(_images(settings, root, split, log, outside)))
-    labels = {path: _labels_of(path) for path in paths}
+    label_files = _LabelFiles()
+    labels = {path: label_files.of(path) for path in paths}
     labelled = Counter(path.parent for path, file in labels.items() if file)
+    astray = label_files.without_image({path.parent for path in paths}, set(labels.values()))
+    for folder, files_astray in astray.items():
+        said = f"{len(files_astray)} label files belong to no image, such as {files_astray[0].name}"
+        log.add(files[0], log.name(folder), "label files without images", f"{said}; no image there is taken as empty")
     images = Images(root, log)
     rows = []
     for path, file in labels.items():
@@ -73,6 +79,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
             log.add(file, log.name(path), "record left out", str(error))
             continue
         why = "its label file is empty" if file else "it has no label file, others of its folder have one"
+        if file is None and path.parent in astray:
+            frame.incomplete.add("objects")  # one of those label files may be meant for it
         rows.append((path, frame.annotation(("objects",), why, objects=objects), log.name(path)))
     for folder, count in Counter(path.parent for path in paths if not labelled[path.parent]).items():
         said = f"0 of {count} images have a label file in {_label_folders(folder, log)}; left out"
@@ -189,23 +197,60 @@ def _from_list(line: str, file: Path, root: Path, log: ProblemLog, outside: bool
     return allowed[0]
 
 
-def _labels_of(image: Path) -> Path | None:
-    """The label file of an image, None where it has none."""
-    places = [folder / f"{image.stem}.txt" for folder in (*_label_parents(image.parent), image.parent)]
-    return next((path for path in places if os.path.isfile(path)), None)
+class _LabelFiles:
+    """The label files beside folders of images, found by the names of images in any spelling."""
+
+    def __init__(self):
+        self._listed: dict[Path, dict[str, Path]] = {}  # folder of labels → name as it is compared → file
+
+    def of(self, image: Path) -> Path | None:
+        """The label file of an image, None where it has none."""
+        names = [_compared(name) for name in (f"{image.stem}.txt", f"{image.name}.txt")]
+        folders = [self._files(folder) for folder in _label_folders_of(image.parent)]
+        return next((files[name] for files in folders for name in names if name in files), None)
+
+    def without_image(self, folders: Iterable[Path], used: set[Path | None]) -> dict[Path, list[Path]]:
+        """Folder of images → the files in its folders of labels that look like labels and belong to no image."""
+        found = {}
+        for folder in sorted(folders):
+            files = [file for each in _label_folders_of(folder) for file in self._files(each).values()]
+            astray = [file for file in files if file not in used and _is_label(file)]
+            if astray:
+                found[folder] = astray
+        return found
+
+    def _files(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._listed:
+            there = sorted(folder.iterdir()) if folder.is_dir() else []
+            texts = [path for path in there if path.suffix.lower() == ".txt" and path.is_file()]
+            self._listed[folder] = {_compared(path.name): path for path in texts}
+        return self._listed[folder]
 
 
-def _label_parents(folder: Path) -> Iterator[Path]:
-    """The folders of labels that go with a folder of images: the last "images" in its path is "labels" there, in any
-    capitals."""
+def _compared(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_label(file: Path) -> bool:
+    """Whether a text file begins as a label does, rather than as a list of names or images."""
+    first = beginning(file, 4096).split("\n")[0].split()
+    try:
+        return len([float(word) for word in first]) >= 5
+    except ValueError:
+        return False
+
+
+def _label_folders_of(folder: Path) -> list[Path]:
+    """Where the labels of a folder of images are: where the last "images" in its path is "labels", in any capitals, or
+    beside them."""
     parts = folder.parts
     at = next((at for at in range(len(parts) - 1, 0, -1) if parts[at].lower() == "images"), None)
-    if at is not None:
-        yield from (Path(*parts[:at], word, *parts[at + 1 :]) for word in ("labels", "Labels", "LABELS"))
+    words = ("labels", "Labels", "LABELS") if at is not None else ()
+    return [*(Path(*parts[:at], word, *parts[at + 1 :]) for word in words), folder]
 
 
 def _label_folders(folder: Path, log: ProblemLog) -> str:
-    return " or ".join(dict.fromkeys(log.name(each) for each in (*list(_label_parents(folder))[:1], folder)))
+    return " or ".join(dict.fromkeys(log.name(each) for each in (_label_folders_of(folder)[0], folder)))
 
 
 def _objects(file: Path, frame: ImageFrame, settings: _Settings) -> Iterator[ObjectAnnotation]:
