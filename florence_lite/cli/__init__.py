@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from florence_lite.cli.cards import checkpoints, tasks
-from florence_lite.cli.common import say_error
+from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
 from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.training import evaluate, train
@@ -72,8 +72,8 @@ def main() -> None:
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)
-    except OSError as error:  # a full disk behind ">"
-        say_error(f"standard output cannot be written: {error.strerror or error}")
+    except (OutputError, OSError) as error:  # a full disk behind ">"; OSError: what was still to be flushed
+        say_error(f"standard output cannot be written: {getattr(error, 'strerror', None) or error}")
         _drop_output()
         sys.exit(2)
 

@@ -93,17 +93,30 @@ def needing(extra: str) -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+class OutputError(Exception):
+    """Standard output cannot be written, for instance because a full disk is behind it."""
+
+
 INDENT = "\n  "  # no name can begin a line of its own with it
 
 
 def show(line: str = "") -> None:
     """A line of an answer or a report, on standard output. What it says of files and labels steers no terminal."""
-    print(printable(line), flush=True)
+    _print(printable(line))
 
 
 def show_json(record: Any) -> None:
     """A line of JSON on standard output, in ASCII, so that no terminal's encoding changes it."""
-    print(json.dumps(record), flush=True)
+    _print(json.dumps(record))
+
+
+def _print(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error.strerror or str(error)) from None
 
 
 def say(message: str) -> None:

@@ -78,4 +78,6 @@ def _is_seen_image(name: str) -> bool:
 def _standard_input() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise ValueError("- is an image from standard input, and nothing comes in there: write  cat photo.jpg | …")
-    return sys.stdin.buffer.read()
+    if not (content := sys.stdin.buffer.read()):
+        raise ValueError("- is an image from standard input, and what came in there is empty")
+    return content

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,18 @@ class Dataset(Sequence[Sample]):
 
     def summary(self) -> dict[str, Any]:
         """Counts: images; negatives, a dict of reason → images that are known to have no object; incomplete, images
-        with objects or lines that may not be all; objects, outlined (objects with polygons), ignored, lines, captions,
-        expressions, questions, regions; problems, a dict of kind → count."""
+        with objects or lines that may not be all; unknown, images of which nothing at all is known; objects, outlined
+        (objects with polygons), ignored, lines, captions, expressions, questions, regions; problems, a dict of kind →
+        count."""
         known = self.annotations
         return {
             "images": len(known),
             "negatives": dict(Counter(a.negative or "no objects" for a in known if a.is_negative).most_common()),
             "incomplete": sum(
                 any(getattr(a, name) and name not in a.exhaustive for name in ("objects", "lines")) for a in known
+            ),
+            "unknown": sum(
+                not any(getattr(a, field.name) for field in fields(a) if field.name != "size_wh") for a in known
             ),
             "objects": sum(len(a.objects) for a in known),
             "outlined": sum(bool(item.polygons) for a in known for item in a.objects),
@@ -147,10 +151,13 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in negatives.items())
         yield f"negatives, images without objects: {sum(negatives.values())} ({reasons})"
     if summary["incomplete"]:
-        yield f"incomplete: {summary['incomplete']} images name some of their objects or lines, maybe not all: what"
-        yield "  asks for all is not trained on them (something was not understood, see below, or not looked for)"
+        yield f"incomplete, images that name some of their objects or lines, maybe not all: {summary['incomplete']}"
+        yield "  (something was not understood, or not looked for: what asks for all is not trained on them)"
+    if summary["unknown"]:
+        yield f"unknown, images of which nothing is known, not even that they are empty: {summary['unknown']}"
+        yield "  (their records hold nothing, or nothing that was understood: nothing is trained on them)"
     if summary["ignored"]:
-        yield f"ignored: {summary['ignored']} crowds, difficult objects or illegible lines: neither asked for nor wrong"
+        yield f"ignored, crowds, difficult objects and illegible lines, never asked for nor wrong: {summary['ignored']}"
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,7 @@ def _tile(sample: Sample, image: Image.Image) -> Image.Image:
         for label, item in named
     ]
     instances += [Instance(line.text, quad=line.quad) for line in annotation.lines]
+    instances += [Instance("(ignored)", quad=line.quad) for line in annotation.ignored_lines]
     instances += [Instance(region.text, box=region.box) for region in annotation.regions]
     words = [*filter(None, annotation.captions[:1])]
     words += [f"phrase: {r.phrase}" + ("" if r.objects else " (absent)") for r in annotation.expressions[:2]]

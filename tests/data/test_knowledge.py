@@ -8,6 +8,7 @@ import pytest
 
 import florence_lite.data.readers
 from florence_lite.data import read_dataset
+from florence_lite.data.samples import summary_lines
 from tests.data.files import BOX, CAT, LINE, coco, kinds, labels_of, no_negatives, one, picture, voc, write
 
 # ---- nothing known is not "nothing there" ----------------------------------------------------------------------------
@@ -187,6 +188,17 @@ def test_a_coco_record_with_a_caption_and_a_box(tmp_path):
     write(tmp_path / "instances.json", one("a.jpg", {**CAT, "caption": "a cat"}))
     annotation = read_dataset(tmp_path)[0].annotation
     assert (annotation.captions, [item.label for item in annotation.objects]) == (("a cat",), ["cat"])
+
+
+def test_images_of_which_nothing_was_understood_are_counted(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.jpg")
+    write(tmp_path / "a.txt", LINE)
+    write(tmp_path / "b.txt", "7 0.5 0.5 0.2 0.2\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    summary = read_dataset(tmp_path).summary()
+    assert (summary["negatives"], summary["incomplete"], summary["unknown"]) == ({}, 0, 1)
+    assert any(line.startswith("unknown, images") and line.endswith(": 1") for line in summary_lines(summary))
 
 
 # ---- ignored objects -------------------------------------------------------------------------------------------------

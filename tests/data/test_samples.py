@@ -42,6 +42,7 @@ def test_summary_counts():
         "images": 3,
         "negatives": {"no objects": 1},
         "incomplete": 0,
+        "unknown": 1,
         "objects": 3,
         "outlined": 3,
         "ignored": 0,

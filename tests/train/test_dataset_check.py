@@ -172,7 +172,7 @@ def test_command(capsys, folder, tiny):
     assert (code, err) == (0, "")
     assert "format coco: instances_train.json: 4 images, 23 annotations; images in . (4)" in out
     assert "negatives, images without objects: 1 (1: instances_train.json lists it without objects)" in out
-    assert "incomplete: 1 images name some of their objects" in out and "ignored: 1 crowds" in out
+    assert "name some of their objects or lines, maybe not all: 1" in out and "never asked for nor wrong: 1" in out
     assert "unknown category: 1\n  instances_train.json: image b.jpg, annotation 21: category_id 9 is not listed" in out
     assert "longest in a.jpg" in out and out.endswith("sheet.png\n")
     assert Image.open(folder / "sheet.png").width > 400
