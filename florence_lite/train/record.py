@@ -131,8 +131,8 @@ def _enter(config: RunConfig, contents: Mapping[str, Any], continue_with_changes
         step = whole_state(output / STATE)
         if step > config.steps:
             raise ValueError(
-                f"the run in {config.output!r} has made {step} steps already; steps = {config.steps} is less: raise it, "
-                "or give this run another `output`"
+                f"the run in {config.output!r} has made {step} steps already; steps = {config.steps} is less: raise "
+                "it, or give this run another `output`"
             )
         for each in changes:
             tell(f"the run goes on with a change: {each}")
