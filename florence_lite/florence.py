@@ -13,6 +13,7 @@ from florence_lite.cards import CheckpointCard, task
 from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked, joined
+from florence_lite.inference.domain import Domain
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.inference.prompts import as_prompts
@@ -44,8 +45,9 @@ class Florence:
         preprocessor: Preprocessor | None = None,
         decoding: Mapping[str, Any] | None = None,
         name: str | None = None,
+        domain: Domain | None = None,
     ):
-        """card: of the checkpoint, if it has one.
+        """card: of the checkpoint, if it has one. domain: what pictures it knows, if it knows one kind only.
 
         preprocessor: makes images ready; without one, with the statistics of the card, or else Florence-2's.
         decoding: the checkpoint's own defaults, fields of `GenerationOptions`; they replace those of the task cards,
@@ -64,7 +66,7 @@ class Florence:
         self.decoding = {"forced_bos": tokenizer.vocabulary.bos} if decoding is None else dict(decoding)
         self.name = name or (card.name if card else "without a name")
         self.encoder = ImageEncoder(self.model, self.preprocessor, self.name)
-        self.answering = Answering(self.model, tokenizer, card, self.decoding)
+        self.answering = Answering(self.model, tokenizer, card, self.decoding, domain)
         try:
             self.answering.generation_options(task("<CAPTION>"), prefix_length=1, options={"compat": True})
         except ValueError as error:
@@ -95,7 +97,9 @@ class Florence:
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
         """
         loaded = load_pretrained(name, dtype, device, revision, subfolder, adapter)
-        return cls(loaded.model, loaded.tokenizer, loaded.card, loaded.preprocessor, loaded.decoding, str(name))
+        return cls(
+            loaded.model, loaded.tokenizer, loaded.card, loaded.preprocessor, loaded.decoding, str(name), loaded.domain
+        )
 
     def save_pretrained(
         self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None

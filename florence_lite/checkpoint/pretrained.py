@@ -15,6 +15,7 @@ from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
 from florence_lite.checkpoint.loading import load_checkpoint
 from florence_lite.checkpoint.locate import find_base, find_checkpoint, is_adapter
+from florence_lite.inference.domain import Domain
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
 from florence_lite.tokens import Tokenizer
@@ -22,7 +23,8 @@ from florence_lite.tokens import Tokenizer
 
 class Pretrained(NamedTuple):
     """model: adapters merged. card: of the checkpoint, or None. decoding: its own defaults, fields of
-    `GenerationOptions`. adapters: the folders of those that were merged."""
+    `GenerationOptions`. adapters: the folders of those that were merged. domain: of a checkpoint that knows one kind of
+    pictures, if it has one."""
 
     model: FlorenceModel
     tokenizer: Tokenizer
@@ -30,6 +32,7 @@ class Pretrained(NamedTuple):
     decoding: dict[str, Any]
     card: CheckpointCard | None
     adapters: tuple[Path, ...]
+    domain: Domain | None
 
 
 def load_pretrained(
@@ -59,4 +62,5 @@ def load_pretrained(
     else:
         preprocessor = read_preprocessor(folder, size_wh)
     tokenizer = Tokenizer.from_file(with_tokenizer)
-    return Pretrained(model, tokenizer, preprocessor, read_decoding(folder), card, tuple(adapters))
+    domain = Domain.read(folder) if card is not None and card.for_photographs else None
+    return Pretrained(model, tokenizer, preprocessor, read_decoding(folder), card, tuple(adapters), domain)

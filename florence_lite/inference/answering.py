@@ -16,7 +16,7 @@ from florence_lite.cards.task_card import region_corners
 from florence_lite.checks import hint
 from florence_lite.engine import Generated, GenerationOptions, Scores, check_ids, generate, score
 from florence_lite.inference.chunks import chunks
-from florence_lite.inference.domain import is_foreign
+from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import TOLERANCE, score_instances, score_words
@@ -50,12 +50,17 @@ class Request:
 
 
 class Answering:
-    """Answers requests with one network. card, decoding: as in `Florence`."""
+    """Answers requests with one network. card, decoding, domain: as in `Florence`."""
 
     def __init__(
-        self, model: FlorenceModel, tokenizer: Tokenizer, card: CheckpointCard | None, decoding: Mapping[str, Any]
+        self,
+        model: FlorenceModel,
+        tokenizer: Tokenizer,
+        card: CheckpointCard | None,
+        decoding: Mapping[str, Any],
+        domain: Domain | None = None,
     ):
-        self.model, self.tokenizer, self.card, self.defaults = model, tokenizer, card, decoding
+        self.model, self.tokenizer, self.card, self.defaults, self.domain = model, tokenizer, card, decoding, domain
         self.codec = Codec(tokenizer)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
@@ -196,7 +201,7 @@ class Answering:
             size_wh,
             replace(answer, instances=kept),
             dropped=len(answer.instances) - len(kept),
-            foreign=is_foreign(self.card, answer, whole),
+            foreign=is_foreign(self.card, self.domain, encoded.features, answer, whole),
             score=whole,
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
@@ -305,7 +310,7 @@ def joined(parts: list[Result]) -> Result:
         instances=tuple(instances),
         parse_errors=sum(part.parse_errors for part in parts),
         dropped=sum(part.dropped for part in parts),
-        foreign=bool(found := [part.foreign for part in parts if part.instances]) and all(found),
+        foreign=all(part.foreign for part in ([part for part in parts if part.instances] or parts)),
         truncated=any(part.truncated for part in parts),
         token_ids=token_ids,
         token_logprobs=token_logprobs if measured else None,

@@ -1,16 +1,74 @@
 """Answers about pictures that a checkpoint knows nothing about."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from florence_lite import Florence
 from florence_lite.answers import Answer, Instance
 from florence_lite.inference.answering import joined
-from florence_lite.inference.domain import UNSURE, is_foreign
+from florence_lite.inference.domain import AXES, FILE, UNSURE, Domain, is_foreign
 from florence_lite.results import Result
+from tests.tiny import noise_image
 
 NARROW = SimpleNamespace(for_photographs="org/name")
 LOW, HIGH = UNSURE - 0.01, UNSURE
+WIDTH = 24
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def seen(count: int, seed: int = 0, shift: float = 0.0) -> list[torch.Tensor]:
+    """Features [9, WIDTH] of made-up pictures."""
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randn(9, WIDTH, generator=random) * torch.linspace(0.1, 1, WIDTH) + shift for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def domain() -> Domain:
+    return Domain.fit(seen(300), seen(200, seed=1))
+
+
+def test_pictures_of_the_training_s_kind_are_held(domain):
+    assert domain.axes.shape == (2 * WIDTH, AXES) and domain.mean.dtype == domain.axes.dtype == torch.float32
+    assert sum(map(domain.distance, seen(300))) / 300 == pytest.approx(1, abs=0.01)
+    assert sum(map(domain.holds, seen(200, seed=1))) == 198  # the limit is at 99 of 100
+    assert not any(map(domain.holds, seen(50, seed=2, shift=1.0)))
+    assert domain.holds(seen(1, seed=3)[0].half())
+
+
+def test_there_and_back(domain, tmp_path):
+    assert Domain.read(tmp_path) is None
+    domain.write(tmp_path)
+    again = Domain.read(tmp_path)
+    assert torch.equal(again.mean, domain.mean) and torch.equal(again.axes, domain.axes)
+    assert again.limit == pytest.approx(domain.limit)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"mean": torch.zeros(4), "axes": torch.zeros(5, 2), "limit": torch.tensor(1.0)},
+        {"mean": torch.zeros(4), "axes": torch.zeros(4), "limit": torch.tensor(1.0)},
+        {"mean": torch.zeros(4), "axes": torch.zeros(4, 2), "limit": torch.zeros(2)},
+        None,
+    ],
+)
+def test_damaged_files(tmp_path, tensors):
+    if tensors is None:
+        (tmp_path / FILE).write_bytes(b"none")
+    else:
+        save_file(tensors, tmp_path / FILE)
+    with pytest.raises(ValueError, match=f"{FILE} is damaged .*; copy it again|{FILE} is damaged: its parts"):
+        Domain.read(tmp_path)
+
+
+def test_features_of_another_tower(domain):
+    with pytest.raises(ValueError, match=f"is of a tower of width {WIDTH}, not 5"):
+        domain.holds(torch.zeros(9, 5))
 
 
 def boxes(*scores):
@@ -18,7 +76,7 @@ def boxes(*scores):
 
 
 @pytest.mark.parametrize(
-    ("answer", "score", "foreign"),
+    ("answer", "score", "unsure"),
     [
         (boxes(LOW, 0.01), None, True),
         (boxes(LOW, HIGH), None, False),
@@ -29,15 +87,23 @@ def boxes(*scores):
         (Answer("a dog"), None, False),
     ],
 )
-def test_foreign_is_where_nothing_is_sure(answer, score, foreign):
-    assert is_foreign(NARROW, answer, score) == foreign
-    assert not is_foreign(SimpleNamespace(for_photographs=""), answer, score)
-    assert not is_foreign(None, answer, score)
+def test_foreign_is_another_kind_of_picture_or_where_nothing_is_sure(domain, answer, score, unsure):
+    (known,), (other,) = seen(1, seed=3), seen(1, shift=1.0)
+    assert is_foreign(NARROW, None, other, answer, score) == is_foreign(NARROW, domain, known, answer, score) == unsure
+    assert is_foreign(NARROW, domain, other, answer, score)
+    assert not is_foreign(SimpleNamespace(for_photographs=""), domain, other, answer, score)
+    assert not is_foreign(None, domain, other, answer, score)
 
 
 @pytest.mark.parametrize(
     ("parts", "foreign"),
-    [([(True, 1), (True, 2)], True), ([(True, 1), (False, 1)], False), ([(True, 1), (False, 0)], True)],
+    [
+        ([(True, 1), (True, 2)], True),
+        ([(True, 1), (False, 1)], False),
+        ([(True, 1), (False, 0)], True),
+        ([(True, 0), (True, 0)], True),  # nothing found in a foreign picture
+        ([(False, 0), (False, 0)], False),
+    ],
 )
 def test_joined_answers_are_foreign_where_all_that_found_something_are(parts, foreign):
     item = Instance("dog", box=(0, 0, 1, 1), score=0.1, tokens=(0, 1))
@@ -45,3 +111,11 @@ def test_joined_answers_are_foreign_where_all_that_found_something_are(parts, fo
         Result("<OD>", (9, 9), instances=[item] * count, foreign=each, token_logprobs=()) for each, count in parts
     ]
     assert joined(results).foreign == foreign
+
+
+def test_the_embedded_checkpoint_knows_its_scenes_and_nothing_else():
+    florence = Florence.from_pretrained("scenes-nano")
+    known = florence.run([EXAMPLES / f"{name}.png" for name in ("meadow", "lions", "donuts", "football")], "<OD>")
+    assert not any(result.foreign for result in known)
+    noise, plain = florence.run([noise_image(0), noise_image(1).convert("1").resize((9, 9))], "<CAPTION>")
+    assert noise.foreign and plain.foreign
