@@ -36,9 +36,10 @@ def is_logged() -> bool:
 
 
 class ProgressLines:
-    """Tells how far a run is: after its first step, then at most once in `interval` seconds, and at its end.
+    """Tells how far work is: after its first step, then at most once in `interval` seconds, and at its end.
 
-    total: steps of the whole run; done: before this start. write: gets each line. clock: gives seconds.
+    total: steps of the whole work; done: before this start. write: gets each line. clock: gives seconds. unit: what a
+    step is called.
     """
 
     def __init__(
@@ -48,19 +49,22 @@ class ProgressLines:
         write: Callable[[str], None],
         interval: float = SECONDS_BETWEEN_LINES,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = "step",
     ):
         self.total, self.done, self.write, self.interval, self.clock = total, done, write, interval, clock
+        self.unit = unit
         self.started, self.last = clock(), -float("inf")
 
-    def update(self, step: int, loss: float) -> None:
-        """After step number `step`, counted from 1."""
+    def update(self, step: int, note: str = "") -> None:
+        """After step number `step`, counted from 1. note: what else the line tells."""
         now = self.clock()
         if now - self.last < self.interval and step < self.total:
             return
         self.last = now
         each = (now - self.started) / max(1, step - self.done)
         left = f", {duration(each * (self.total - step))} left" if step < self.total else ""
-        self.write(f"step {step} of {self.total}, loss {loss:.3f}, {each:.2f} s a step{left}")
+        parts = (f"{self.unit} {step} of {self.total}", note, f"{each:.2f} s a {self.unit}{left}")
+        self.write(", ".join(filter(None, parts)))
 
 
 def duration(seconds: float) -> str:

@@ -13,11 +13,17 @@ def test_a_line_after_the_first_step_then_at_intervals_and_at_the_end():
     progress = ProgressLines(total=100, done=40, write=lines.append, interval=30, clock=lambda: now[0])
     for step in range(41, 101):
         now[0] += 2.0
-        progress.update(step, loss=1 / step)
+        progress.update(step, f"loss {1 / step:.3f}")
     assert lines[0] == "step 41 of 100, loss 0.024, 2.00 s a step, 2 min left"
     assert [int(line.split()[1]) for line in lines] == [41, 56, 71, 86, 100]
     assert lines[3] == "step 86 of 100, loss 0.012, 2.00 s a step, 28 s left"
     assert lines[-1] == "step 100 of 100, loss 0.010, 2.00 s a step"
+
+
+def test_other_work_than_training():
+    lines = []
+    ProgressLines(total=16, done=0, write=lines.append, clock=lambda: 0.0, unit="picture").update(8)
+    assert lines == ["picture 8 of 16, 0.00 s a picture, 0 s left"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from florence_lite.data.samples import Sample
 from florence_lite.files import read_json
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
-from florence_lite.progress import progress_bar
+from florence_lite.progress import ProgressLines, is_logged, progress_bar
+from florence_lite.train.log import tell
 
 BATCH = 8  # images that go through the tower at once
 ZEROS = 2**20  # bytes that are written at once where room cannot be reserved otherwise
@@ -180,6 +181,10 @@ def _fill(
     model.to(accelerator.device).eval()
     unreadable: dict[int, str] = {}
     pictures = _pictures(samples, mirrored, unreadable)
+    told = accelerator.is_main_process and is_logged()
+    lines = ProgressLines(len(samples), 0, tell if told else lambda line: None, unit="picture")
+    if told:
+        tell(f"computing the image features of {len(samples)} pictures")
     with progress_bar(accelerator.is_main_process) as progress:
         bar = progress.add_task("image features", total=views.shape[0] * views.shape[1])
         while batch := list(islice(pictures, BATCH)):
@@ -189,6 +194,7 @@ def _fill(
             for (sample, way), each in zip(places, seen, strict=True):
                 views[sample, way] = each.to("cpu", views.dtype)
             progress.advance(bar, len(images))
+            lines.update(places[-1][0] + 1)
     model.train(training)
     return unreadable
 

@@ -22,7 +22,18 @@ from florence_lite.train.log import tell
 
 STATE, CHECKPOINT, BEST, BEST_RECORD, LOG = "state", "checkpoint", "best", "best.json", "log.jsonl"
 STEP = "step.json"
-WEIGHTS = ("model.safetensors", "adapter_model.safetensors")  # a checkpoint has one of them
+DESCRIBED = {  # file of weights → what every checkpoint with it has beside it
+    "model.safetensors": (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "generation_config.json",
+    ),
+    "adapter_model.safetensors": ("adapter_config.json",),
+}
 
 
 # ---- replacing -------------------------------------------------------------------------------------------------------
@@ -215,8 +226,12 @@ def check_best(output: Path) -> None:
     elif problem is None:
         try:
             values = read_json_object(record)
+            metrics = values.get("metrics")
+            figures = metrics.values() if isinstance(metrics, dict) else [""]
             if not is_whole(values.get("step"), 0) or not is_number(values.get("merit")):
                 problem = f"{record} is damaged: it lacks step or merit"
+            elif not all(value is None or is_number(value) for value in figures):
+                problem = f"{record} is damaged: metrics must give figures by their names"
         except ValueError as error:
             problem = str(error)
     if problem:
@@ -232,7 +247,7 @@ def forget_best(output: Path, reason: str) -> None:
 
 def checkpoint_problem(folder: Path) -> str | None:
     """What is missing or damaged in the folder of a checkpoint; None if nothing is cut short."""
-    weights = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    weights = [folder / name for name in DESCRIBED if (folder / name).is_file()]
     if not weights:
         return f"{folder} has no weights"
     try:
@@ -240,9 +255,8 @@ def checkpoint_problem(folder: Path) -> str | None:
             pass
     except (SafetensorError, OSError) as error:
         return f"{weights[0]} is damaged ({error})"
-    described = "adapter_config.json" if weights[0].name.startswith("adapter") else "config.json"
-    if not (folder / described).is_file():
-        return f"{folder / described} is missing"
+    if missing := [name for name in DESCRIBED[weights[0].name] if not (folder / name).is_file()]:
+        return f"{folder / missing[0]} is missing"
     for file in sorted(folder.glob("*.json")):
         try:
             read_json_object(file)

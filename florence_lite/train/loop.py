@@ -195,7 +195,7 @@ def fit(
             for each in metrics:
                 means.add(each)
             progress.update(bar, completed=step, description=f"loss {loss:.3f}")
-            lines.update(step, loss)
+            lines.update(step, f"loss {loss:.3f}")
             # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss, and
             # what a run logs behind its state it makes and logs again.
             if step % config.evaluate_every == 0 or step == config.steps:

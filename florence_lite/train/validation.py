@@ -13,6 +13,7 @@ from florence_lite.data.samples import Sample
 from florence_lite.evaluate.metrics import LOWER_IS_BETTER, metrics_of
 from florence_lite.evaluate.report import evaluate
 from florence_lite.florence import Florence
+from florence_lite.rules import pairs
 from florence_lite.train.config import ValidationConfig
 
 
@@ -34,9 +35,18 @@ class Validation:
 
     @classmethod
     def on(cls, config: ValidationConfig) -> Validation:
-        """On the data set of a configuration. Raises also what `read_dataset` raises."""
+        """On the data set of a configuration. Raises also what `read_dataset` raises, and ValueError for data on which
+        the deciding metric has nothing to measure."""
         dataset = read_dataset(config.path, config.format, config.split, config.columns, config.outside)
-        return cls(dataset, config.tasks, config.count, config.metric)
+        validation = cls(dataset, config.tasks, config.count, config.metric)
+        task = validation.decisive.rsplit("/", 1)[0]
+        measured = dataset.annotations[: config.count]
+        if not any(pair.asked for annotation in measured for pair in pairs(task, annotation)):
+            raise ValueError(
+                f"[validation] path = {config.path!r} holds nothing that {validation.decisive} could be measured on: "
+                "no checkpoint could be the best; name another `metric`, other `tasks` or other data"
+            )
+        return validation
 
     def metrics(self, folder: Path, device: torch.device) -> dict[str, float | None]:
         """Figures of the checkpoint in `folder`, as "<OD>/ap50"; `device` is where it answers."""

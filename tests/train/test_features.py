@@ -67,6 +67,13 @@ def test_they_are_what_the_tower_sees(keep, data):
         torch.testing.assert_close(kept.of(1), model.encode_image(both), rtol=1e-4, atol=1e-5)
 
 
+def test_a_log_tells_how_far_they_are(keep, data, capsys):
+    keep(read_dataset(data))
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "computing the image features of 3 pictures"
+    assert told[1].startswith("picture 3 of 3, ")
+
+
 def test_the_same_contents_are_used_again(keep, data, tmp_path, capsys):
     """Wherever the pictures lie and whatever they are called."""
     first, computed = keep(read_dataset(data))

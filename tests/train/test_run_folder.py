@@ -331,10 +331,15 @@ BEST_DAMAGES = {
     "cut-record": lambda output: DAMAGES["cut"](output / "best.json"),
     "empty-record": lambda output: DAMAGES["empty"](output / "best.json"),
     "hostile-record": lambda output: (output / "best.json").write_text('{"step": 1, "merit": "inf"}'),
+    "words-for-figures": lambda output: (output / "best.json").write_text(
+        '{"step": 1, "merit": 0.9, "metrics": {"<OD>/ap": "high"}}'
+    ),
     "no-folder": lambda output: shutil.rmtree(output / "best"),
     "no-weights": lambda output: (output / "best" / "model.safetensors").unlink(),
     "cut-weights": lambda output: DAMAGES["cut"](output / "best" / "model.safetensors"),
     "empty-config": lambda output: DAMAGES["empty"](output / "best" / "config.json"),
+    "no-tokenizer": lambda output: (output / "best" / "tokenizer.json").unlink(),
+    "no-image-statistics": lambda output: (output / "best" / "preprocessor_config.json").unlink(),
 }
 
 

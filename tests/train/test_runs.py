@@ -273,6 +273,8 @@ def test_validation(base, data, tmp_path):
         ({"tasks": ["<COUNT>"]}, ValueError, "<COUNT>"),
         ({"path": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"count": 0}, ValueError, "count = 0 must be a whole number"),
+        ({"tasks": ["<CAPTION>"]}, ValueError, "holds nothing that <CAPTION>/.* could be measured on"),
+        ({"tasks": ["<OD>", "<OCR>"], "metric": "<OCR>/cer"}, ValueError, "holds nothing that <OCR>/cer"),
         ({"colour": "red"}, ValueError, r"unknown field 'colour'"),
     ],
 )
