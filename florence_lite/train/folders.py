@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -160,6 +161,8 @@ def load_state(accelerator: Accelerator, folder: Path) -> None:
         states = load_numbers(random) if random.is_file() else {}
     except Exception as error:  # of torch, pickle, safetensors and accelerate, whatever is wrong with the files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch would advise to run the code
+            reason = "a file is damaged or holds more than numbers"
         raise _unusable(folder, f"the state in {folder} cannot be read or does not fit ({reason})") from error
     cuda = "torch_cuda_manual_seed" in states or accelerator.device.type != "cuda"
     if not cuda or not torch.equal(states.get("torch_manual_seed", torch.empty(0)), torch.get_rng_state()):

@@ -37,10 +37,11 @@ def choose_precision(
         tell(f"the run was begun in {chosen} and goes on in it; a new one would compute in {here} here")
     if chosen == "bf16" and not pays:
         cost = max(gather_object([bf16_cost(accelerator.device)]))
-        tell(
-            f"precision bf16 is slow here, for this processor has no instructions for it: matrix products take "
-            f'{cost:.1f} times as long as in float32 (measured); precision = "auto" or "fp32" avoids it'
-        )
+        if cost > 1:
+            tell(
+                f"precision bf16 is slow here, for this processor has no instructions for it: matrix products take "
+                f'{cost:.1f} times as long as in float32 (measured); precision = "auto" or "fp32" avoids it'
+            )
     return chosen
 
 

@@ -115,6 +115,12 @@ def test_what_is_chosen(accelerator, monkeypatch, asked, pays, begun, chosen, to
         assert re.search(told, "\n".join(lines))
 
 
+def test_no_warning_where_a_measurement_denies_it(accelerator, monkeypatch):
+    monkeypatch.setattr(precision, "bf16_pays", lambda device: False)
+    monkeypatch.setattr(precision, "bf16_cost", lambda device: 0.8)
+    assert choose_precision("bf16", accelerator, None, lambda line: pytest.fail(line)) == "bf16"
+
+
 def test_all_processes_compute_in_the_same(accelerator, monkeypatch):
     """One that cannot decides for all."""
     monkeypatch.setattr(precision, "bf16_pays", lambda device: True)
