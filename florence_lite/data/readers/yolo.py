@@ -12,6 +12,7 @@ folder without label files: they are left out.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,10 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     paths = list(dict.fromkeys(_images(settings, root, split, log, outside)))
     labels = {path: _labels_of(path) for path in paths}
     labelled = Counter(path.parent for path, file in labels.items() if file)
+    strays = _strays(paths, {file for file in labels.values() if file}, files)
+    for folder, stray in strays.items():
+        what = f"{len(stray)} label files belong to no image: {log.name(stray[0])}, …; maybe to those without one"
+        log.add(files[0], log.name(folder), "label files without an image", what)
     images = Images(root, log)
     rows = []
     for path, file in labels.items():
@@ -72,6 +77,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
         except ValueError as error:
             log.add(file, log.name(path), "record left out", str(error))
             continue
+        if not file and path.parent in strays:
+            frame.incomplete.add("objects")
         why = "its label file is empty" if file else "it has no label file, others of its folder have one"
         rows.append((path, frame.annotation(("objects",), why, objects=objects), log.name(path)))
     for folder, count in Counter(path.parent for path in paths if not labelled[path.parent]).items():
@@ -193,6 +200,24 @@ def _labels_of(image: Path) -> Path | None:
     """The label file of an image, None where it has none."""
     places = [folder / f"{image.stem}.txt" for folder in (*_label_parents(image.parent), image.parent)]
     return next((path for path in places if os.path.isfile(path)), None)
+
+
+def _strays(images: Sequence[Path], used: set[Path], settings: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Folder of images → label files of it that are those of no image, as names in other spellings leave them."""
+    strays = {}
+    for folder in dict.fromkeys(image.parent for image in images):
+        places = [place for place in (*_label_parents(folder), folder) if place.is_dir()]
+        texts = [file for place in places for file in files_below(place, (".txt",), depth=0)]
+        stray = [f for f in texts if f not in used and f not in settings and _looks_like_labels(f)]
+        if stray:
+            strays[folder] = stray
+    return strays
+
+
+def _looks_like_labels(file: Path) -> bool:
+    """Whether the first line begins with five numbers."""
+    words = beginning(file, 2**10).strip().split("\n")[0].split()
+    return len(words) >= 5 and all(re.fullmatch(r"[-+.\deE]+", word) for word in words[:5])
 
 
 def _label_parents(folder: Path) -> Iterator[Path]:
