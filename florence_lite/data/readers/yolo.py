@@ -5,8 +5,8 @@ Source: https://docs.ultralytics.com/datasets/. `data.yaml` (names, and where th
 `a.txt` beside it: a line per object, `class cx cy width height` or `class x y x y x y …`, as shares of the image's
 width and height; where `data.yaml` has a `kpt_shape`, a box and as many keypoints, which are not read.
 
-An image without a label file has no objects if others of its folder have one and none is left over; nothing is known of the images of a
-folder without label files: they are left out.
+An image without a label file has no objects if others of its folder have one and no label file is left over; nothing is
+known of the images of a folder without label files: they are left out.
 """
 
 from __future__ import annotations
