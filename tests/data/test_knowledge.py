@@ -179,7 +179,7 @@ def test_label_files_that_belong_to_no_image(tmp_path):
         write(tmp_path / "labels" / f"{name}.txt", LINE)
     write(tmp_path / "classes.txt", "cat\n")
     dataset = read_dataset(tmp_path)
-    assert no_negatives(dataset) and kinds(dataset) == {"label files without images": 1}
+    assert no_negatives(dataset) and kinds(dataset) == {"label files without an image": 1}
     assert "1 label files belong to no image, such as image_b.txt" in dataset.problems[0].what
 
 
@@ -187,7 +187,7 @@ def test_a_coco_record_with_a_caption_and_a_box(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "instances.json", one("a.jpg", {**CAT, "caption": "a cat"}))
     annotation = read_dataset(tmp_path)[0].annotation
-    assert (annotation.captions, [item.label for item in annotation.objects]) == (("a cat",), ["cat"])
+    assert (annotation.captions, [(item.label, item.phrase) for item in annotation.objects]) == ((), [("cat", "a cat")])
 
 
 def test_images_of_which_nothing_was_understood_are_counted(tmp_path):
@@ -295,3 +295,102 @@ def test_only_frames_make_annotations():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Annotation"
     }
     assert made == {"frames.py"}
+
+
+# ---- what says more than was understood ------------------------------------------------------------------------------
+
+
+def test_an_object_with_a_caption_is_an_object(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "instances.json", one("a.jpg", {**CAT, "caption": "a cat"}))
+    (item,) = read_dataset(tmp_path)[0].annotation.objects
+    assert (item.label, item.phrase) == ("cat", "a cat")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("i.json", one("a.jpg", {**CAT, "bbox": [1000, 1000, 300, 200]})),  # of the picture before it was made smaller
+        ("i.jsonl", {"image": "a.jpg", "objects": [], "boxes": [[10, 10, 40, 30]]}),
+        ("i.jsonl", {"image": "a.jpg", "prefix": "<OD> car", "suffix": ""}),
+        ("a.xml", "<annotation><filename>a.jpg</filename><items><item><box>1 2 3 4</box></item></items></annotation>"),
+    ],
+)
+def test_no_negative_that_says_more(tmp_path, file, content):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / file, content)
+    assert no_negatives(read_dataset(tmp_path))
+
+
+@pytest.mark.parametrize("value", [0, "", False, {}])
+def test_what_is_no_list_is_no_empty_one(tmp_path, value):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "i.jsonl", json.dumps({"image": "a.jpg", "objects": value}))
+    with pytest.raises(ValueError, match="its objects is no list"):
+        read_dataset(tmp_path)
+
+
+def test_places_of_another_model_are_no_answers_to_questions(tmp_path):
+    picture(tmp_path / "a.jpg")
+    answer = {"image": "a.jpg", "prefix": "detect cat", "suffix": "<loc0100><loc0125><loc0400><loc0375> cat"}
+    write(tmp_path / "i.jsonl", json.dumps(answer))
+    with pytest.raises(ValueError, match="cannot be read as an annotation"):
+        read_dataset(tmp_path)
+
+
+def test_two_tellings_of_the_text_of_an_image(tmp_path):
+    picture(tmp_path / "img_1.jpg")
+    write(tmp_path / "gt_img_1.txt", "")
+    write(tmp_path / "img_1.txt", "10,10,60,10,60,30,10,30,GO\n")
+    (annotation,) = read_dataset(tmp_path).annotations
+    assert annotation.exhaustive == set()
+
+
+def test_two_lines_of_a_label_file_about_an_image(tmp_path):
+    picture(tmp_path / "a.jpg")
+    text = json.dumps([{"transcription": "GO", "points": [[10, 10], [40, 10], [40, 30], [10, 30]]}])
+    write(tmp_path / "Label.txt", f"a.jpg\t{text}\na.jpg\t[]\n")
+    (annotation,) = read_dataset(tmp_path).annotations
+    assert annotation.exhaustive == set()
+
+
+@pytest.mark.parametrize("line", ["10,10,60,10,60,30,30,35,10,30,GO", "10,10,60,30,1,4,0,0"])  # five corners; no text
+def test_numbers_that_may_be_no_text(tmp_path, line):
+    picture(tmp_path / "img_1.jpg")
+    write(tmp_path / "img_1.txt", f"{line}\n")
+    annotation = read_dataset(tmp_path)[0].annotation
+    assert (annotation.lines, annotation.exhaustive) == ((), set())
+
+
+def test_expressions_about_images_of_the_same_name(tmp_path):
+    names = ("a/1.jpg", "b/1.jpg")
+    for name in names:
+        picture(tmp_path / name)
+    write(tmp_path / "i.json", coco([(name, 100, 80) for name in names], [CAT, {**CAT, "image_id": 2}]))
+    write(tmp_path / "refs.json", [{"file_name": "a/1.jpg", "bbox": [10, 10, 30, 20], "caption": "it"}])
+    dataset = read_dataset(tmp_path)
+    assert {s.name: len(s.annotation.expressions) for s in dataset} == {"a/1.jpg": 1, "b/1.jpg": 0}
+
+
+def test_an_expression_that_means_an_unknown_object(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "i.json", one("a.jpg"))
+    write(tmp_path / "refs.json", [{"image_id": 1, "ann_id": 9, "caption": "it"}])
+    assert no_negatives(read_dataset(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["neg_category_ids", "not_exhaustive_category_ids"])
+@pytest.mark.parametrize("value", [None, "[2]", {}])
+def test_lists_of_lvis_that_are_none(tmp_path, key, value):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "lvis.json", one("a.jpg", CAT, **{key: value}))
+    assert read_dataset(tmp_path)[0].annotation.expressions == ()
+
+
+def test_an_image_of_lvis_that_does_not_say_what_was_searched_for(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.jpg")
+    content = coco([("a.jpg", 100, 80), ("b.jpg", 100, 80)], [CAT], ["cat"])
+    content["images"][0]["neg_category_ids"] = []
+    write(tmp_path / "lvis.json", content)
+    assert no_negatives(read_dataset(tmp_path))

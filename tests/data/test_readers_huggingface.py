@@ -195,3 +195,10 @@ def test_paths_in_rows_stay_below_the_folder(tmp_path):
     assert [s.load().size for s in dataset] == [SIZE] * 2 and kinds(dataset) == {"record left out": 2}
     assert "read with outside=True" in dataset.problems[0].what
     assert len(read_dataset(folder, "huggingface", columns=columns, outside=True)) == 4
+
+
+@pytest.mark.parametrize("columns", [{"boxes_xyxy": "none", "labels": "empty"}, {"quads": "empty", "texts": "none"}])
+def test_null_beside_an_empty_list_is_not_none(tmp_path, columns):
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    rows = datasets.Dataset.from_list([{"image": str(tmp_path / "a.png"), "none": None, "empty": []}])
+    assert from_columns(rows, {"image": "image", **columns})[0].annotation.exhaustive == set()

@@ -35,7 +35,8 @@ def annotation_of_answer(record: dict[str, Any], frame: ImageFrame) -> Annotatio
         return frame.annotation((), captions=caption_levels(*texts))
     if marker in _OBJECTS:
         objects = _boxed(suffix, frame, with_labels=marker != "<REGION_PROPOSAL>", as_phrases=marker == _OBJECTS[1])
-        return frame.annotation(("objects",), f"its answer to {marker} is empty", objects=tuple(objects))
+        complete = () if asked else ("objects",)  # what is asked for behind the marker may be some objects only
+        return frame.annotation(complete, f"its answer to {marker} is empty", objects=tuple(objects))
     if marker == "<OCR_WITH_REGION>":
         lines = [TextLine(text, quad) for text, quad in _quads(suffix, frame)]
         return frame.annotation(("lines",), lines=tuple(lines))
@@ -46,7 +47,7 @@ def annotation_of_answer(record: dict[str, Any], frame: ImageFrame) -> Annotatio
         expressions = tuple(ReferringExpression(phrase, numbers) for phrase, numbers in meant)
         captions = (asked,) if marker == _PHRASES[0] and asked else ()
         return frame.annotation((), objects=tuple(objects), captions=captions, expressions=expressions)
-    if marker in _QUESTIONS and asked and suffix and "<loc_" not in suffix:
+    if marker in _QUESTIONS and asked and suffix and not re.search(r"<(loc|seg)_?\d", suffix):
         return frame.annotation((), questions=(Question(asked, suffix),))
     raise Unclear(f"the answer {suffix[:60]!r} to {prefix[:60]!r} cannot be read as an annotation")
 

@@ -46,6 +46,7 @@ NAME = "coco"
 LOOKS_FOR = 'a .json file with "images" and "annotations"'
 ENDINGS, DEPTH = (".json",), 2
 CAPTION_LENGTHS = ("short", "detailed", "paragraph")
+SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 def accepts(file: Path) -> bool:
@@ -143,7 +144,8 @@ class Collection:
 
 
 class _File:
-    """One file, on its way into a collection. categories: id → name. things: whether it is a thing, not a stuff."""
+    """One file, on its way into a collection. categories: id → name. stuff: ids of those that are no things. searches:
+    whether its images say which categories they were searched for."""
 
     def __init__(self, collection: Collection, file: Path, data: Any):
         for name in ("images", "annotations", "categories"):
@@ -153,6 +155,7 @@ class _File:
         self.images: dict[str, Entry | None] = {}  # None for images that were reported and left out
         self.stuff: set[str] = set()
         self.categories = self._categories(data.get("categories", []))
+        self.searches = any(key in r for r in data["images"] if isinstance(r, dict) for key in SEARCHED)
         self.told_before: Counter[Path] = Counter()  # objects that another file told
         self.seen: dict[str, dict] = {}
 
@@ -248,10 +251,14 @@ class _File:
 
     def _search(self, entry: Entry, record: dict) -> None:
         """Take down which categories LVIS's image was searched for."""
-        keys = ("neg_category_ids", "not_exhaustive_category_ids")
-        if not any(key in record for key in keys):
+        if not any(key in record for key in SEARCHED):
+            if self.searches:
+                entry.frame.lose("objects", "searched categories unknown", "other images of the file say theirs")
             return
-        lists = (record[key] if isinstance(record.get(key), list) else [] for key in keys)
+        if strange := [key for key in SEARCHED if not isinstance(record.get(key, []), list)]:
+            what = f"{strange[0]} is {record[strange[0]]!r}, no list"
+            entry.frame.lose("objects", "searched categories unknown", what)
+        lists = (record[key] if isinstance(record.get(key), list) else [] for key in SEARCHED)
         absent, partly = ({self.categories.get(id_of(number), "") for number in numbers} - {""} for numbers in lists)
         entry.absent, entry.partly = (entry.absent or set()) | absent, entry.partly | partly
 
@@ -280,14 +287,13 @@ class _File:
                 return self.log.add(self.file, what, "duplicate id", "the same record is there before; left out")
             self.log.add(self.file, what, "duplicate id", "another record has this id; both are kept")
         self.seen[number] = record
-        is_object = any(key in record for key in ("category_id", "bbox", "segmentation"))
         if "segments_info" in record:
             self._add_segments(entry, what, record["segments_info"])
-        elif is_object:
+        elif any(key in record for key in ("category_id", "bbox", "segmentation")):
             self._add_object(entry, what, record)
-        if "caption" in record:
+        elif "caption" in record:
             self._add_caption(entry, record)
-        elif not is_object and "segments_info" not in record:
+        else:
             raise Unclear(f"it has none of category_id, bbox, segmentation, segments_info and caption: {list(record)}")
 
     def _add_caption(self, entry: Entry, record: dict) -> None:
@@ -322,7 +328,7 @@ class _File:
         item = frame.object(label, box if box is not None else record.get("bbox"), record=what)
         if item is None:
             return
-        item = replace(item, polygons=rings)
+        item = replace(item, polygons=rings, phrase=label_of(record.get("caption")))
         ignored = is_set(record.get("iscrowd")) or is_set(record.get("ignore"))
         place = self._place(entry, item, ignored)
         if place is not None and id_of(record.get("id")) is not None:

@@ -234,8 +234,10 @@ def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, f
     ]
     captions = [[str(text) for text in _list(_value(row, columns, meaning)) if text] for meaning in _CAPTIONS]
     complete = [name for name, meaning in (("objects", "labels"), ("lines", "texts")) if meaning in columns]
-    if "labels" in columns and _value(row, columns, "labels") is None:
-        complete.remove("objects")  # null is not "none"
+    needed = {"objects": ("labels", *_CORNERS), "lines": ("texts", "quads")}
+    for name, meanings in needed.items():  # null is not "none"
+        if any(meaning in columns and _value(row, columns, meaning) is None for meaning in meanings):
+            frame.incomplete.add(name)
     return frame.annotation(
         complete,
         "its row has no boxes",

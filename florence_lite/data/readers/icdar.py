@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from florence_lite.data.annotation import TextLine
+from florence_lite.data.annotation import Annotation, TextLine
 from florence_lite.data.readers.files import beginning, choose_split, read_lines
 from florence_lite.data.readers.frames import ImageFrame
 from florence_lite.data.readers.images import Images
@@ -37,7 +38,7 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
     log = ProblemLog(root)
     images = Images(root, log, files, outside)
-    rows = []
+    rows: dict[Path, tuple[Path, Annotation, str]] = {}
     files = choose_split(files, split, root, "text file")
     for file in files:
         try:
@@ -54,9 +55,14 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
             log.add(file, path.name, "record left out", str(error))
             continue
         annotation = frame.annotation(("lines",), lines=lines, ignored_lines=illegible)
-        rows.append((path, annotation, log.name(path)))
+        if path in rows:
+            log.add(file, path.name, "duplicate image", "another file is about it; the first is taken")
+            annotation, other = rows[path][1], annotation
+            if annotation != other:  # which of the two is true is not known
+                annotation = replace(annotation, exhaustive=frozenset())
+        rows[path] = path, annotation, log.name(path)
     folders = ", ".join(dict.fromkeys(log.name(file.parent) for file in files))
-    return finished(rows, log, NAME, [f"{len(files)} .txt files in {folders}", images.described()])
+    return finished(list(rows.values()), log, NAME, [f"{len(files)} .txt files in {folders}", images.described()])
 
 
 def _leading(line: str) -> int:
@@ -85,7 +91,7 @@ def _lines(file: Path, frame: ImageFrame) -> tuple[tuple[TextLine, ...], tuple[T
         if count < corners:
             frame.lose("lines", "line left out", f"{line[:60]!r} is not x1,y1,x2,y2,x3,y3,x4,y4,text", what)
             continue
-        if corners == 8 and count >= 12:
+        if (corners == 8 and count >= 10) or (corners == 4 and count >= 6):
             said = f"{line[:60]!r} has {count} numbers before its text: more corners than four, or a text of numbers"
             frame.lose("lines", "line left out", said, what)
             continue

@@ -145,6 +145,8 @@ def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> t
     frame = images.frame(path, declared, file, what)
     if frame is None:
         return None
+    if any(isinstance(record[key], list | dict) and record[key] for key in unknown):
+        frame.incomplete.update(LISTS)  # it may tell of more
     annotation = annotation_of_answer(record, frame) if is_answer else _annotation(record, frame)
     return path, annotation, log.name(path)
 
@@ -225,7 +227,7 @@ def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iter
 
 
 def _dicts(record: dict, key: str) -> list[dict]:
-    value = record.get(key) or []
+    value = [] if record.get(key) is None else record[key]
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise Unclear(f"its {key} is no list of objects")
     return value

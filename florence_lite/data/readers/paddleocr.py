@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
                 continue
             if row is not None and row[0] in rows:
                 log.add(file, what, "duplicate image", f"{row[2]} is there before; the later one is taken")
+                if row[1] != rows[row[0]][1]:  # which of the two is true is not known
+                    row = row[0], replace(row[1], exhaustive=frozenset()), row[2]
             if row is not None:
                 rows[row[0]] = row
         described.append(f"{log.name(file)}: {len(rows) - before} images")

@@ -113,15 +113,15 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _add_expressions(collection: Collection, file: Path, records: Sequence[dict]) -> set[Path]:
     """Paths of the images that the records speak of."""
-    by_name = {path.name: entry for path, entry in collection.entries.items()}
     meant = set()
     for number, record in enumerate(records):
-        what = f"expression {record.get('ref_id', f'number {number}')}"
+        what, entry = f"expression {record.get('ref_id', f'number {number}')}", None
         try:
             if id_of(record.get("image_id")) in collection.by_image_id:
                 entry = collection.by_image_id[id_of(record["image_id"])]
             else:
-                entry = by_name.get(Path(str(record.get("file_name", ""))).name)
+                named = record.get("file_name")
+                entry = collection.entries.get(collection.images.find(str(named), file)) if named else None
                 if entry is None:
                     raise Unclear(f"its image {record.get('image_id', record.get('file_name'))!r} is in no COCO file")
             if entry is None:
@@ -134,6 +134,8 @@ def _add_expressions(collection: Collection, file: Path, records: Sequence[dict]
                     entry.objects[objects[0]] = replace(entry.objects[objects[0]], phrase=words)
         except Unclear as error:
             collection.log.add(file, what, "expression left out", str(error))
+            if entry is not None:
+                entry.frame.incomplete.add("objects")  # it may mean one that is not listed
     return meant
 
 

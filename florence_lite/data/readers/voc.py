@@ -8,6 +8,7 @@ Rotated boxes (`robndbox`: centre, width, height, and an angle in radians, clock
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from florence_lite.data.samples import Dataset
 NAME = "voc"
 LOOKS_FOR = ".xml files with an <annotation>"
 ENDINGS, DEPTH = (".xml",), 3
+_PARTS = ("object", "source", "owner", "size", "imagesize")  # the parts of an annotation that have parts themselves
 
 
 def accepts(file: Path) -> bool:
@@ -127,7 +129,8 @@ def _objects_elsewhere(top: Element) -> str:
     looked_for = {id(each) for element in top.findall("object") for each in element.iter()}
     names = ("object", "bndbox", "robndbox", "xmin")
     strange = (each for each in top.iter() if str(each.tag).lower() in names and id(each) not in looked_for)
-    return next((f"<{each.tag}>" for each in strange), "")
+    unknown = (each for each in top if len(each) and each.tag not in _PARTS)
+    return next((f"<{each.tag}>" for each in itertools.chain(strange, unknown)), "")
 
 
 def _image(top: Element, file: Path, images: Images, log: ProblemLog) -> Path:

@@ -5,8 +5,8 @@ Source: https://docs.ultralytics.com/datasets/. `data.yaml` (names, and where th
 `a.txt` beside it: a line per object, `class cx cy width height` or `class x y x y x y …`, as shares of the image's
 width and height; where `data.yaml` has a `kpt_shape`, a box and as many keypoints, which are not read.
 
-An image without a label file has no objects if others of its folder have one; nothing is known of the images of a
-folder without label files: they are left out.
+An image without a label file has no objects if others of its folder have one and no label file is left over; nothing is
+known of the images of a folder without label files: they are left out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     astray = label_files.without_image({path.parent for path in paths}, set(labels.values()))
     for folder, files_astray in astray.items():
         said = f"{len(files_astray)} label files belong to no image, such as {files_astray[0].name}"
-        log.add(files[0], log.name(folder), "label files without images", f"{said}; no image there is taken as empty")
+        log.add(files[0], log.name(folder), "label files without an image", f"{said}; no image there is taken as empty")
     images = Images(root, log)
     rows = []
     for path, file in labels.items():
