@@ -87,6 +87,7 @@ def test_panoptic(tmp_path, segments, objects, ignored, complete):
         one("a.jpg", {**CAT, "category_id": 5}),
         one("a.jpg", {**CAT, "bbox": [10, 10, 30, 20, 45]}),  # a rotated box
         one("a.jpg", {**CAT, "bbox": None}),
+        one("a.jpg", {**CAT, "bbox": [500, 500, 30, 20]}),  # outside: of another image or in other units
         one("a.jpg", {**CAT, "image_id": 7}),  # of an image that is not listed: it may be this one's
         {**one("a.jpg"), "annotations": [None]},
     ],
@@ -126,6 +127,9 @@ def test_an_image_that_was_searched_for_some_categories_only(tmp_path):
         ),
         (voc("a.jpg", "cat").replace("object>", "Object>"), "object left out"),
         (voc("a.jpg", "cat").replace("bndbox", "polygon"), "box left out"),
+        (voc("a.jpg", "cat").replace("<xmin>10", "<xmin>400").replace("<xmax>40", "<xmax>440"), "box left out"),
+        ('<annotation><filename>a.jpg</filename><box label="cat" xtl="1" ytl="1" xbr="9" ybr="9"/></annotation>', None),
+        ("<annotation><filename>a.jpg</filename><polygon><x1>1</x1></polygon></annotation>", None),
     ],
 )
 def test_voc_objects_that_are_not_understood(tmp_path, xml, kind):
