@@ -146,6 +146,14 @@ def test_null_is_not_none(tmp_path):
     assert read_dataset(tmp_path)[0].annotation.exhaustive == set()
 
 
+@pytest.mark.parametrize("objects", ["{}", '""', "0", "false"])
+def test_what_is_no_list_is_not_an_empty_one(tmp_path, objects):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "data.jsonl", f'{{"image": "a.jpg", "objects": {objects}}}\n')
+    with pytest.raises(ValueError, match="its objects is no list of objects"):
+        read_dataset(tmp_path)
+
+
 def test_negatives_and_why(tmp_path):
     for name in "abc":
         picture(tmp_path / f"{name}.jpg")

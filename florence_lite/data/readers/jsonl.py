@@ -225,14 +225,14 @@ def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iter
 
 
 def _dicts(record: dict, key: str) -> list[dict]:
-    value = record.get(key) or []
+    value = [] if record.get(key) is None else record[key]
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise Unclear(f"its {key} is no list of objects")
     return value
 
 
 def _texts(record: dict, key: str) -> tuple[str, ...]:
-    value = record.get(key) or []
+    value = [] if record.get(key) is None else record[key]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise Unclear(f"its {key} is {value!r}; it must be a list of texts")
     return tuple(value)
