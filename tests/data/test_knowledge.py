@@ -88,6 +88,7 @@ def test_panoptic(tmp_path, segments, objects, ignored, complete):
         one("a.jpg", {**CAT, "category_id": 5}),
         one("a.jpg", {**CAT, "bbox": [10, 10, 30, 20, 45]}),  # a rotated box
         one("a.jpg", {**CAT, "bbox": None}),
+        one("a.jpg", {**CAT, "bbox": [500, 500, 30, 20]}),  # outside: of another image or in other units
         one("a.jpg", {**CAT, "image_id": 7}),  # of an image that is not listed: it may be this one's
         {**one("a.jpg"), "annotations": [None]},
     ],
@@ -127,6 +128,9 @@ def test_an_image_that_was_searched_for_some_categories_only(tmp_path):
         ),
         (voc("a.jpg", "cat").replace("object>", "Object>"), "object left out"),
         (voc("a.jpg", "cat").replace("bndbox", "polygon"), "box left out"),
+        (voc("a.jpg", "cat").replace("<xmin>10", "<xmin>400").replace("<xmax>40", "<xmax>440"), "box left out"),
+        ('<annotation><filename>a.jpg</filename><box label="cat" xtl="1" ytl="1" xbr="9" ybr="9"/></annotation>', None),
+        ("<annotation><filename>a.jpg</filename><polygon><x1>1</x1></polygon></annotation>", None),
     ],
 )
 def test_voc_objects_that_are_not_understood(tmp_path, xml, kind):
@@ -141,6 +145,14 @@ def test_null_is_not_none(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "data.jsonl", '{"image": "a.jpg", "objects": null}\n')
     assert read_dataset(tmp_path)[0].annotation.exhaustive == set()
+
+
+@pytest.mark.parametrize("objects", ["{}", '""', "0", "false"])
+def test_what_is_no_list_is_not_an_empty_one(tmp_path, objects):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "data.jsonl", f'{{"image": "a.jpg", "objects": {objects}}}\n')
+    with pytest.raises(ValueError, match="its objects is no list of objects"):
+        read_dataset(tmp_path)
 
 
 def test_negatives_and_why(tmp_path):

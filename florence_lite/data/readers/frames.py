@@ -74,7 +74,8 @@ class ImageFrame:
         scaled = values * (*self.scale, *self.scale)
         clipped = np.clip(scaled, 0, (*self.size_wh, *self.size_wh))
         if box_area(clipped) == 0:
-            return self.lose(part, "box left out", f"{_short(scaled.tolist())} lies outside of {self._size}", record)
+            said = f"{_short(scaled.tolist())} lies outside of {self._size}"
+            return self.lose(part, "box left out", said, record)  # its object may be in the image, elsewhere
         if np.abs(clipped - scaled).max() > 0.01:  # less is the rounding of normalised coordinates
             self.report("box clipped", f"{_short(scaled.tolist())} reaches out of {self._size}", record)
         return tuple(clipped.tolist())

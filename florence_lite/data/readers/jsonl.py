@@ -234,7 +234,7 @@ def _dicts(record: dict, key: str) -> list[dict]:
 
 
 def _texts(record: dict, key: str) -> tuple[str, ...]:
-    value = record.get(key) or []
+    value = [] if record.get(key) is None else record[key]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise Unclear(f"its {key} is {value!r}; it must be a list of texts")
     return tuple(value)

@@ -127,7 +127,7 @@ def _parsed(file: Path) -> Element:
 def _objects_elsewhere(top: Element) -> str:
     """An element that tells of an object where none is looked for, or ""."""
     looked_for = {id(each) for element in top.findall("object") for each in element.iter()}
-    names = ("object", "bndbox", "robndbox", "xmin")
+    names = ("object", "bndbox", "robndbox", "xmin", "box", "polygon")
     strange = (each for each in top.iter() if str(each.tag).lower() in names and id(each) not in looked_for)
     unknown = (each for each in top if len(each) and each.tag not in _PARTS)
     return next((f"<{each.tag}>" for each in itertools.chain(strange, unknown)), "")
