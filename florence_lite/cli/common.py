@@ -98,12 +98,21 @@ INDENT = "\n  "  # no name can begin a line of its own with it
 
 def show(line: str = "") -> None:
     """A line of an answer or a report, on standard output. What it says of files and labels steers no terminal."""
-    print(printable(line), flush=True)
+    _print(printable(line))
 
 
 def show_json(record: Any) -> None:
     """A line of JSON on standard output, in ASCII, so that no terminal's encoding changes it."""
-    print(json.dumps(record), flush=True)
+    _print(json.dumps(record))
+
+
+def _print(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # the reader has gone, which is no fault
+        raise
+    except OSError as error:  # a full disk behind ">"
+        raise OSError(f"standard output cannot be written: {error.strerror or error}") from None
 
 
 def say(message: str) -> None:

@@ -79,3 +79,4 @@ def test_full_disk_behind_standard_output(tmp_path):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, check=False)
     assert done.returncode == 2
     assert all(line.startswith(b"error: ") for line in done.stderr.splitlines()) and b"No space left" in done.stderr
+    assert b"error: standard output cannot be written" in done.stderr
