@@ -54,8 +54,9 @@ def find_checkpoint(name: str | os.PathLike, revision: str | None = None, subfol
 def find_base(adapter: str | os.PathLike, base: AdapterBase | None) -> Located:
     """The checkpoint that an adapter's file names as its base.
 
-    The file is not the user's word: nothing is fetched for it but what a checkpoint card names. Another base is found
-    where it is here already, as a folder or in the Hub's cache.
+    The file is not the user's word: nothing is fetched for it but what a checkpoint card names, whose digest is known.
+    Another base, or another revision, which anyone may have proposed, is found where it is here already, as a folder or
+    in the Hub's cache.
 
     Raises ValueError, with the call that says where the base comes from, where it names none or would be fetched; and
     as `find_checkpoint`.
@@ -63,16 +64,18 @@ def find_base(adapter: str | os.PathLike, base: AdapterBase | None) -> Located:
     if base is None:
         raise ValueError(f"adapter {str(adapter)!r} names no base: call from_pretrained(BASE, adapter=…)")
     carded = {known for card in checkpoints() for known in (card.name, card.source)}
-    if base.name in carded or Path(base.name).is_dir() or base.name.count("/") != 1:
+    is_known = base.name in carded and base.revision is None
+    if is_known or Path(base.name).is_dir() or base.name.count("/") != 1:
         return find_checkpoint(base.name, base.revision)
     from florence_lite.checkpoint.hub import download
 
     try:
         return Located(download(base.name, base.revision, local_files_only=True), None)
     except (OSError, ValueError):
+        at = "" if base.revision is None else f" at revision {base.revision!r}"
         raise ValueError(
-            f"adapter {str(adapter)!r} names the base {base.name!r}, which would be fetched from the Hub; if you trust "
-            f"it, say so: from_pretrained({base.name!r}, adapter={str(adapter)!r})"
+            f"adapter {str(adapter)!r} names the base {base.name!r}{at}, which would be fetched from the Hub; if you "
+            f"trust it, say so: from_pretrained({base.name!r}, adapter={str(adapter)!r})"
         ) from None
 
 

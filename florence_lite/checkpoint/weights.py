@@ -21,6 +21,7 @@ MAPPED = 2**26  # bytes of a file that are read before it is unmapped
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 INDEX_BYTES = 2**24
 HEADER_BYTES = 2**22  # a file's table of contents; Florence-2's have a tenth of this
+PICKLE_BYTES = 2**20  # of a table of contents that is a pickle, whose every byte may be a step of work
 MOST_RECORDS = 2**14  # parts of an archive, of which a tensor is one
 MOST_SHARDS = 1000
 # The first torch whose `weights_only` has no known hole: before it, a prepared file runs code or writes over memory
@@ -118,7 +119,7 @@ def _check_archive(file: Path) -> None:
     for part in parts:
         if part.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{file}: its part {part.filename[:80]!r} is packed, as torch writes none; copy it again")
-        if part.filename.endswith("data.pkl") and part.file_size > HEADER_BYTES:
+        if part.filename.endswith("data.pkl") and part.file_size > PICKLE_BYTES:
             raise _overlong(file, f"{part.file_size:,} bytes")
 
 

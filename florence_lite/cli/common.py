@@ -22,6 +22,10 @@ Checkpoint = Annotated[
     str | None,
     typer.Option("--checkpoint", metavar="C", help="Name of a card, folder or Hub id; else the embedded checkpoint."),
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option("--adapter", metavar="A", help="Folder or Hub id of a LoRA adapter to merge into the checkpoint."),
+]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="Where the network runs: cpu, cuda or cuda:1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Format = Annotated[
@@ -69,8 +73,11 @@ def check_picture(option: str, file: Path) -> None:
         raise ValueError(f"{option} {file}: there is no folder {file.parent}")
 
 
-def load(checkpoint: str | None, device: str) -> Florence:
-    """The checkpoint by its name, or the embedded one. Raises ValueError for a device that cannot be used."""
+def load(checkpoint: str | None, device: str, adapter: str | None = None) -> Florence:
+    """The checkpoint by its name, or the embedded one, with an adapter merged in.
+
+    Raises ValueError for a device that cannot be used.
+    """
     import torch
 
     from florence_lite.florence import DEFAULT_CHECKPOINT, Florence
@@ -80,7 +87,7 @@ def load(checkpoint: str | None, device: str) -> Florence:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {device} cannot be used here: {reason}") from None
-    return Florence.from_pretrained(checkpoint or DEFAULT_CHECKPOINT, device=device)
+    return Florence.from_pretrained(checkpoint or DEFAULT_CHECKPOINT, device=device, adapter=adapter)
 
 
 @contextmanager
@@ -152,4 +159,6 @@ def in_options(message: str) -> str:
             value = value.replace('"', "").replace(": ", "=")
         return f"--{_OPTIONS.get(name, name)} {value}".rstrip()
 
-    return _ARGUMENT.sub(option, message)
+    message = re.sub(r"from_pretrained\(BASE, adapter=…\)", "--checkpoint BASE --adapter …", message)
+    message = re.sub(r"from_pretrained\(('.*?'), adapter=('.*?')\)", r"--checkpoint \1 --adapter \2", message)
+    return _ARGUMENT.sub(option, message.replace("call --checkpoint", "give --checkpoint"))

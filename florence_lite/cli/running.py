@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from florence_lite.cli.common import (
+    Adapter,
     AsJson,
     Checkpoint,
     Device,
@@ -62,6 +63,7 @@ def run(
         float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
     ] = 0,
     checkpoint: Checkpoint = None,
+    adapter: Adapter = None,
     device: Device = "cpu",
     as_json: AsJson = False,
     picture: Annotated[
@@ -85,7 +87,7 @@ def run(
         card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
     images = find_images(arguments)
     files = _picture_files(picture, images)
-    florence = load(checkpoint, device)
+    florence = load(checkpoint, device, adapter)
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar

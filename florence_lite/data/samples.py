@@ -8,7 +8,7 @@ dataset.summary(), dataset.problems              # what is there, and what was l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,11 @@ class Dataset(Sequence[Sample]):
             "regions": sum(len(a.regions) for a in known),
             "problems": dict(Counter(problem.kind for problem in self.problems).most_common()),
         }
+
+
+def kinds_listed(kinds: Mapping[str, int]) -> str:
+    """Kinds of problems with their counts, for people."""
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ import unicodedata
 _SIDES = """
     left right leftmost rightmost lefthand righthand lefthanded righthanded leftside rightside leftward rightward
     leftwards rightwards l r lh rh lt rt lhs rhs clockwise anticlockwise counterclockwise starboard portside
+    turnleft turnright leftarrow rightarrow arrowleft arrowright leftturn rightturn nearside offside portside
     east west northeast northwest southeast southwest ne nw se sw
     eastern western easterly westerly eastbound westbound eastward westward eastwards westwards
     recht rechte rechter rechten rechtes ost osten westen öst öster øst vest väst väster
@@ -26,6 +27,7 @@ SIDES = frozenset(_SIDES.split())
 """Words that tell a side by themselves."""
 
 SIDE_STEMS = (
+    *("uhrzeigersinn", "gegenuhrzeigersinn", "horaire", "antihoraire"),
     *("links", "linke", "linker", "rechts", "vänster", "höger", "venstre", "høyre", "højre"),
     *("gauche", "izquierd", "sinistr", "esquerd", "direit", "derech", "stâng"),
     *("balra", "baloldal", "jobbra", "jobboldal", "sağ", "oikealle", "vasemm"),
@@ -80,7 +82,10 @@ HEIGHT_SIGNS = (
 _WORD = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LAST_SIDE, _LAST_HEIGHT = (re.compile(rf"(?<![^\W\d_])[{letters}]$") for letters in ("ew", "nsud"))  # "arrow_E"
-_CLOCK = re.compile(r"\d\s*o\W?\s*clock|\d[:h]\d\d|(one|two|three|four|five|seven|eight|nine|ten|eleven) o\W?clock")
+_CLOCK = re.compile(
+    r"\d\s*o\W?\s*clock|\d[:h]\d\d|\d\s*uhr|(port|driver'?s?|passenger'?s?) side\b"
+    r"|(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve) o\W?clock"
+)
 
 
 def tells_side(text: str) -> bool:

@@ -32,8 +32,8 @@ class Result:
         lists, whose words are the labels of the instances.
     instances, parse_errors, truncated: as in `Answer`.
     dropped: instances that were left out because the call asked for that (`general_phrases=False`).
-    foreign: nothing in the answer is sure, and the checkpoint knows one kind of pictures only, as its card says: this
-        picture is probably of another kind.
+    foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or nothing in
+        the answer is sure.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.

@@ -52,7 +52,7 @@ def finetune(
     sources = read_sources(config, loaded.model, loaded.tokenizer, loaded.preprocessor, generators)
     accelerator = start(config)
     parts = shares(config, accelerator)
-    for line in told(config, sources):
+    for line in (*told(config, sources), *(validation.told() if validation else ())):
         if accelerator.is_main_process:
             tell(line)
     fingerprints = partial(contents, config, loaded, sources, validation)

@@ -211,7 +211,7 @@ def keep_if_best(output: Path, step: int, merit: float | None, metrics: Mapping[
     """
     record = output / BEST_RECORD
     before = read_json(record)["merit"] if record.is_file() else -math.inf
-    if merit is None or not merit > before:
+    if merit is None or merit < before:  # of equal ones the later, which has learned for longer
         return False
     replace_folder(output / BEST, lambda partial: shutil.copytree(output / CHECKPOINT, partial, dirs_exist_ok=True))
     replace_text(record, json.dumps({"step": step, "merit": merit, "metrics": dict(metrics)}))

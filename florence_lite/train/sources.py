@@ -17,7 +17,7 @@ from torch.utils import data as torch_data
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, Turn, can_turn, turned
-from florence_lite.data.samples import Dataset, Sample, summary_lines
+from florence_lite.data.samples import Dataset, Sample, kinds_listed, summary_lines
 from florence_lite.rules import needed, pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
@@ -100,7 +100,7 @@ class Source:
                 "which tasks the data are for"
             )
         summary = self.samples.summary()
-        left_out = ", ".join(f"{count} × {kind}" for kind, count in summary["problems"].items())
+        left_out = kinds_listed(summary["problems"])
         kept = self.mirrored().count(False) if flips else 0
         return [
             *summary_lines(summary),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import torch
 
 from florence_lite.cards import task as task_card
 from florence_lite.data import read_dataset
-from florence_lite.data.samples import Sample
+from florence_lite.data.samples import Dataset, Sample, kinds_listed, summary_lines
 from florence_lite.evaluate.metrics import LOWER_IS_BETTER, metrics_of
 from florence_lite.evaluate.report import evaluate
 from florence_lite.florence import Florence
 from florence_lite.rules import pairs
 from florence_lite.train.config import ValidationConfig
+from florence_lite.train.log import tell
 
 
 class Validation:
@@ -31,6 +33,7 @@ class Validation:
         self, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None, metric: str | None = None
     ):
         self.samples, self.tasks, self.count = samples, tasks, count
+        self._not_measured: Counter[str] = Counter()  # that the user was told of
         self.decisive = decisive_metric(tasks, metric)
 
     @classmethod
@@ -48,10 +51,23 @@ class Validation:
             )
         return validation
 
+    def told(self) -> list[str]:
+        """What is measured on, and what reading left out, as lines for people."""
+        if not isinstance(self.samples, Dataset):
+            return []
+        summary = self.samples.summary()
+        left_out = [f"left out or repaired: {kinds_listed(summary['problems'])}"] if summary["problems"] else []
+        return [f"validation: {line}" for line in (*summary_lines(summary), *left_out)]
+
     def metrics(self, folder: Path, device: torch.device) -> dict[str, float | None]:
         """Figures of the checkpoint in `folder`, as "<OD>/ap50"; `device` is where it answers."""
         florence = Florence.from_pretrained(folder, device=device)
-        return evaluate(florence, self.samples, self.tasks, self.count).named_metrics()
+        report = evaluate(florence, self.samples, self.tasks, self.count)
+        left_out = Counter(problem.kind for problem in report.problems)
+        if left_out and left_out != self._not_measured:
+            tell(f"validation: not measured: {kinds_listed(left_out)}, such as {report.problems[0].record}")
+        self._not_measured = left_out
+        return report.named_metrics()
 
     def merit(self, metrics: Mapping[str, float | None]) -> float | None:
         """The metric that decides which checkpoint is the best, greater for a better one."""

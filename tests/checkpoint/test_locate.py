@@ -23,16 +23,24 @@ def asked(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("revision", [None, "abc"])
 def test_a_base_that_nobody_knows_is_not_fetched(asked, revision):
-    message = r"adapter 'mine' names the base 'org/other', .*from_pretrained\('org/other', adapter='mine'\)"
+    message = r"adapter 'mine' names the base 'org/other'.*, which .*from_pretrained\('org/other', adapter='mine'\)"
     with pytest.raises(ValueError, match=message):
         find_base("mine", AdapterBase("org/other", revision))
     assert not asked
 
 
-def test_a_base_that_a_card_names_is_fetched(asked, tmp_path):
-    assert find_base("mine", AdapterBase("microsoft/Florence-2-base", "abc")).folder == tmp_path
-    assert asked == [("microsoft/Florence-2-base", "abc")]
+def test_a_base_that_a_card_names_is_fetched_and_checked(asked, tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr("florence_lite.cards.CheckpointCard.check_files", lambda card, folder: checked.append(folder))
+    assert find_base("mine", AdapterBase("microsoft/Florence-2-base", None)).folder == tmp_path
+    assert asked == [("microsoft/Florence-2-base", None)] and checked == [tmp_path]
     assert find_base("mine", AdapterBase("scenes-nano", None)).card.name == "scenes-nano"
+
+
+def test_another_revision_than_the_card_knows_is_not_fetched(asked):
+    with pytest.raises(ValueError, match="'microsoft/Florence-2-base' at revision 'refs/pr/9', .*say so"):
+        find_base("mine", AdapterBase("microsoft/Florence-2-base", "refs/pr/9"))
+    assert not asked
 
 
 def test_a_base_that_is_here_is_taken(asked, tmp_path, monkeypatch):

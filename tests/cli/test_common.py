@@ -17,6 +17,8 @@ from florence_lite.cli.common import in_options, say_error
         ('read with format="huggingface"', 'read with --format "huggingface"'),
         ("Say which with format=…", "Say which with --format …"),
         ('needs columns={"image": …} that', "needs --column image=… that"),
+        ("names no base: call from_pretrained(BASE, adapter=…)", "names no base: give --checkpoint BASE --adapter …"),
+        ("say so: from_pretrained('org/base', adapter='my run')", "say so: --checkpoint 'org/base' --adapter 'my run'"),
         ("choose split='train'", "choose --split 'train'"),
         ("data/split=train/format='a' and context=\"b\"", "data/split=train/format='a' and context=\"b\""),
     ],

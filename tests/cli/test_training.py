@@ -45,7 +45,7 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
 
     def evaluate(florence, samples, tasks, count):
         told = {"size": florence.model.config.image_size_wh, "split": samples.seeds, "count": count, "tasks": tasks}
-        return SimpleNamespace(named_metrics=lambda: told | {"styles": samples.styles})
+        return SimpleNamespace(named_metrics=lambda: told | {"styles": samples.styles}, problems=())
 
     monkeypatch.setattr("florence_lite.train.validation.evaluate", evaluate)
     monkeypatch.setattr("florence_lite.scenes.training.train", train)

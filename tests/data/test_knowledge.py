@@ -213,6 +213,62 @@ def test_images_of_which_nothing_was_understood_are_counted(tmp_path):
     assert any(line.startswith("unknown, images") and line.endswith(": 1") for line in summary_lines(summary))
 
 
+@pytest.mark.parametrize("key", ["annotations", "objects", "labels"])
+def test_objects_inside_of_coco_s_images(tmp_path, key):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "instances.json", one("a.jpg", **{key: [CAT]}))
+    dataset = read_dataset(tmp_path)
+    assert no_negatives(dataset) and kinds(dataset) == {"annotation left out": 1}
+
+
+def test_a_coco_file_of_images_without_any_annotation(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.jpg")
+    write(tmp_path / "instances.json", coco([("a.jpg", 100, 80), ("b.jpg", 100, 80)], []))
+    dataset = read_dataset(tmp_path)
+    assert no_negatives(dataset) and kinds(dataset) == {"not taken as empty": 1}
+    assert dataset.problems[0].what == "2 images without objects; the file has no annotation at all"
+
+
+@pytest.mark.parametrize("ending", ["json", "xml", "csv"])
+def test_labels_of_another_format_beside_those_of_yolo(tmp_path, ending):
+    for name in "ab":
+        picture(tmp_path / "images" / f"{name}.jpg")
+    write(tmp_path / "labels" / "a.txt", LINE)
+    write(tmp_path / "labels" / f"b.{ending}", "cat")
+    write(tmp_path / "classes.txt", "cat\n")
+    dataset = read_dataset(tmp_path, "yolo")
+    assert no_negatives(dataset) and kinds(dataset) == {"label file of another format": 1}
+
+
+@pytest.mark.parametrize("line", ["0 .5 .5 .2 .2 1 2", "0 .5 .5 .2 .2 .45 .45 2 .55 .55 1"])
+def test_keypoints_without_their_shape_are_no_outline(tmp_path, line):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", line)
+    write(tmp_path / "classes.txt", "cat\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset[0].annotation.exhaustive == set() and kinds(dataset) == {"object left out": 1}
+    assert "keypoints need a kpt_shape" in dataset.problems[0].what
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.jpg")
+    lines = (
+        '{"image": "a.jpg", "objects": [{"label": "cat", "box": [1, 1, 9, 9]}], "objects": []}\n{"image": "b.jpg"}\n'
+    )
+    write(tmp_path / "data.jsonl", lines)
+    dataset = read_dataset(tmp_path)
+    assert [sample.name for sample in dataset] == ["b.jpg"] and kinds(dataset) == {"record left out": 1}
+
+
+def test_text_outside_of_the_image(tmp_path):
+    picture(tmp_path / "img_1.jpg")
+    write(tmp_path / "gt_img_1.txt", "500,500,600,500,600,520,500,520,STOP\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset[0].annotation.exhaustive == set() and kinds(dataset) == {"quad left out": 1}
+
+
 # ---- ignored objects -------------------------------------------------------------------------------------------------
 
 MASK = {"size": [8, 10], "counts": [18, 3, 5, 3, 5, 3, 43]}

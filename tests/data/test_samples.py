@@ -217,7 +217,10 @@ def test_images_are_found_by_name_wherever_they_are(tmp_path):
     images = [(f"{name}.jpg", 100, 80) for name in "abcde"] + [("two/c.jpg", 100, 80)]
     dataset = read_coco(tmp_path, images, [])
     assert [sample.name for sample in dataset] == ["photos/deep/a.jpg", "photos/b.png", "two/c.jpg"]
-    assert kinds(dataset) == {"image missing": 2, "image unreadable": 1, "image found elsewhere": 1}
+    assert kinds(dataset) == {
+        **{"image missing": 2, "image unreadable": 1, "image found elsewhere": 1},
+        "not taken as empty": 1,  # the file has no annotation at all
+    }
     assert "could be any of one/c.jpg, two/c.jpg" in dataset.problems[1].what
     assert (dataset.problems[0].record, dataset.problems[0].what) == ("b.jpg", "it is taken to be photos/b.png")
 

@@ -61,7 +61,9 @@ def test_a_log_has_the_data_the_steps_the_result_and_the_folder_to_go_on_with(tr
     summary = [line for line in lines if line.startswith(told)]
     assert "4 images" in summary[0] and f"{told}left out or repaired: 1 × box left out" in summary
     assert f"{told}images that teach <OD>: 3" in summary  # of the fourth, something was not understood
-    lines = lines[len(summary) :]
+    measured = [line for line in lines if line.startswith("validation: ")]
+    assert "4 images" in measured[0] and "validation: left out or repaired: 1 × box left out" in measured
+    lines = lines[len(summary) + len(measured) :]
     assert [line.split(",")[0] for line in lines[:-2]] == [
         "step 1 of 3",
         "step 2 measured: <OD>/ap 0.100",

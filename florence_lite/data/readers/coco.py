@@ -46,6 +46,7 @@ NAME = "coco"
 LOOKS_FOR = 'a .json file with "images" and "annotations"'
 ENDINGS, DEPTH = (".json",), 2
 CAPTION_LENGTHS = ("short", "detailed", "paragraph")
+_INSIDE = ("annotations", "objects", "boxes", "bboxes", "segments", "labels")  # where some keep objects in an image
 SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
@@ -176,7 +177,9 @@ class _File:
                 if not isinstance(error, _Orphan | _Wordless):
                     self._entry(record).frame.incomplete.add("objects")
         if orphans and lists_objects:
-            self._doubt_negatives(orphans)
+            self._doubt_negatives(f"{orphans} annotations belong to no image, maybe to these")
+        elif lists_objects and not records and len(self.images) > 1:
+            self._doubt_negatives("the file has no annotation at all")
         for other, count in self.told_before.items():
             what = f"{count} are those of {self.log.name(other)}; joined"
             self.log.add(self.file, "annotations", "objects told by two files", what)
@@ -185,13 +188,13 @@ class _File:
         self.collection.files.append(f"{self.log.name(self.file)}: {len(self.images)} images, {count} annotations")
         return self.images
 
-    def _doubt_negatives(self, orphans: int) -> None:
-        """Records that belong to no image may be those of any image without objects."""
+    def _doubt_negatives(self, why: str) -> None:
+        """Take no image without objects as a negative: records that belong to no image may be theirs."""
         empty = [entry for entry in self.images.values() if entry and not entry.objects and not entry.ignored]
         for entry in empty:
             entry.frame.incomplete.add("objects")
         if empty:
-            what = f"{len(empty)} images without objects; {orphans} annotations belong to no image, maybe to these"
+            what = f"{len(empty)} images without objects; {why}"
             self.log.add(self.file, "images", "not taken as empty", what)
 
     def _categories(self, records: list) -> dict[str, str]:
@@ -244,6 +247,9 @@ class _File:
                 self.log.add(self.file, name, "duplicate image", said)
             seen.add(path)
             self.images[number] = entries[path]
+            if inside := [key for key in _INSIDE if record.get(key)]:
+                said = f"its image holds {inside[0]!r}, which belongs into the file's list of annotations"
+                entries[path].frame.lose("objects", "annotation left out", said, name)
             if lists_objects:
                 entries[path].negative = f"{self.log.name(self.file)} lists it without objects"
                 entries[path].listed.update(self.categories.values())

@@ -132,9 +132,8 @@ class ImageFrame:
         x, y = clipped.T
         turn = float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))  # above 0: clockwise, for y points down
         if turn == 0:
-            if ((corners >= 0) & (corners <= self.size_wh)).any():
-                self.incomplete.add("lines")  # it is in the image, wherever it is
-            return self.report("quad left out", f"{_short(numbers)} has no area inside {self._size}", record)
+            said = f"{_short(numbers)} has no area inside {self._size}"
+            return self.lose("lines", "quad left out", said, record)  # its text may be in the image, elsewhere
         if np.abs(clipped - corners).max() > 0.01:
             self.report("quad clipped", f"{_short(numbers)} reaches out of {self._size}", record)
         if turn < 0:

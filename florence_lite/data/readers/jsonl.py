@@ -109,6 +109,13 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     return finished(rows, log, NAME, [*described, images.described()])
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands there twice nobody knows which value is meant."""
+    if len(record := dict(pairs)) < len(pairs):
+        raise ValueError(f"a key stands in it twice: {', '.join(key for key, _ in pairs)[:100]}")
+    return record
+
+
 def _doubted(annotation: Annotation, rows: list[tuple], places: list[int]) -> Annotation:
     """Take off, of two annotations of an image, that both name all objects (or lines) where these differ."""
     for place in places:
@@ -125,7 +132,7 @@ def _doubted(annotation: Annotation, rows: list[tuple], places: list[int]) -> An
 
 def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise Unclear(f"it is no JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get("image"), str):

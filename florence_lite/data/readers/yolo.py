@@ -38,6 +38,8 @@ from florence_lite.geometry import from_cxcywh
 NAME = "yolo"
 LOOKS_FOR = "data.yaml with names, or classes.txt or obj.names"
 ENDINGS, DEPTH = (".yaml", ".yml", "classes.txt", ".names"), 1
+_OTHER_LABELS = (".json", ".xml", ".csv")
+OVER = 0.1  # shares by which an outline may leave its image
 _SPLITS = ("train", "val", "valid", "validation", "test")
 
 
@@ -81,6 +83,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
         why = "its label file is empty" if file else "it has no label file, others of its folder have one"
         if file is None and path.parent in astray:
             frame.incomplete.add("objects")  # one of those label files may be meant for it
+        if file is None and (other := label_files.of_another_format(path)):
+            frame.lose("objects", "label file of another format", f"{log.name(other)} is not read")
         rows.append((path, frame.annotation(("objects",), why, objects=objects), log.name(path)))
     for folder, count in Counter(path.parent for path in paths if not labelled[path.parent]).items():
         said = f"0 of {count} images have a label file in {_label_folders(folder, log)}; left out"
@@ -209,6 +213,11 @@ class _LabelFiles:
         folders = [self._files(folder) for folder in _label_folders_of(image.parent)]
         return next((files[name] for files in folders for name in names if name in files), None)
 
+    def of_another_format(self, image: Path) -> Path | None:
+        """A file called like the image that may hold its labels in another format."""
+        places = (f / f"{image.stem}{ending}" for f in _label_folders_of(image.parent) for ending in _OTHER_LABELS)
+        return next((path for path in places if os.path.isfile(path)), None)
+
     def without_image(self, folders: Iterable[Path], used: set[Path | None]) -> dict[Path, list[Path]]:
         """Folder of images → the files in its folders of labels that look like labels and belong to no image."""
         found = {}
@@ -275,8 +284,11 @@ def _objects(file: Path, frame: ImageFrame, settings: _Settings) -> Iterator[Obj
         elif category not in classes:
             said = f"class {words[0]} is none of the {len(classes)} names; left out"
             frame.lose("objects", "unknown category", said, what)
-        elif not all(-1 <= share <= 2 for share in shares[: 4 if is_box else None]):
-            said = f"{line[:60]!r} must hold shares of width and height, from 0 to 1"
+        elif not all(-1 <= share <= 2 for share in shares[:4]):
+            said = f"{line[:60]!r} must hold shares of width and height, from 0 to 1; pixels are divided by "
+            frame.lose("objects", "object left out", f"{said}{size[0]} and {size[1]}", what)
+        elif is_segment and not all(-OVER <= share <= 1 + OVER for share in shares):
+            said = f"{line[:60]!r} is no outline, whose shares lie from 0 to 1: keypoints need a kpt_shape"
             frame.lose("objects", "object left out", said, what)
         elif tuple(words) in seen:
             frame.report("duplicate object", "the same line is there before; left out", what)
