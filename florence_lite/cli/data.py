@@ -33,7 +33,10 @@ def check(
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw some annotated images into it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what a data set holds, report its problems, and measure its answers against a checkpoint's limits."""
+    """Count what a data set holds, report its problems, and measure its answers against a checkpoint's limits.
+
+    The exit code is 1 where no task can be trained on the data.
+    """
     from florence_lite.progress import progress_bar
     from florence_lite.train.dataset_check import check_dataset, contact_sheet, report_lines
 
@@ -53,6 +56,8 @@ def check(
         contact_sheet(dataset).save(sheet)
         if not as_json:
             show(f"drawn in {sheet}")
+    if not found.tasks:
+        raise typer.Exit(1)
 
 
 def _network(checkpoint: str) -> RowWriter:

@@ -178,7 +178,7 @@ def report_lines(found: DatasetCheck, examples: int = 3) -> Iterator[str]:
             if objects:
                 yield f"{label:{width}}  {objects:8}  {images:7}"
         if missing := [label for label, (objects, _) in found.classes.items() if not objects]:
-            yield f"without objects: {', '.join(missing)}"
+            yield f"without a usable object: {', '.join(missing)}"
     yield ""
     yield from _task_lines(found)
     yield ""

@@ -141,6 +141,13 @@ def test_voc_objects_that_are_not_understood(tmp_path, xml, kind):
     assert kinds(dataset) == {kind or "object left out": 1}
 
 
+@pytest.mark.parametrize("element", ["<rect x='1'/>", "<shapes><shape/></shapes>", "<box label='cat' xtl='1'/>"])
+def test_voc_elements_that_may_be_objects(tmp_path, element):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.xml", f"<annotation><filename>a.jpg</filename><segmented>0</segmented>{element}</annotation>")
+    assert no_negatives(read_dataset(tmp_path))
+
+
 def test_null_is_not_none(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "data.jsonl", '{"image": "a.jpg", "objects": null}\n')

@@ -178,6 +178,15 @@ def test_command(capsys, folder, tiny):
     assert Image.open(folder / "sheet.png").width > 400
 
 
+def test_data_that_train_nothing(capsys, tmp_path, tiny):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", "0 50 40 20 20\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    code, out, _ = run(capsys, tmp_path, "--checkpoint", tiny)
+    assert code == 1 and "no task can be trained on this data" in out
+    assert "pixels are divided by 100 and 80" in out
+
+
 def test_command_in_json(capsys, folder, tiny):
     code, out, _ = run(capsys, folder, "--format", "coco", "--checkpoint", tiny, "--json")
     found = json.loads(out)

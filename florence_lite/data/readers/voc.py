@@ -129,7 +129,7 @@ def _objects_elsewhere(top: Element) -> str:
     looked_for = {id(each) for element in top.findall("object") for each in element.iter()}
     names = ("object", "bndbox", "robndbox", "xmin", "box", "polygon")
     strange = (each for each in top.iter() if str(each.tag).lower() in names and id(each) not in looked_for)
-    unknown = (each for each in top if len(each) and each.tag not in _PARTS)
+    unknown = (each for each in top if (len(each) or each.attrib) and each.tag not in _PARTS)
     return next((f"<{each.tag}>" for each in itertools.chain(strange, unknown)), "")
 
 
