@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import struct
 import zipfile
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 INDEX_BYTES = 2**24
 HEADER_BYTES = 2**22  # a file's table of contents; Florence-2's have a tenth of this
 PICKLE_BYTES = 2**20  # of a table of contents that is a pickle, whose every byte may be a step of work
+PICKLE_STEPS = 2**17  # of a pickle of the old kind, before its numbers; Florence-2's have a quarter of this
 MOST_RECORDS = 2**14  # parts of an archive, of which a tensor is one
 MOST_SHARDS = 1000
+_OLD_PICKLES = 5  # magic number, version, system, the table and its keys, one behind the other
 # The first torch whose `weights_only` has no known hole: before it, a prepared file runs code or writes over memory
 # (CVE-2025-32434, CVE-2026-24747).
 SOUND_TORCH = (2, 10)
@@ -89,8 +93,7 @@ def _read_pickle(file: Path) -> Iterator[tuple[str, Tensor]]:
             f"{'.'.join(map(str, SOUND_TORCH))} or newer, or ask for a safetensors file"
         )
     is_archive = zipfile.is_zipfile(file)  # what torch wrote before version 1.6 is none, and cannot be mapped
-    if is_archive:
-        _check_archive(file)
+    _check_archive(file) if is_archive else _check_steps(file)
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
@@ -121,6 +124,18 @@ def _check_archive(file: Path) -> None:
             raise ValueError(f"{file}: its part {part.filename[:80]!r} is packed, as torch writes none; copy it again")
         if part.filename.endswith("data.pkl") and part.file_size > PICKLE_BYTES:
             raise _overlong(file, f"{part.file_size:,} bytes")
+
+
+def _check_steps(file: Path) -> None:
+    """ValueError where a file of the old kind has more to unpickle before its numbers than weights can have."""
+    try:
+        with file.open("rb") as stream:
+            steps = chain.from_iterable(pickletools.genops(stream) for _ in range(_OLD_PICKLES))
+            overlong = any(True for _ in islice(steps, PICKLE_STEPS, None))
+    except Exception:  # it is no pickle, as reading it tells
+        return
+    if overlong:
+        raise _overlong(file, f"more than {PICKLE_STEPS:,} steps")
 
 
 def _check_plain(file: Path, name: Any, tensor: Tensor) -> None:

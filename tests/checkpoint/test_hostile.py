@@ -128,6 +128,13 @@ def test_tables_of_contents_have_a_bound(folder, monkeypatch):
         load_checkpoint(folder)
 
 
+def test_pickles_of_the_old_kind_have_a_bound(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02" + b"]" * 3_000_000 + b".")
+    with pytest.raises(ValueError, match="pytorch_model.bin has a table of contents of more than 131,072 steps"):
+        load_checkpoint(folder)
+
+
 def test_shards_have_a_bound(folder):
     (folder / "model.safetensors").unlink()
     names = {f"t{n}": f"{n}.safetensors" for n in range(20_000)}
