@@ -415,3 +415,24 @@ def test_example_scenes_are_about_as_right_as_the_card_says(command):
     given = sum(len(answer["instances"]) for answer in answers)
     true = sum(len(scene["objects"]) for scene in TRUTH.values())
     assert 2 * right / (given + true) >= checkpoint("scenes-nano").metrics["<OD>/box_f1"] - 0.1
+
+
+def test_an_adapter_is_merged_into_the_checkpoint(command, tiny, photos, tmp_path):
+    """Trained here, without its base's name: the command is told both."""
+    pytest.importorskip("peft")
+    from florence_lite.checkpoint import load_checkpoint
+    from florence_lite.train.lora import add_lora, save_adapter
+
+    adapter = add_lora(load_checkpoint(tiny), 2, ("q_proj",), "")
+    for name, weight in adapter.named_parameters():
+        if "lora_B" in name:
+            weight.data.fill_(0.5)
+    save_adapter(adapter, tmp_path / "adapter")
+    plain, merged = (
+        command("run", photos[0], "<CAPTION>", "--checkpoint", tiny, "--json", *more)
+        for more in ((), ("--adapter", tmp_path / "adapter"))
+    )
+    assert plain[0] == merged[0] == 0, merged[2]
+    assert json.loads(plain[1])["score"] != json.loads(merged[1])["score"]
+    code, _, err = command("run", photos[0], "<CAPTION>", "--checkpoint", tmp_path / "adapter")
+    assert code == 2 and "give --checkpoint BASE --adapter …" in err
