@@ -5,7 +5,7 @@ sources     data sets, drawn and mixed        rows, collate  annotations to ids 
 features    what a frozen tower sees, kept    losses      of answer tokens                   lora     adapters
 log         a run's metrics, written          folders     of a run, replaced as a whole      cpu      faster kernels
 validation  measuring the checkpoints         record      what a run was started with, its lock
-dataset_check  whether data can be learned
+dataset_check  whether data can be learned    digests     of weights
 
 `finetune` is imported when it is first used: it needs the extra `train`.
 """

@@ -24,6 +24,7 @@ from florence_lite.files import read_json
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
 from florence_lite.progress import ProgressLines, is_logged, progress_bar
+from florence_lite.train.digests import update_with_tensors
 from florence_lite.train.log import tell
 
 BATCH = 8  # images that go through the tower at once
@@ -115,9 +116,7 @@ def _tower_digest(model: FlorenceModel, preprocessor: Preprocessor, accelerator:
     """Of all that decides what is seen in an image: weights, configuration, preprocessing and precision."""
     digest = hashlib.sha256(repr((model.config, preprocessor, accelerator.mixed_precision)).encode())
     for part in (model.vision, model.projector):
-        for name, tensor in sorted(part.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        update_with_tensors(digest, part.state_dict())
     return digest.hexdigest()
 
 
@@ -131,6 +130,8 @@ def _image_digest(samples: Sequence[Sample], number: int) -> str:
             turned = sample.image.getexif().get(ExifTags.Base.Orientation)
             digest.update(repr((sample.image.size, sample.image.mode, turned)).encode())
             digest.update(sample.image.tobytes())
+        elif isinstance(sample.image, bytes):
+            digest.update(hashlib.sha256(sample.image).digest())
         else:
             with open(sample.image, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

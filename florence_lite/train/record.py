@@ -14,7 +14,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
@@ -25,6 +24,7 @@ from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.files import read_json_object, replace_text
 from florence_lite.train.config import RunConfig
+from florence_lite.train.digests import update_with_tensors
 from florence_lite.train.folders import STATE, bring_back_all, check_best, forget_best, is_begun, whole_state
 from florence_lite.train.log import tell
 
@@ -240,9 +240,7 @@ def checkpoint_content(loaded: Pretrained) -> str:
     """A digest of the weights, the tokenizer and the image processor."""
     digest = hashlib.sha256(loaded.tokenizer.to_json().encode())
     digest.update(repr(loaded.preprocessor.to_settings()).encode())
-    for name, tensor in sorted(loaded.model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    update_with_tensors(digest, loaded.model.state_dict())
     return digest.hexdigest()[:16]
 
 

@@ -81,6 +81,14 @@ def test_panoptic(tmp_path, segments, objects, ignored, complete):
     assert [item.box for item in annotation.objects] == [BOX] * objects
 
 
+def test_stuff_is_not_looked_for_by_files_of_objects(tmp_path):
+    picture(tmp_path / "1.jpg")
+    write(tmp_path / "panoptic.json", panoptic())
+    write(tmp_path / "instances.json", one("1.jpg", CAT))
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("cat",) and dataset[0].annotation.exhaustive == {"objects"}
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,5 +1,6 @@
 """Features of a frozen tower: kept for the same contents alone, in room that was reserved."""
 
+import io
 import os
 import resource
 import shutil
@@ -124,9 +125,16 @@ def test_they_are_computed_anew_for_other_contents(keep, data, tmp_path, capsys,
     assert not keep(**given)[1]
 
 
-def test_pictures_in_memory(keep):
+def as_bytes(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "png")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", [lambda picture: picture, as_bytes], ids=["picture", "bytes"])
+def test_pictures_in_memory(keep, form):
     def dataset(*seeds):
-        return Dataset.of([Sample(noise_image(seed), Annotation((90, 70)), str(seed)) for seed in seeds])
+        return Dataset.of([Sample(form(noise_image(seed)), Annotation((90, 70)), str(seed)) for seed in seeds])
 
     keep(dataset(0, 1))
     assert not keep(dataset(0, 1))[1]

@@ -183,10 +183,15 @@ class _File:
         for other, count in self.told_before.items():
             what = f"{count} are those of {self.log.name(other)}; joined"
             self.log.add(self.file, "annotations", "objects told by two files", what)
-        self.collection.classes += self.categories.values()
+        self.collection.classes += self.things
         count = sum(isinstance(record, dict) for record in records)
         self.collection.files.append(f"{self.log.name(self.file)}: {len(self.images)} images, {count} annotations")
         return self.images
+
+    @property
+    def things(self) -> list[str]:
+        """The categories that objects may have."""
+        return [name for number, name in self.categories.items() if number not in self.stuff]
 
     def _doubt_negatives(self, why: str) -> None:
         """Take no image without objects as a negative: records that belong to no image may be theirs."""
@@ -252,7 +257,7 @@ class _File:
                 entries[path].frame.lose("objects", "annotation left out", said, name)
             if lists_objects:
                 entries[path].negative = f"{self.log.name(self.file)} lists it without objects"
-                entries[path].listed.update(self.categories.values())
+                entries[path].listed.update(self.things)
                 self._search(entries[path], record)
 
     def _search(self, entry: Entry, record: dict) -> None:

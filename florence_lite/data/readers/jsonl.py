@@ -30,6 +30,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ from florence_lite.data.annotation import (
     TextLine,
 )
 from florence_lite.data.readers.answers import annotation_of_answer
-from florence_lite.data.readers.files import beginning, choose_split, read_lines
+from florence_lite.data.readers.files import beginning, choose_split
 from florence_lite.data.readers.frames import ImageFrame
 from florence_lite.data.readers.images import Images
-from florence_lite.data.readers.records import ProblemLog, Unclear, finished, size_of
+from florence_lite.data.readers.records import ProblemLog, Unclear, each_line, finished, size_of
 from florence_lite.data.samples import Dataset, Sample
 
 NAME = "jsonl"
@@ -84,18 +85,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     described, before_of = [], {}
     for file in choose_split(files, split, root, ".jsonl file"):
         before = len(rows)
-        for number, line in enumerate(read_lines(file), start=1):
-            if not line.strip():
-                continue
-            what = f"line {number}"
-            try:
-                row = _row(line, file, what, images, log)
-            except Unclear as error:
-                log.add(file, what, "record left out", str(error))
-                continue
-            if row is None:
-                continue
-            path, annotation, name = row
+        rows_of_file = each_line(file, log, partial(_row, file=file, images=images, log=log))
+        for what, (path, annotation, name) in rows_of_file:
             same = [place for place in before_of.get(path, ()) if rows[place][1] == annotation]
             if same:
                 log.add(file, what, "duplicate image", f"{name} is there before with the same; left out")
@@ -130,7 +121,7 @@ def _doubted(annotation: Annotation, rows: list[tuple], places: list[int]) -> An
     return annotation
 
 
-def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
+def _row(line: str, what: str, file: Path, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
     try:
         record = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:

@@ -13,15 +13,16 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from florence_lite.data.annotation import Annotation, TextLine
-from florence_lite.data.readers.files import beginning, choose_split, read_lines
+from florence_lite.data.readers.files import beginning, choose_split
 from florence_lite.data.readers.frames import ImageFrame
 from florence_lite.data.readers.icdar import ILLEGIBLE
 from florence_lite.data.readers.images import Images
-from florence_lite.data.readers.records import ProblemLog, Unclear, finished, is_set, label_of
+from florence_lite.data.readers.records import ProblemLog, Unclear, each_line, finished, is_set, label_of
 from florence_lite.data.samples import Dataset
 
 NAME = "paddleocr"
@@ -43,26 +44,18 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     described = []
     for file in choose_split(files, split, root, "label file"):
         before = len(rows)
-        for number, line in enumerate(read_lines(file), start=1):
-            if not line.strip():
-                continue
-            what = f"line {number}"
-            try:
-                row = _row(line, file, what, images, log)
-            except Unclear as error:
-                log.add(file, what, "record left out", str(error))
-                continue
-            if row is not None and row[0] in rows:
-                log.add(file, what, "duplicate image", f"{row[2]} is there before; the later one is taken")
-                if row[1] != rows[row[0]][1]:  # which of the two is true is not known
-                    row = row[0], replace(row[1], exhaustive=frozenset()), row[2]
-            if row is not None:
-                rows[row[0]] = row
+        rows_of_file = each_line(file, log, partial(_row, file=file, images=images, log=log))
+        for what, (path, annotation, name) in rows_of_file:
+            if path in rows:
+                log.add(file, what, "duplicate image", f"{name} is there before; the later one is taken")
+                if annotation != rows[path][1]:  # which of the two is true is not known
+                    annotation = replace(annotation, exhaustive=frozenset())
+            rows[path] = path, annotation, name
         described.append(f"{log.name(file)}: {len(rows) - before} images")
     return finished(list(rows.values()), log, NAME, [*described, images.described()])
 
 
-def _row(line: str, file: Path, what: str, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
+def _row(line: str, what: str, file: Path, images: Images, log: ProblemLog) -> tuple[Path, Annotation, str] | None:
     name, _, text = line.strip("\r").partition("\t")
     try:
         records = json.loads(text)

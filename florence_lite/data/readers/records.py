@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from florence_lite.data.annotation import Annotation
+from florence_lite.data.readers.files import read_lines
 from florence_lite.data.samples import Dataset, Problem
+
+Row = TypeVar("Row")
 
 
 class Unclear(ValueError):
@@ -29,6 +32,22 @@ class ProblemLog:
     def name(self, file: Path) -> str:
         """The file's name as seen from the data set's folder."""
         return os.path.relpath(file, self.root) if file.is_relative_to(self.root) else str(file)
+
+
+def each_line(file: Path, log: ProblemLog, read: Callable[[str, str], Row | None]) -> Iterator[tuple[str, Row]]:
+    """What a file with a record on each line holds: ("line 3", what `read` makes of it, called with the line and that
+    name). A line that is Unclear is left out and reported, one that `read` reported itself is None."""
+    for number, line in enumerate(read_lines(file), start=1):
+        if not line.strip():
+            continue
+        what = f"line {number}"
+        try:
+            row = read(line, what)
+        except Unclear as error:
+            log.add(file, what, "record left out", str(error))
+            continue
+        if row is not None:
+            yield what, row
 
 
 def id_of(value: Any) -> str | None:
