@@ -74,19 +74,9 @@ def check_picture(option: str, file: Path) -> None:
 
 
 def load(checkpoint: str | None, device: str, adapter: str | None = None) -> Florence:
-    """The checkpoint by its name, or the embedded one, with an adapter merged in.
-
-    Raises ValueError for a device that cannot be used.
-    """
-    import torch
-
+    """The checkpoint by its name, or the embedded one, with an adapter merged in. Raises as `from_pretrained`."""
     from florence_lite.florence import DEFAULT_CHECKPOINT, Florence
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device} cannot be used here: {reason}") from None
     return Florence.from_pretrained(checkpoint or DEFAULT_CHECKPOINT, device=device, adapter=adapter)
 
 
@@ -138,7 +128,7 @@ def say_error(error: Exception | str) -> None:
 
 _OPTIONS = {"phrases": "phrase", "columns": "column"}  # arguments of Python whose options have another name
 _ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
-    r"""(?<![\w/\\.-])(text|phrases|region|format|split|columns)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+    r"""(?<![\w/\\.-])(text|phrases|region|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
 )
 
 

@@ -17,7 +17,7 @@ def usable_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device is {str(device)!r}, which cannot be used here ({reason}): {_remedy()}") from None
+        raise ValueError(f"device={str(device)!r} cannot be used here ({reason}): {_remedy()}") from None
     return found
 
 

@@ -174,7 +174,7 @@ def test_names_of_many_pictures_sort_like_the_images():
         (["empty", "<OD>"], "folder empty holds no file with the ending of an image"),
         (["-", "-", "<OD>"], "- is one image from standard input; give it once"),
         (["photo 0.png", "<OD>", "--picture", "photo 0.png"], "would overwrite the image photo 0.png"),
-        (["photo 0.png", "<OD>", "--device", "abacus"], "--device abacus cannot be used here"),
+        (["photo 0.png", "<OD>", "--device", "abacus"], "--device 'abacus' cannot be used here"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command, tiny, photos, monkeypatch, arguments, message):

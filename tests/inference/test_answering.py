@@ -179,11 +179,11 @@ def test_prose_about_several_phrases_is_kept(toy_tokenizer, monkeypatch):
 def test_devices_that_are_not_there(florence, tmp_path, device):
     florence.save_pretrained(tmp_path)
     for call in (lambda: Florence.from_pretrained(tmp_path, device=device), lambda: florence.encode(IMAGE).to(device)):
-        with pytest.raises(ValueError, match=rf"device is {device!r}.*\"cpu\""):
+        with pytest.raises(ValueError, match=rf"device( is |=){device!r}.*\"cpu\""):
             call()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_names_the_remedy(florence):
-    with pytest.raises(ValueError, match="device is 'cuda', which cannot be used here .*: give \"cpu\""):
+    with pytest.raises(ValueError, match="device='cuda' cannot be used here .*: give \"cpu\""):
         florence.encode(IMAGE).to("cuda")
