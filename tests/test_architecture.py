@@ -198,7 +198,7 @@ def test_read_imports(source, package, expected):
         ("florence_lite.tokens.Codec", "tokens/__init__.py"),
         ("florence_lite.tokens", "tokens/__init__.py"),
         ("florence_lite.geometry.box_area", "geometry.py"),
-        ("florence_lite.Florence", "florence.py"),
+        ("florence_lite.Florence", "florence/__init__.py"),
         ("florence_lite.Prompt", "inference/prompts.py"),
         ("florence_lite.Result", "results/__init__.py"),
         ("florence_lite.__version__", None),

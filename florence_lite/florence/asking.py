@@ -1,18 +1,18 @@
-"""Class `Florence`: images and prompts in, parsed and scored results out. The one place where all parts meet."""
+"""The general calls: loading and saving, images and prompts in, parsed and scored results out."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from florence_lite.cards import CheckpointCard, task
 from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
-from florence_lite.inference.answering import Answering, Asked, joined
+from florence_lite.inference.answering import Answering, Asked
 from florence_lite.inference.domain import Domain
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
@@ -24,18 +24,10 @@ from florence_lite.results import Result
 from florence_lite.tokens import Tokenizer
 
 DEFAULT_CHECKPOINT = "scenes-nano"
-OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
-CAPTIONS = {"short": "<CAPTION>", "detailed": "<DETAILED_CAPTION>", "paragraph": "<MORE_DETAILED_CAPTION>"}
-DESCRIPTIONS = {"category": "<REGION_TO_CATEGORY>", "description": "<REGION_TO_DESCRIPTION>", "text": "<REGION_TO_OCR>"}
 
 
-class Florence:
-    """A network with its tokenizer and cards.
-
-    >>> florence = Florence.from_pretrained("scenes-nano")
-    >>> result = florence.run("photo.jpg", "<OD>")
-    >>> result.labels, result.scores, result.boxes_xyxy
-    """
+class Asking:
+    """A network with its tokenizer and cards, and the calls that ask it anything; see `Florence`."""
 
     def __init__(
         self,
@@ -81,7 +73,7 @@ class Florence:
         revision: str | None = None,
         subfolder: str | None = None,
         adapter: str | os.PathLike | None = None,
-    ) -> Florence:
+    ) -> Self:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
         name: a checkpoint card's name ("scenes-nano"), a folder or a Hub id ("microsoft/Florence-2-base") of either
@@ -235,58 +227,6 @@ class Florence:
         answers = stream(self.encoder, self.answering, ((image, asked) for image in images), options, keep_image)
         return map(_only, answers) if isinstance(prompts, str | Prompt) else answers
 
-    # ---- one method per kind of question -----------------------------------------------------------------------------
-
-    def detect(self, images: Any, phrases: Sequence[str] | None = None, **options: Any) -> Result | list[Result]:
-        """Boxes of all objects, or of what `phrases` name; each phrase is asked for on its own, and one that is absent
-        brings no instance."""
-        if phrases is None:
-            return self.run(images, "<OD>", **options)
-        task(OPEN_VOCABULARY).prompt(phrases=phrases)  # whether they are phrases at all
-        prompts = [Prompt(OPEN_VOCABULARY, phrases=[phrase]) for phrase in phrases]
-        if not isinstance(images, list | tuple):
-            return joined(self.run(images, prompts, **options))
-        keep_image = options.pop("keep_image", True)
-        asked = self._asked(prompts, keep_image, options=options)
-        return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
-
-    def segment(
-        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **options: Any
-    ) -> Result | list[Result]:
-        """Outline of what a phrase or a region names."""
-        if (phrase is None) == (region is None):
-            raise ValueError("segment needs either a phrase or a region, (x0, y0, x1, y1) in pixels")
-        if region is not None:
-            return self.run(images, Prompt("<REGION_TO_SEGMENTATION>", region=region), **options)
-        return self.run(images, Prompt("<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase]), **options)
-
-    def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
-        """Boxes of the phrases in a caption."""
-        return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)
-
-    def caption(self, images: Any, detail: str = "short", **options: Any) -> Result | list[Result]:
-        """A caption; detail: "short", "detailed" or "paragraph"."""
-        return self.run(images, _choice("detail", detail, CAPTIONS), **options)
-
-    def ocr(self, images: Any, regions: bool = True, **options: Any) -> Result | list[Result]:
-        """The text in an image: its lines with quads, or with regions=False plain text."""
-        return self.run(images, "<OCR_WITH_REGION>" if regions else "<OCR>", **options)
-
-    def describe(
-        self, images: Any, region: Sequence[float] | None = None, what: str = "description", **options: Any
-    ) -> Result | list[Result]:
-        """What is in a region; what: "description", "category" or "text". Without a region: all objects, described."""
-        marker = _choice("what", what, DESCRIPTIONS)
-        if region is not None:
-            return self.run(images, Prompt(marker, region=region), **options)
-        if what != "description":
-            raise ValueError(f"what is {what!r}, which needs a region, (x0, y0, x1, y1) in pixels")
-        return self.run(images, "<DENSE_REGION_CAPTION>", **options)
-
-    def ask(self, images: Any, question: str, **options: Any) -> Result | list[Result]:
-        """A short answer to a question."""
-        return self.run(images, Prompt("<VQA>", text=question), **options)
-
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _asked(
@@ -320,9 +260,3 @@ class Florence:
 
 def _only(answer: list[Result] | ImageError) -> Result | ImageError:
     return answer if isinstance(answer, ImageError) else answer[0]
-
-
-def _choice(name: str, value: str, choices: dict[str, str]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
-    return choices[value]
