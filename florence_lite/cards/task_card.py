@@ -59,6 +59,7 @@ class TaskCard:
     metrics: names of the measures that suit the answer.
     general_phrases: labels that point at nothing in particular, such as "it" and "the image"; a call may have them left
         out of the answer.
+    input_marks: marks that the input may hold, such as "<mask>"; others would be read as something else than words.
 
     Raises ValueError naming the field, its value and the valid choices.
     """
@@ -77,6 +78,7 @@ class TaskCard:
     rule: str = ""
     metrics: tuple[str, ...] = ()
     general_phrases: tuple[str, ...] = ()
+    input_marks: tuple[str, ...] = ()
 
     def __post_init__(self):
         check_text(self, "name", "summary", "template", "method")
@@ -99,6 +101,7 @@ class TaskCard:
             check_text(self, "rule")
         check_list(self, "metrics", is_text)
         check_list(self, "general_phrases", is_text)
+        check_list(self, "input_marks", is_text)
 
     def prompt(
         self,
