@@ -66,7 +66,7 @@ def test_a_run_asks_its_share_of_them(share, toy_tokenizer, tmp_path):
     """An answer that says nothing is the end token alone."""
     base = write_base(toy_tokenizer, "decoder", tmp_path / "base")
     samples = [Sample(Image.new("RGB", SIZE), image(label), label) for label in PETS.labels]
-    data = to_jsonl(samples, tmp_path / "pets")
+    data = to_jsonl(samples, tmp_path / "pets.jsonl")
     run = settings(base, data, tmp_path, steps=8)
     run = replace(run, data=(DataConfig(str(data), {"<OPEN_VOCABULARY_DETECTION>": 4}, negatives=share),))
     loaded = load_pretrained(base)
