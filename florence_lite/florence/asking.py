@@ -170,6 +170,9 @@ class Asking:
             for id: the n-gram rule holds for every task, the first token may come again, rows of the vocabulary that
             have no token too. general_phrases=False leaves phrases such as "it" and "the image" out of a grounding, as
             both do; compat=True includes it. `Result.dropped` counts them.
+            labels=["dog", "cat"] closes the list of what a task that writes words may say. Every answer has the form of
+            its task, and a grounding says words of its caption, an open vocabulary its phrases; constrained=False, and
+            compat=True, let the network write whatever it likes.
 
         Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.

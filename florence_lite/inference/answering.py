@@ -18,6 +18,7 @@ from florence_lite.engine import Generated, GenerationOptions, Scores, check_ids
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
+from florence_lite.inference.guides import Guides
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import TOLERANCE, score_instances, score_words
 from florence_lite.model import CrossCache, FlorenceModel
@@ -27,7 +28,8 @@ from florence_lite.tokens import Codec, Tokenizer
 PROMPTS_AT_ONCE = 8  # prompts that are answered together, fewer where they have so many beams
 BEAMS_AT_ONCE = 64  # that there would be more than this in all
 OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
-SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+NO_DECODING = (*SWITCHES, "labels")  # such options in all
 
 
 class Asked(NamedTuple):
@@ -41,10 +43,12 @@ class Asked(NamedTuple):
 class Request:
     """What goes to the network for a prompt, once the size of the image is known.
 
+    prompt: what is asked, of several phrases those that this request is about.
     only_phrase: the phrase that is asked for where it is the only one, else "".
     """
 
     card: TaskCard
+    prompt: Prompt
     prompt_ids: list[int]
     only_phrase: str
 
@@ -62,11 +66,13 @@ class Answering:
     ):
         self.model, self.tokenizer, self.card, self.defaults, self.domain = model, tokenizer, card, decoding, domain
         self.codec = Codec(tokenizer)
+        self.guides = Guides(tokenizer)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
-        self.generation_options(card, prefix_length=1, options=options)
+        generation = self.generation_options(card, prefix_length=1, options=options)
+        self.guides.check_labels(card, options, generation.max_new_tokens)
         if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         else:  # whether it lies in the image is known later
@@ -87,7 +93,8 @@ class Answering:
             sentence = card.prompt(prompt.text, phrases, prompt.region, size_wh, self.model.config.bins)
             single = phrases[0] if phrases is not None and len(phrases) == 1 else prompt.text
             only_phrase = (single or "").strip() if card.input == "phrases" else ""
-            requests.append(Request(card, self.tokenizer.encode_prompt(sentence), only_phrase))
+            ids = self.tokenizer.encode_prompt(sentence)
+            requests.append(Request(card, replace(prompt, phrases=phrases), ids, only_phrase))
         return requests
 
     @torch.inference_mode()
@@ -163,7 +170,10 @@ class Answering:
         start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
         on_decoder = self.model.config.prompt_side == "decoder"
         prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
-        chosen = [self.generation_options(r.card, len(p), options) for r, p in zip(requests, prefixes, strict=True)]
+        chosen = [
+            self.generation_options(r.card, len(p), {"guide": self.guides.guide(r.card, r.prompt, options), **options})
+            for r, p in zip(requests, prefixes, strict=True)
+        ]
         size = self._ids(options)
         answers = generate(self.model, states, mask, prefixes, chosen, cross, vocab_size=size)
         ids, tolerance = [answer.ids for answer in answers], round(TOLERANCE * len(self._locations))
@@ -231,7 +241,7 @@ class Answering:
 
     def generation_options(self, card: TaskCard, prefix_length: int, options: Mapping[str, Any]) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
-        known = [*GenerationOptions.__dataclass_fields__, *SWITCHES]
+        known = [*GenerationOptions.__dataclass_fields__, *NO_DECODING]
         for name in options:
             if name not in known:
                 raise ValueError(
@@ -241,7 +251,7 @@ class Answering:
         for name in SWITCHES:
             if not isinstance(options.get(name, False), bool):
                 raise ValueError(f"{name} is {options[name]!r}; it must be True or False")
-        asked = {name: value for name, value in options.items() if name not in SWITCHES}
+        asked = {name: value for name, value in options.items() if name not in NO_DECODING}
         vocabulary = self.tokenizer.vocabulary
         values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
         if options.get("compat"):  # the others force a first id only where the files name one
