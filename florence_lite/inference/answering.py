@@ -106,14 +106,13 @@ class Answering:
         Raises ValueError for a prompt that is too long for the network.
         """
         images, requests = [image for image, _ in pairs], [request for _, request in pairs]
-        general = options.get("general_phrases", not options.get("compat"))
         results: dict[int, Result] = {}
         beams = max((self.generation_options(each.card, 1, options).num_beams for each in requests), default=1)
         for groups in self._calls(images, max(1, min(PROMPTS_AT_ONCE, BEAMS_AT_ONCE // beams))):
             order = [number for numbers in groups for number in numbers]
             chosen = [requests[number] for number in order]
             if self.model.config.prompt_side == "encoder":
-                states, mask = self._encode_prompts([images[number] for number in order], chosen)
+                states, mask = self.encode_prompts([images[number] for number in order], chosen)
                 cross = self.model.cross_cache(states)
             else:
                 of_groups = [images[numbers[0]] for numbers in groups]
@@ -122,7 +121,7 @@ class Answering:
             decoded = self._decode(chosen, states, mask, cross, options)
             for number, (generated, scores) in zip(order, decoded, strict=True):
                 answered = (requests[number], images[number], generated, scores)
-                results[number] = self._result(*answered, keep_image, general)
+                results[number] = self.result(*answered, keep_image, options)
         return [results[number] for number in range(len(pairs))]
 
     def _calls(self, images: Sequence[EncodedImage], at_once: int) -> Iterator[list[list[int]]]:
@@ -145,7 +144,7 @@ class Answering:
         for count, of_count in by_count.items():
             yield from chunks(of_count, max(1, at_once // count))
 
-    def _encode_prompts(
+    def encode_prompts(
         self, images: Sequence[EncodedImage], requests: Sequence[Request]
     ) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
@@ -167,28 +166,36 @@ class Answering:
         options: Mapping[str, Any],
     ) -> list[tuple[Generated, Scores]]:
         """Generate and score the answers to requests whose images stand together in `states` and `cross`."""
-        start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
-        on_decoder = self.model.config.prompt_side == "decoder"
-        prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
-        chosen = [
-            self.generation_options(r.card, len(p), {"guide": self.guides.guide(r.card, r.prompt, options), **options})
-            for r, p in zip(requests, prefixes, strict=True)
-        ]
-        size = self._ids(options)
+        prefixes, chosen, size = self.prefixes(requests), self.options_of(requests, options), self.ids(options)
         answers = generate(self.model, states, mask, prefixes, chosen, cross, vocab_size=size)
-        ids, tolerance = [answer.ids for answer in answers], round(TOLERANCE * len(self._locations))
-        scores = score(self.model, states, mask, prefixes, ids, self._locations, tolerance, cross, vocab_size=size)
+        ids, (locations, tolerance) = [answer.ids for answer in answers], self.located
+        scores = score(self.model, states, mask, prefixes, ids, locations, tolerance, cross, vocab_size=size)
         return list(zip(answers, scores, strict=True))
 
-    def _result(
+    def prefixes(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The ids that answers stand behind."""
+        start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
+        on_decoder = self.model.config.prompt_side == "decoder"
+        return [request.prompt_ids if on_decoder else [start] for request in requests]
+
+    def options_of(self, requests: Sequence[Request], options: Mapping[str, Any]) -> list[GenerationOptions]:
+        """How each request is decoded, with its guide."""
+        return [
+            self.generation_options(r.card, len(p), {"guide": self.guides.guide(r.card, r.prompt, options), **options})
+            for r, p in zip(requests, self.prefixes(requests), strict=True)
+        ]
+
+    def result(
         self,
         request: Request,
         encoded: EncodedImage,
         generated: Generated,
         scores: Scores,
         keep_image: bool,
-        general_phrases: bool,
+        options: Mapping[str, Any],
     ) -> Result:
+        """What the ids of an answer say, with scores. keep_image: whether it keeps the picture."""
+        general_phrases = options.get("general_phrases", not options.get("compat"))
         token_logprobs = scores.token_logprobs.double().numpy()
         size_wh, card = encoded.size_wh, request.card
         # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
@@ -229,9 +236,14 @@ class Answering:
         first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
         return list(range(first, len(ids))) if answer.text else []
 
-    def _ids(self, options: Mapping[str, Any]) -> int:
+    def ids(self, options: Mapping[str, Any]) -> int:
         """How many ids take part: with `compat` also those that have a row in the network's table but no token."""
         return self.model.config.text.vocab_size if options.get("compat") else self.tokenizer.vocabulary.size
+
+    @property
+    def located(self) -> tuple[range, int]:
+        """Ids of the coordinates, and how many bins apart they may be to count as one place."""
+        return self._locations, round(TOLERANCE * len(self._locations))
 
     @property
     def _locations(self) -> range:
@@ -269,7 +281,7 @@ class Answering:
         for name in ("num_beams",) if sampled else ("temperature", "top_k", "top_p"):
             values.pop(name, None)
         generation = GenerationOptions(**values | asked)
-        check_ids(generation, self._ids(options))
+        check_ids(generation, self.ids(options))
         positions = self.model.config.text.positions
         room = positions + 1 - prefix_length  # the last id of an answer is never read
         if room < 1:
