@@ -33,7 +33,9 @@ def test_compat_answers_with_ids_that_have_no_token(toy_tokenizer, prompt, beams
     enliven(model, 2, None)
     logits, rows = model.logits, torch.arange(model.config.text.vocab_size)
     favoured = rows == toy_tokenizer.vocabulary.size + 2
-    model.logits = lambda states: logits(states) + 9.0 * favoured
+    model.logits = lambda states, ids=None: (
+        logits(states, ids) + 9.0 * (favoured if ids is None else favoured[list(ids)])
+    )
     florence = Florence(model, toy_tokenizer)
     given = {"region": REGION} if "REGION" in prompt else {"text": "dog"} if "SEGMENTATION" in prompt else {}
     result = florence.run(IMAGE, prompt, max_new_tokens=12, num_beams=beams, compat=True, **given)
