@@ -4,6 +4,7 @@ preprocessing   RGB pictures → pixel values
 encoded         EncodedImage: what the vision tower sees of an image, for any number of prompts
 prompts         Prompt: a task with its input
 answering       prompts about encoded images → ids → results, in batches
+outlining       boxes → outlines, one answer for each
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
 chunks          lists in pieces
