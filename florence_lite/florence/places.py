@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
-from florence_lite.inference import IMAGES_AT_ONCE, Prompt
+from florence_lite.images import load_image
+from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
 from florence_lite.inference.answering import joined
 from florence_lite.inference.chunks import chunks
+from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
-from florence_lite.results import Result
+from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
+from florence_lite.results import Panoptic, Removal, Result
 
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
 Found = TypeVar("Found")
@@ -81,6 +84,59 @@ class Places(Asking):
             return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
 
         return _in_batches(images, of)
+
+    def panoptic(
+        self,
+        images: Any,
+        things: Sequence[str] | None = None,
+        stuff: Sequence[str] = (),
+        *,
+        refine: Refine | None = None,
+        **options: Any,
+    ) -> Panoptic | list[Panoptic]:
+        """Which thing or stuff every pixel of an image belongs to.
+
+        images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
+            `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
+        stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+
+        How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
+        empty or a phrase stands twice, and as `segment`.
+        """
+        check_phrases(things, stuff)
+        keep_image = options.pop("keep_image", True)
+        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=options)
+
+        def of(few: list[Any]) -> list[Panoptic]:
+            encoded = self.encode(few, keep_image or refine is not None)
+            found = [Result("<OD>", image.size_wh) for image in encoded]
+            if things is None or things:
+                found = self.segment(encoded, phrases=things, refine=refine, keep_image=False, **options)
+            answers = self._results([(image, asked) for image in encoded], options, keep_image=False)
+            parts = zip(encoded, found, answers, strict=True)
+            return [panoptic_of(image, each, stuff, rings, keep_image) for image, each, rings in parts]
+
+        return _in_batches(images, of)
+
+    def remove(
+        self, image: Any, phrase: str, inpaint: Inpaint | None = None, dilate: int | None = None, **options: Any
+    ) -> Removal:
+        """An image without what a phrase names; unchanged, and `Removal.found` False, where the phrase is absent.
+
+        All instances of the phrase are outlined as by `segment`, and their mask grows by `dilate` pixels, or a fiftieth
+        of the image's shorter side.
+
+        inpaint: called as inpaint(image, mask) with an RGB picture and bool[H, W]; of the picture that it returns, RGB
+            of the same size, the pixels in the mask are taken. All others stay as they are, bit for bit. Without it a
+            smooth fill from the colours around.
+        options: as in `segment`, `refine` among them.
+
+        Raises ValueError for a list of images, for what `inpaint` may not return, and as `segment`.
+        """
+        check_removal(image, phrase, inpaint, dilate)
+        picture = picture_of(image) if isinstance(image, EncodedImage) else load_image(image)
+        encoded = image if isinstance(image, EncodedImage) else picture
+        return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""

@@ -5,6 +5,8 @@ encoded         EncodedImage: what the vision tower sees of an image, for any nu
 prompts         Prompt: a task with its input
 answering       prompts about encoded images → ids → results, in batches
 outlining       boxes → outlines, one answer for each
+panoptic        things and stuff → one map of segments
+editing         painting over what was found
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
 chunks          lists in pieces

@@ -5,14 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-import florence_lite.inference.answering as answering_module
-from florence_lite import Florence, Instance, Result
-from florence_lite.engine import Generated
+from florence_lite import Instance, Result
 from florence_lite.geometry import rasterize
 from florence_lite.inference import EncodedImage
 from florence_lite.inference.encoded import Maker
 from florence_lite.inference.outlining import outline_prompts, outlined
-from tests.tiny import SIDES, noise_image, tiny_florence
+from tests.tiny import noise_image
 from tests.tokens.spelling import SEP, spell
 
 SIZE = (100, 80)
@@ -143,34 +141,6 @@ def test_refine_needs_a_picture():
 
 
 # ---- Florence.segment
-
-
-@pytest.fixture(params=SIDES)
-def florence(request, toy_tokenizer) -> Florence:
-    return tiny_florence(toy_tokenizer, request.param)
-
-
-@pytest.fixture
-def scripted(florence, monkeypatch):
-    """Answers by the sentence that is asked; returns the sentences of each call of the decoder."""
-    known, calls, sent = {}, [], {}
-    encode = florence.tokenizer.encode_prompt
-    monkeypatch.setattr(
-        florence.tokenizer, "encode_prompt", lambda text: sent.setdefault(tuple(encode(text)), text) and encode(text)
-    )
-    decode = florence.answering._decode
-
-    def answer(requests, *rest):
-        sentences = [sent[tuple(request.prompt_ids)] for request in requests]
-        calls.append(sentences)
-        ids = [next((known[key] for key in known if key in sentence), []) for sentence in sentences]
-        monkeypatch.setattr(
-            answering_module, "generate", lambda *_, **__: [Generated([0, *each, 2], False) for each in ids]
-        )
-        return decode(requests, *rest)
-
-    monkeypatch.setattr(florence.answering, "_decode", answer)
-    return known, calls
 
 
 RING = [100, 100, 400, 100, 400, 500]
