@@ -92,9 +92,23 @@ def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[n
     """The mask bool[height, width] of the pixels whose centre lies inside an odd number of rings, each float[n, 2]."""
     width, height = size_wh
     mask = np.zeros((height, width), dtype=bool)
+    window, inside = rasterize_window(rings, size_wh)
+    mask[window] = inside
+    return mask
+
+
+def rasterize_window(
+    rings: Sequence[ArrayLike], size_wh: tuple[int, int]
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """The part of `rasterize`'s mask that holds its pixels: (rows, columns) of the image, and bool[h, w] for these.
+
+    What lies small in a large image takes little memory so.
+    """
+    width, height = size_wh
+    nothing = (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=bool)
     starts = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings]
     if not starts:
-        return mask
+        return nothing
     x0, y0 = np.concatenate(starts).T  # [E]
     x1, y1 = np.concatenate([np.roll(start, -1, axis=0) for start in starts]).T  # [E]
 
@@ -104,7 +118,7 @@ def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[n
     crossings = last - first
     edge = np.repeat(np.arange(len(first)), crossings)  # [C]
     if not len(edge):
-        return mask
+        return nothing
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(crossings) - crossings, crossings)
     x = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
@@ -114,8 +128,7 @@ def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[n
     window = np.zeros((row.max() - top + 1, column.max() - left + 1), dtype=np.uint8)
     np.bitwise_xor.at(window, (row - top, column - left), 1)
     inside = np.bitwise_xor.accumulate(window, axis=1).astype(bool)[:, : width - left]
-    mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return mask
+    return (slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])), inside
 
 
 def mask_iou(a: ArrayLike, b: ArrayLike) -> float:

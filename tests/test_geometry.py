@@ -15,6 +15,7 @@ from florence_lite.geometry import (
     polygon_area,
     quantize,
     rasterize,
+    rasterize_window,
     simplify_ring,
 )
 
@@ -111,6 +112,16 @@ def test_polygon_area(ring, area):
 )
 def test_rasterize(rings, rows):
     assert ["".join(".#"[pixel] for pixel in row) for row in rasterize(rings, (4, 4)).astype(int)] == rows
+
+
+def test_a_window_holds_the_mask():
+    (rows, columns), inside = rasterize_window([SQUARE], (4000, 3000))
+    assert inside.shape == (2, 3)  # of the image, not the image
+    whole = np.zeros((6, 7), bool)
+    whole[rows, columns] = inside
+    assert (whole == rasterize([SQUARE], (7, 6))).all() and whole.sum() == 4
+    assert rasterize_window([], (7, 6))[1].size == 0
+    assert not rasterize_window([[(1, 1), (2, 1), (3, 1)]], (7, 6))[1].any()
 
 
 def test_rasterize_follows_size_wh():

@@ -95,8 +95,8 @@ def test_options_are_checked_before_an_image_is_read(florence, options, message)
     [
         (lambda f: f.detect(IMAGE, phrase="a dog"), "did you mean 'phrases'?"),
         (lambda f: f.detect([IMAGE], phrases=["a dog"], text="x"), "unknown option 'text'"),
-        (lambda f: f.segment(IMAGE, phrase="a dog", phrases=["a dog"]), "belong to prompts given as strings"),
         (lambda f: f.segment(IMAGE, region=REGION, text="a dog"), "belong to prompts given as strings"),
+        (lambda f: f.segment(IMAGE, text="a dog"), "unknown option 'text'"),
         (lambda f: f.ground(IMAGE, "a dog", text="a cat"), "belong to prompts given as strings"),
         (lambda f: f.ask(IMAGE, "where?", phrases=["a dog"]), "belong to prompts given as strings"),
         (lambda f: f.caption(IMAGE, details="short"), "did you mean 'detail'?"),
