@@ -11,7 +11,7 @@ import numpy as np
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import INPUTS, TaskCard
 from florence_lite.data.annotation import Annotation
-from florence_lite.geometry import thinned_outlines
+from florence_lite.geometry import even_outlines
 from florence_lite.tokens import grammar, marks_in
 
 NAMES_OF_INPUTS = tuple(dict.fromkeys(name for names in INPUTS.values() for name in names))
@@ -133,10 +133,10 @@ def draw(pairs: Sequence[Pair], rng: np.random.Generator, negatives: float = NEG
 
 
 def thinned(answer: Answer, size_wh: tuple[int, int]) -> Answer:
-    """The answer with outlines of so few points that a small model can be asked to write them.
+    """The answer with outlines that a small model can be asked to write: few points, evenly spaced.
 
     An instance whose outlines are nowhere wide enough is left out. size_wh: of the image, in pixels.
     """
-    thin = (replace(item, polygons=thinned_outlines(item.polygons, size_wh)) for item in answer.instances)
+    thin = (replace(item, polygons=even_outlines(item.polygons, size_wh)) for item in answer.instances)
     kept = tuple(new for new, old in zip(thin, answer.instances, strict=True) if new.polygons or not old.polygons)
     return replace(answer, instances=kept)
