@@ -48,8 +48,8 @@ def test_panoptic_writes_ids_and_picture(command, tiny, photos, tmp_path, monkey
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["1", "a", "dog", "thing", "0.50", "400", "pixels"],
         ["2", "the", "sky", "stuff", "0.25", "500", "pixels"],
-        "left out, as others hide most of them: 1".split(),
-        "parse errors in the answers, dropped or repaired: 3".split(),
+        ["left", "out,", "as", "others", "hide", "most", "of", "them:", "1"],
+        ["parse", "errors", "in", "the", "answers,", "dropped", "or", "repaired:", "3"],
         ["drawn", "in", str(picture)],
         ["ids", "in", str(ids)],
     ]
