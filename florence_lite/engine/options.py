@@ -29,9 +29,7 @@ class GenerationOptions:
     forced_bos: id that every answer begins with, or None.
     ban_bos_after_forced: `forced_bos` cannot occur again (large Florence-2 checkpoints would repeat it).
     eos, pad: the ids that end an answer and fill up batches.
-    coordinates: range of ids that compete with the end together where an answer begins: in greedy and beam search it
-        stays empty only if the end is likelier than all of them in sum. A network that is sure of an object spreads its
-        coordinate over neighbouring bins, and each of these alone would lose against the end. None: each for itself.
+    not_empty: the end token cannot be the first id behind the forced one.
 
     Raises ValueError for values that cannot be met.
     """
@@ -50,14 +48,14 @@ class GenerationOptions:
     ban_bos_after_forced: bool = True
     eos: int = 2
     pad: int = 1
-    coordinates: range | None = None
+    not_empty: bool = False
 
     def __post_init__(self):
         check_whole(self, 1, "max_new_tokens", "num_beams")
         check_whole(self, 0, "no_repeat_ngram_size", "eos", "pad")
         check(self, "num_beams", lambda beams: beams <= MOST_BEAMS, f"at most {MOST_BEAMS}: each beam takes memory")
         check(self, "forced_bos", lambda bos: bos is None or is_whole(bos, 0), "a token id, or None")
-        check_switch(self, "do_sample", "ban_bos_after_forced")
+        check_switch(self, "do_sample", "ban_bos_after_forced", "not_empty")
         check(
             self,
             "early_stopping",
@@ -77,12 +75,6 @@ class GenerationOptions:
         )
         check(
             self, "seed", lambda seed: seed is None or is_whole(seed, 0) and seed < 2**64, "from 0 to 2^64 - 1, or None"
-        )
-        check(
-            self,
-            "coordinates",
-            lambda ids: ids is None or isinstance(ids, range) and ids.step == 1 and 0 <= ids.start < ids.stop,
-            "a range of ids, or None",
         )
         if self.do_sample and self.num_beams > 1:
             raise ValueError(f"do_sample=True draws one answer: num_beams = {self.num_beams} must be 1")
