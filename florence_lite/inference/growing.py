@@ -6,14 +6,11 @@ import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from florence_lite.answers import Instance
-from florence_lite.engine import Generated, score
-from florence_lite.engine.generate import decoding_steps
-from florence_lite.engine.running_score import RunningScore
-from florence_lite.inference.answering import PROMPTS_AT_ONCE, Answering, Request, joined
+from florence_lite.engine import Generated
+from florence_lite.inference.answering import Answering, Request, joined
 from florence_lite.inference.chunks import chunks
+from florence_lite.inference.decoding import Decoded, Row
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.results import Result
 from florence_lite.tokens.grammars import grammar
@@ -33,9 +30,11 @@ def grow(
     certain, which with beams is when all of them have these ids; then the `Result`. Nothing is worked out before it is
     asked for, and closing the generator ends the work.
     """
-    results: list[Result] = []
-    for few in chunks(requests, PROMPTS_AT_ONCE):
-        results += yield from _grow(answering, image, few, options, keep_image)
+    rows, results = answering.rows([(image, request) for request in requests], options), []
+    for numbers in chunks(range(len(rows)), answering.decoding.at_once(rows)):
+        few = [rows[number] for number in numbers]
+        asked = [requests[number] for number in numbers]
+        results += yield from _grow(answering, image, asked, few, options, keep_image)
     yield joined(results)
 
 
@@ -43,58 +42,44 @@ def _grow(
     answering: Answering,
     image: EncodedImage,
     requests: Sequence[Request],
+    rows: list[Row],
     options: Mapping[str, Any],
     keep_image: bool,
 ) -> Iterator[str | Instance]:
     """Requests that are answered together. Returns their results."""
-    model = answering.model
-    with torch.inference_mode():
-        if model.config.prompt_side == "encoder":
-            states, mask = answering.encode_prompts([image] * len(requests), requests)
-            cross = model.cross_cache(states)
-        else:
-            states, mask, cross = image.hidden_states[None], None, image.cross_cache(model)
-    prefixes, chosen = answering.prefixes(requests), answering.options_of(requests, options)
-    size, (locations, tolerance) = answering.ids(options), answering.located
 
-    def result(place: int, generated: Generated, scores: Any) -> Result:
-        return answering.result(requests[place], image, generated, scores, keep_image, options)
+    def result(place: int, decoded: Decoded) -> Result:
+        return answering.result(requests[place], image, decoded, options, keep_image)
 
-    growing = []
-    for place, request in enumerate(requests):
-        own = slice(place, place + 1) if len(states) > 1 else slice(None)
-        running = RunningScore(
-            model,
-            cross if len(states) == 1 else cross.select(torch.tensor([place], device=states.device)),
-            mask if mask is None else mask[own],
-            prefixes[place],
-            chosen[place].max_new_tokens,
-            locations,
-            tolerance,
-            size,
-        )
-        growing.append(_Growing(answering, request, image.size_wh, running, place, result))
-    searches: list = []
-    for searches in decoding_steps(model, states, mask, prefixes, chosen, cross, size):
-        for each, search in zip(growing, searches, strict=True):
-            yield from each.read(search.certain)
-    answers = [search.result for search in searches]
-    scores = score(model, states, mask, prefixes, [a.ids for a in answers], locations, tolerance, cross, size)
-    results = [result(place, *of_one) for place, of_one in enumerate(zip(answers, scores, strict=True))]
-    for each, whole in zip(growing, results, strict=True):
-        yield from each.rest(whole)
+    growing: dict[int, _Growing] = {}
+    steps = answering.decoding.steps(rows, answering.is_present(options), answering.ids(options))
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            decoded = end.value
+            break
+        for writing in step:
+            place = writing.place
+            if place not in growing:
+                running = answering.decoding.running_score(writing, answering.ids(options))
+                growing[place] = _Growing(answering, requests[place], image.size_wh, running, writing, result)
+            yield from growing[place].read(writing.search.certain)
+    results = [result(*each) for each in enumerate(decoded)]
+    for place, each in growing.items():
+        yield from each.rest(results[place])
     return results
 
 
 class _Growing:
     """What has been said of one answer. result: from its ids so far and their scores to a `Result`."""
 
-    def __init__(self, answering: Answering, request: Request, size_wh: tuple[int, int], running, place: int, result):
+    def __init__(self, answering: Answering, request: Request, size_wh: tuple[int, int], running, writing, result):
         self._vocabulary, self._tokenizer = answering.tokenizer.vocabulary, answering.tokenizer
         self._reader = answering.codec.stream(request.card.grammar, size_wh)
         self._has_words = grammar(request.card.grammar).prose
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._running, self._place, self._result = running, place, result
+        self._running, self._writing, self._result = running, writing, result
         self._ids: list[int] = []
         self._words = ""
         self._instances = 0
@@ -116,7 +101,8 @@ class _Growing:
         if whole:
             ids = certain[:whole]
             scores = self._running.extend(ids[len(self._running.scores.token_logprobs) :])
-            yield from self._fresh(self._result(self._place, Generated(ids, truncated=False), scores))
+            decoded = Decoded(Generated(ids, truncated=False), scores, self._writing.log_odds)
+            yield from self._fresh(self._result(self._writing.place, decoded))
 
     def rest(self, result: Result) -> Iterator[str | Instance]:
         """What is left to be said, once the answer is finished."""

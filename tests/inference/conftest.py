@@ -1,10 +1,14 @@
 """A network whose answers are written by hand."""
 
-import pytest
+from types import SimpleNamespace
 
-import florence_lite.inference.answering as answering_module
+import pytest
+import torch
+
+import florence_lite.inference.decoding as decoding_module
 from florence_lite import Florence
-from florence_lite.engine import Generated
+from florence_lite.engine import Generated, Scores
+from florence_lite.inference.presence import Opening
 from tests.tiny import SIDES, tiny_florence
 
 
@@ -16,23 +20,34 @@ def florence(request, toy_tokenizer) -> Florence:
 
 @pytest.fixture
 def scripted(florence, monkeypatch):
-    """A mapping, to be filled, from a part of a prompt's sentence to the ids that answer it, nothing for others; and a
-    list that gets the sentences of each call of the decoder."""
+    """A mapping, to be filled, from a part of a prompt's sentence to the ids that answer it, nothing for others (such a
+    phrase is absent); and a list that gets the sentences of each call of the decoder."""
     known, calls, sent = {}, [], {}
     encode = florence.tokenizer.encode_prompt
     monkeypatch.setattr(
         florence.tokenizer, "encode_prompt", lambda text: sent.setdefault(tuple(encode(text)), text) and encode(text)
     )
-    decode = florence.answering._decode
+    decoding = florence.answering.decoding
+    steps, written_by = decoding.steps, decoding._answers
 
-    def answer(requests, *rest):
-        sentences = [sent[tuple(request.prompt_ids)] for request in requests]
-        calls.append(sentences)
-        ids = [next((known[key] for key in known if key in sentence), []) for sentence in sentences]
-        monkeypatch.setattr(
-            answering_module, "generate", lambda *_, **__: [Generated([0, *each, 2], False) for each in ids]
-        )
-        return decode(requests, *rest)
+    def ids_of(row):
+        sentence = sent[tuple(row.prompt_ids)]
+        return next((known[key] for key in known if key in sentence), [])
 
-    monkeypatch.setattr(florence.answering, "_decode", answer)
+    def opened(rows, *_):
+        nothing = Scores(*(torch.full((2,), float("nan")) for _ in range(3)))
+        asked = ((place, row) for place, row in enumerate(rows) if row.label_ids is not None)
+        return {place: Opening(2.0 if ids_of(row) else -2.0, nothing) for place, row in asked}
+
+    def answers(rows, *rest):
+        written = [SimpleNamespace(result=Generated([0, *ids_of(row), 2], False)) for row in rows]
+        monkeypatch.setattr(decoding_module, "decoding_steps", lambda *_: iter([written]))
+        return written_by(rows, *rest)
+
+    def called(rows, *rest):
+        calls.append([sent[tuple(row.prompt_ids)] for row in rows])
+        return steps(rows, *rest)
+
+    for name, function in (("_opened", opened), ("_answers", answers), ("steps", called)):
+        monkeypatch.setattr(decoding, name, function)
     return known, calls
