@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from florence_lite.answers import Answer
+from florence_lite.answers import Answer, Instance
 from florence_lite.cards import Calibration, CheckpointCard, TaskCard
 from florence_lite.cards import task as task_card
 from florence_lite.cards.task_card import region_corners
@@ -16,6 +17,7 @@ from florence_lite.inference.batching import MEMORY
 from florence_lite.inference.decoding import Decoded, Decoding, Row
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
+from florence_lite.inference.guides import Guides
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import score_instances, score_words
 from florence_lite.model import FlorenceModel
@@ -23,7 +25,8 @@ from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer, grammar
 
 OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
-SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+NO_DECODING = (*SWITCHES, "labels", "threshold")  # such options in all
 SHOWN = 40  # letters of a long prompt in a message
 
 
@@ -39,10 +42,12 @@ class Asked(NamedTuple):
 class Request:
     """What goes to the network for a prompt, once the size of the image is known.
 
-    sentence: in words. phrase: the phrase that is asked for where it is the only one, else "".
+    prompt: what is asked, of several phrases those that this request is about. sentence: the same as it is sent.
+    phrase: the phrase that is asked for where it is the only one, else "".
     """
 
     card: TaskCard
+    prompt: Prompt
     sentence: str
     prompt_ids: list[int]
     phrase: str
@@ -64,12 +69,14 @@ class Answering:
         self.model, self.tokenizer, self.card, self.defaults, self.domain = model, tokenizer, card, decoding, domain
         self.calibration = calibration or Calibration()
         self.codec = Codec(tokenizer)
+        self.guides = Guides(tokenizer)
         self.decoding = Decoding(model, tokenizer.vocabulary, memory)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
-        self.generation_options(card, prefix_length=1, options=options)
+        generation = self.generation_options(card, prefix_length=1, options=options)
+        self.guides.check_labels(card, options, generation.max_new_tokens)
         if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         else:  # whether it lies in the image is known later
@@ -95,7 +102,8 @@ class Answering:
             sentence = card.prompt(prompt.text, phrases, prompt.region, size_wh, self.model.config.bins)
             single = phrases[0] if phrases is not None and len(phrases) == 1 else prompt.text
             phrase = (single or "").strip() if card.input in ("phrase", "phrases") else ""
-            requests.append(Request(card, sentence, self.tokenizer.encode_prompt(sentence), phrase))
+            ids = self.tokenizer.encode_prompt(sentence)
+            requests.append(Request(card, replace(prompt, phrases=phrases), sentence, ids, phrase))
         return requests
 
     def answer(
@@ -105,17 +113,22 @@ class Answering:
 
         Raises ValueError for a prompt that is too long for the network.
         """
-        threshold, general = options.get("threshold"), options.get("general_phrases", not options.get("compat"))
-        present_from = self.calibration.threshold if threshold is None else threshold
-        known: dict[tuple[str, int], GenerationOptions] = {}
-        rows = [self._row(image, request, options, known) for image, request in pairs]
-        decoded = self.decoding.decode(
-            rows, lambda log_odds: self.calibration.presence(log_odds) >= present_from, self._ids(options)
-        )
+        rows = self.rows(pairs, options)
+        decoded = self.decoding.decode(rows, self.is_present(options), self.ids(options))
         return [
-            self._result(request, image, each, keep_image, general, threshold)
+            self.result(request, image, each, keep_image, options)
             for (image, request), each in zip(pairs, decoded, strict=True)
         ]
+
+    def is_present(self, options: Mapping[str, Any]) -> Callable[[float], bool]:
+        """Whether a phrase of given log-odds is answered, by the threshold of the call or of the calibration."""
+        threshold = self.calibration.threshold if options.get("threshold") is None else options["threshold"]
+        return lambda log_odds: self.calibration.presence(log_odds) >= threshold
+
+    def rows(self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any]) -> list[Row]:
+        """What the network is asked, one row for each image and request. Raises as `answer`."""
+        known: dict[tuple[str, int], GenerationOptions] = {}
+        return [self._row(image, request, options, known) for image, request in pairs]
 
     def _row(
         self,
@@ -142,17 +155,18 @@ class Answering:
         if request.phrase and card.scoring == "instance" and (not drawn or options.get("threshold") is not None):
             named = config.prompt_side == "encoder" and grammar(card.grammar).text
             label_ids = self.tokenizer.encode_plain(request.phrase) if named else []
-        return Row(image, ids, generation, label_ids)
+        return Row(image, ids, generation, label_ids, partial(self.guides.guide, card, request.prompt, options))
 
-    def _result(
+    def result(
         self,
         request: Request,
         encoded: EncodedImage,
         decoded: Decoded,
         keep_image: bool,
-        general_phrases: bool,
-        threshold: float | None,
+        options: Mapping[str, Any],
     ) -> Result:
+        """What the ids of an answer say, with scores. keep_image: whether it keeps the picture."""
+        threshold, general_phrases = options.get("threshold"), options.get("general_phrases", not options.get("compat"))
         generated, scores = decoded.generated, decoded.scores
         token_logprobs = scores.token_logprobs.double().numpy()
         size_wh, card = encoded.size_wh, request.card
@@ -199,13 +213,13 @@ class Answering:
         first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
         return list(range(first, len(ids))) if answer.text else []
 
-    def _ids(self, options: Mapping[str, Any]) -> int:
+    def ids(self, options: Mapping[str, Any]) -> int:
         """How many ids take part: with `compat` also those that have a row in the network's table but no token."""
         return self.model.config.text.vocab_size if options.get("compat") else self.tokenizer.vocabulary.size
 
     def generation_options(self, card: TaskCard, prefix_length: int, options: Mapping[str, Any]) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
-        known = [*GenerationOptions.__dataclass_fields__, *SWITCHES, "threshold"]
+        known = [*GenerationOptions.__dataclass_fields__, *NO_DECODING]
         for name in options:
             if name not in known:
                 raise ValueError(
@@ -218,7 +232,7 @@ class Answering:
         threshold = options.get("threshold")
         if threshold is not None and not (is_number(threshold) and 0 <= threshold <= 1):
             raise ValueError(f"threshold is {threshold!r}; it must be a number from 0 to 1")
-        asked = {name: value for name, value in options.items() if name not in (*SWITCHES, "threshold")}
+        asked = {name: value for name, value in options.items() if name not in NO_DECODING}
         vocabulary = self.tokenizer.vocabulary
         values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
         if options.get("compat"):  # the others force a first id only where the files name one
@@ -234,7 +248,7 @@ class Answering:
         for name in ("num_beams",) if sampled else ("temperature", "top_k", "top_p"):
             values.pop(name, None)
         generation = GenerationOptions(**values | asked)
-        check_ids(generation, self._ids(options))
+        check_ids(generation, self.ids(options))
         room = self.model.config.text.positions + 1 - prefix_length  # the last id of an answer is never read
         return replace(generation, max_new_tokens=min(generation.max_new_tokens, room))
 
@@ -252,7 +266,9 @@ def joined(parts: list[Result]) -> Result:
     if len(parts) == 1:
         return parts[0]
     texts, scores = [part.text for part in parts], [part.score for part in parts if part.score is not None]
-    instances, token_ids, token_logprobs = [], (), ()
+    instances: list[Instance] = []
+    token_ids: list[int] = []
+    token_logprobs: list[float] = []
     measured = all(part.token_logprobs is not None for part in parts)
     for part in parts:
         offset = len(token_ids)

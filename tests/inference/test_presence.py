@@ -100,8 +100,6 @@ def test_a_calibration_moves_presence_and_has_a_threshold(florence, median):
 def test_other_tasks_drop_what_scores_less(florence):
     tasks = ("<OD>", "<REGION_PROPOSAL>", "<OCR_WITH_REGION>")
     asked = [(noise_image(seed), name) for seed in range(4) for name in tasks]
-        (noise_image(seed), name) for seed in range(4) for name in ("<OD>", "<REGION_PROPOSAL>", "<OCR_WITH_REGION>")
-    ]
     answers = [(image, florence.run(image, name)) for image, name in asked]
     image, every = next((image, each) for image, each in answers if any(i.bounds is not None for i in each.instances))
     limit = max(item.score for item in every.instances if item.bounds is not None)
