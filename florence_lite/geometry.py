@@ -60,6 +60,23 @@ def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
+def non_maximum_suppression(boxes_xyxy: ArrayLike, scores: ArrayLike, iou: float) -> NDArray[np.int64]:
+    """The places of the boxes that remain, in ascending order, when each one leaves out all that score less than it (of
+    equal scores: that come later) and that it overlaps by an IoU of more than `iou`.
+
+    boxes_xyxy: float[N, 4]. scores: float[N].
+    """
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    remaining = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    kept = []
+    while len(remaining):
+        best, *_ = remaining
+        kept.append(best)
+        remaining = remaining[1:]
+        remaining = remaining[box_iou(boxes[[best]], boxes[remaining])[0] <= iou]
+    return np.sort(np.array(kept, dtype=np.int64))
+
+
 def polygon_area(ring: ArrayLike) -> float:
     """Area enclosed by one ring float[n, 2] that does not cross itself (shoelace formula), never negative."""
     x, y = np.asarray(ring, dtype=np.float64).reshape(-1, 2).T

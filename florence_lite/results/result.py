@@ -6,16 +6,18 @@ import base64
 import html
 import io
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from florence_lite.answers import Answer, Box, Instance, confidence, set_frozen
-from florence_lite.geometry import rasterize
+from florence_lite.checks import is_number
+from florence_lite.geometry import non_maximum_suppression, rasterize
 from florence_lite.results.handover import to_coco, to_supervision
 from florence_lite.results.pictures import draw
 
@@ -26,12 +28,16 @@ NOTEBOOK_SIDE = 1000  # pixels that a picture in a notebook has at most
 class Result:
     """The answer to one prompt about one image.
 
+    It is a sequence of its instances: `len(result)`, `for instance in result`, `result[0]`, and `result[:5]` for a
+    result with the first five. It is true where it says anything, instances or text.
+
     task: name of the task card, or the free prompt.
     size_wh: width and height of the image in pixels.
     text: the words of prose or of the answer about a region; of several such answers in one, a line for each. "" for
         lists, whose words are the labels of the instances.
     instances, parse_errors, truncated: as in `Answer`.
-    dropped: instances that were left out because the call asked for that (`general_phrases=False`).
+    dropped: instances that were left out because the call asked for that (`general_phrases=False`), and by `filter`,
+        `nms` and slices since.
     foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or nothing in
         the answer is sure.
     presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked;
@@ -75,6 +81,72 @@ class Result:
     def from_answer(cls, task: str, size_wh: tuple[int, int], answer: Answer, **more: Any) -> Result:
         """A result that says what `answer` says; `more` are the other fields of `Result`."""
         return cls(task, size_wh, answer.text, answer.instances, answer.parse_errors, answer.truncated, **more)
+
+    # ---- a sequence of instances, some of which can be left out ------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def __bool__(self) -> bool:
+        return bool(self.instances or self.text)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self.instances)
+
+    @overload
+    def __getitem__(self, place: int) -> Instance: ...
+    @overload
+    def __getitem__(self, place: slice) -> Result: ...
+    def __getitem__(self, place: int | slice) -> Instance | Result:
+        if isinstance(place, slice):
+            return self._with(self.instances[place])
+        return self.instances[operator.index(place)]
+
+    def filter(self, score: float | None = None, label: str | Sequence[str] | None = None) -> Result:
+        """The result with some of its instances, in their order; `dropped` counts the others too.
+
+        score: the least that remains, from 0 to 1. An instance without a score remains: nothing says that it has less.
+        label: the label that remains, or several, as they are written; a label that no instance has finds nothing.
+
+        What belongs to the whole answer (`text`, `score`, `presence`, the ids) stays as it is. Raises ValueError for a
+        score outside of 0 to 1 and for a label that is no text.
+        """
+        if score is not None:
+            _check_share("score", score)
+        labels = (label,) if label is None or isinstance(label, str) else label
+        if label is not None and not (isinstance(labels, Iterable) and all(isinstance(each, str) for each in labels)):
+            raise ValueError(f"label is {label!r}; it must be a label or a list of labels")
+        return self._with(
+            item
+            for item in self.instances
+            if (score is None or item.score is None or item.score >= score) and (label is None or item.label in labels)
+        )
+
+    def nms(self, iou: float) -> Result:
+        """The result without instances that overlap a surer one of the same label: non-maximum suppression.
+
+        iou: from 0 to 1; an instance is left out where the intersection of its box with that of one that remains is
+            more than this share of their union. Quads and polygons count with their bounds.
+
+        The order is kept, and `dropped` counts what is left out. Instances without a score count as the least sure,
+        those without coordinates remain. Raises ValueError for an iou outside of 0 to 1.
+        """
+        _check_share("iou", iou)
+        labels, boxes = np.array(self.labels, dtype=object), self.boxes_xyxy
+        scores = np.array([0.0 if score is None else score for score in self.scores])
+        placed = ~np.isnan(boxes).any(1)
+        kept = ~placed
+        for label in set(self.labels):
+            [rows] = np.nonzero(placed & (labels == label))
+            kept[rows[non_maximum_suppression(boxes[rows], scores[rows], iou)]] = True
+        return self._with(item for item, stays in zip(self.instances, kept, strict=True) if stays)
+
+    def _with(self, instances: Iterable[Instance]) -> Result:
+        """This result with some of its instances."""
+        kept = tuple(instances)
+        return replace(self, instances=kept, dropped=self.dropped + len(self.instances) - len(kept))
+
+    # ---- as arrays and in other formats ------------------------------------------------------------------------------
 
     @property
     def labels(self) -> list[str]:
@@ -211,6 +283,11 @@ class Result:
             picture = self.draw(max_side=max(1, side * NOTEBOOK_SIDE // max(picture.size)))
             picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
         return picture
+
+
+def _check_share(name: str, value: float) -> None:
+    if not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"{name} is {value!r}; it must be a number from 0 to 1")
 
 
 def _base64(picture: Image.Image) -> str:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from florence_lite.answers import Answer, Instance
+from florence_lite.geometry import box_iou, non_maximum_suppression
 from florence_lite.results import Result
 
 BOX = Instance("dog", box=(10, 20, 30, 60), score=0.75, tokens=(1, 6), coords_at=2)
@@ -55,6 +56,108 @@ def test_arrays_have_a_row_for_each_instance():
     masks = np.stack(list(told.masks()))
     assert masks.shape == (4, 80, 64) and masks.dtype == bool
     assert masks.sum((1, 2)).tolist() == [20 * 40, 800, 100 - 36, 0]
+
+
+# ---- a sequence that can be filtered
+
+
+def test_a_result_is_a_sequence_of_its_instances():
+    told = result(BOX, QUAD, RING)
+    assert (len(told), list(told), told[0], told[-1]) == (3, [BOX, QUAD, RING], BOX, RING)
+    assert told[np.int64(1)] == QUAD and QUAD in told
+    part = told[1:]
+    assert (part.instances, part.dropped, part.size_wh) == ((QUAD, RING), 1, told.size_wh)
+    assert told[::2].labels == ["dog", "cat"] and told[:3] == told
+    with pytest.raises(IndexError):
+        told[3]
+    with pytest.raises(TypeError):
+        told["dog"]
+
+
+def test_a_result_is_true_where_it_says_anything():
+    assert result(BOX) and result(text="a dog") and not result()
+    assert not result(BOX).filter(score=1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labels"),
+    [
+        ({}, ["dog", "STOP", "cat", "ring", "a sentence"]),
+        ({"score": 0.5}, ["dog", "STOP", "cat", "ring", "a sentence"]),
+        ({"score": 0.6}, ["dog", "cat", "ring", "a sentence"]),
+        ({"score": 1}, ["cat", "ring", "a sentence"]),  # cat and the sentence were not scored
+        ({"label": "dog"}, ["dog"]),
+        ({"label": ["ring", "dog", "bus"]}, ["dog", "ring"]),
+        ({"label": {"cat"}, "score": 0.9}, ["cat"]),
+        ({"label": "Dog"}, []),
+        ({"label": "do"}, []),
+        ({"label": []}, []),
+    ],
+)
+def test_filter(wanted, labels):
+    told = result(BOX, QUAD, RING, HOLED, WORDS, text="words", dropped=2, score=0.4, token_ids=(1, 2))
+    kept = told.filter(**wanted)
+    assert kept.labels == labels
+    assert kept == replace(told, instances=kept.instances, dropped=2 + 5 - len(labels))
+
+
+def boxed(label: str, x: float, score: float | None, width: float = 10) -> Instance:
+    return Instance(label, box=(x, 0, x + width, 10), score=score)
+
+
+def test_nms_leaves_the_surest_of_what_overlaps_with_the_same_label():
+    items = [
+        boxed("dog", 0, 0.5),
+        boxed("dog", 1, 0.9),  # IoU 9/11 with the first
+        boxed("cat", 1, 0.1),
+        boxed("dog", 6, 0.4),  # IoU 1/3 with the second
+        boxed("dog", 60, None),
+        boxed("dog", 61, 0.0),
+        WORDS,
+        Instance("dog", polygons=[[(0, 0), (11, 0), (11, 10)]], score=0.2),  # bounds: IoU 10/11 with the first
+    ]
+    told = result(*items, dropped=1)
+    assert told.nms(0.5).instances == tuple(items[place] for place in (1, 2, 3, 4, 6))
+    assert told.nms(0.5).dropped == 1 + 3
+    assert told.nms(0.3).instances == tuple(items[place] for place in (1, 2, 4, 6))
+    assert told.nms(1) == told
+    assert told.nms(0).nms(0).instances == told.nms(0).instances
+    assert result().nms(0.5) == result()
+
+
+def test_nms_is_no_clustering():
+    """What a suppressed box overlaps remains."""
+    told = result(boxed("dog", 0, 0.9), boxed("dog", 4, 0.8), boxed("dog", 8, 0.7))  # IoU 0.43 from one to the next
+    assert told.nms(0.4).scores == [0.9, 0.7]
+
+
+def test_nms_equals_the_definition():
+    """Whatever the boxes: none that remains overlaps another, and each that is left out overlaps a surer one."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        corners, sizes = rng.uniform(0, 40, (60, 2)), rng.uniform(1, 30, (60, 2))
+        boxes, scores = np.concatenate([corners, corners + sizes], axis=1), rng.uniform(0, 1, 60).round(1)
+        kept = non_maximum_suppression(boxes, scores, 0.3)
+        overlaps = box_iou(boxes, boxes) > 0.3
+        assert list(kept) == sorted(set(kept))
+        assert overlaps[np.ix_(kept, kept)].sum() == len(kept)
+        for row in set(range(60)) - set(kept):
+            assert any(overlaps[row, other] and scores[other] >= scores[row] for other in kept)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0.5", True, None])
+def test_shares_lie_between_0_and_1(value):
+    with pytest.raises(ValueError, match=f"iou is {value!r}; it must be a number from 0 to 1"):
+        result(BOX).nms(value)
+    if value is not None:
+        with pytest.raises(ValueError, match=f"score is {value!r}; it must be a number from 0 to 1"):
+            result(BOX).filter(score=value)
+
+
+@pytest.mark.parametrize("label", [3, ["dog", 3], [None]])
+def test_labels_are_texts(label):
+    with pytest.raises(ValueError, match="it must be a label or a list of labels"):
+        result(BOX).filter(label=label)
 
 
 def fifty_outlines() -> Result:
