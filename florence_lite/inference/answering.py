@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import Calibration, CheckpointCard, TaskCard
@@ -70,6 +71,8 @@ class Answering:
         self.calibration = calibration or Calibration()
         self.codec = Codec(tokenizer)
         self.guides = Guides(tokenizer)
+        self._silent = {tokenizer.vocabulary.bos, tokenizer.vocabulary.eos}  # an answer of these alone says nothing
+        self._known: WeakKeyDictionary[EncodedImage, bool] = WeakKeyDictionary()
         self.decoding = Decoding(model, tokenizer.vocabulary, memory)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
@@ -173,7 +176,10 @@ class Answering:
         presence = None if decoded.log_odds is None else self.calibration.presence(decoded.log_odds)
         # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
         ids = generated.ids[:-1] if generated.truncated else generated.ids
-        answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
+        answer = Answer()
+        if any(token not in self._silent for token in ids):
+            answer = self.codec.parse(ids, card.grammar, size_wh)
+        answer = replace(answer, truncated=generated.truncated)
         if card.scoring == "instance":
             locations, within = scores.location_logprobs.double().numpy(), scores.tolerance_logprobs.double().numpy()
             scored = score_instances(answer.instances, token_logprobs, locations, within, presence)
@@ -194,13 +200,19 @@ class Answering:
             size_wh,
             replace(answer, instances=kept),
             dropped=len(answer.instances) - len(kept),
-            foreign=is_foreign(self.card, self.domain, encoded.features, answer, whole),
+            foreign=is_foreign(self.card, partial(self._knows, encoded), answer, whole),
             score=whole,
             presence={} if presence is None else {request.phrase: presence},
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,
         )
+
+    def _knows(self, image: EncodedImage) -> bool:
+        """Whether the vision tower knows such pictures; found out once for all prompts about an image."""
+        if image not in self._known:
+            self._known[image] = self.domain is None or self.domain.holds(image.features)
+        return self._known[image]
 
     def _words(self, answer: Answer, ids: list[int]) -> list[int]:
         """Where in its ids an answer's own words stand, with the end that follows prose; [] where it says nothing.
