@@ -123,10 +123,8 @@ class DecodingBatch:
         return (search for group in self.groups for search in group)
 
     def steps(self, prefixes: Sequence[list[int]], read: Sequence[Prefix] | None = None) -> Iterator[None]:
-        """Work until every search has its result; yields before the first step and after every one.
-
-        read: the prefixes, if they are read already.
-        """
+        """Work until every search has its result; yields before the first step and after every one. read: the prefixes,
+        if they are read already."""
         order = self.arrange({search: [0] * len(search.histories) for search in self.searches})
         yield
         if not self.groups:

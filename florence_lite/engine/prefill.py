@@ -43,16 +43,26 @@ def prefill(
     cross: keys and values of B images; encoder_mask: bool [B, S], False on padding, or None.
     prefixes: lists of at least one id, of any lengths. images: which of the B images each of them is about.
 
-    Those of equal length go through the network together, `TOKENS_AT_ONCE` ids or a few more at a time.
+    What all of them begin with is read once for each image. Those of equal length go through the network together,
+    `TOKENS_AT_ONCE` ids or a few more at a time.
     """
     device = cross.keys[0].device
     most = TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_ON_GPU
+    shared = _shared(prefixes) if len(prefixes) > len(cross.keys[0]) else []
+    begun = model.self_cache(len(cross.keys[0]), max(1, len(shared)))
+    if shared:
+        model.decode(torch.tensor([shared] * len(cross.keys[0]), device=device), cross, encoder_mask, begun, last=1)
     read: dict[int, Prefix] = {}
     for rows in _alike(prefixes, images, most):
         about = list(dict.fromkeys(images[row] for row in rows))
         part, mask = _of_images(cross, encoder_mask, about)
-        input_ids = torch.tensor([prefixes[row] for row in rows], device=device)
-        cache = model.self_cache(*input_ids.shape)
+        input_ids = torch.tensor([prefixes[row][len(shared) :] for row in rows], device=device)
+        cache = model.self_cache(len(rows), len(prefixes[rows[0]]))
+        if shared:
+            of_rows = torch.tensor([images[row] for row in rows], device=device)
+            for layer, (keys, values) in enumerate(zip(begun.keys, begun.values, strict=True)):
+                cache.append(layer, keys[of_rows], values[of_rows])
+            cache.length = len(shared)
         hidden = model.decode(input_ids, part, mask, cache, last=KEPT_STATES)
         keys, values = (
             torch.stack([layer[:, :, : cache.length] for layer in kept], 1) for kept in (cache.keys, cache.values)
@@ -76,6 +86,14 @@ def start_cache(model: FlorenceModel, prefixes: Sequence[Prefix], max_length: in
         cache.append(layer, keys, values)
     cache.length = longest
     return cache, padding
+
+
+def _shared(prefixes: Sequence[list[int]]) -> list[int]:
+    """What all prefixes begin with, save for the last ids of the shortest, whose states are kept."""
+    first, last = min(prefixes), max(prefixes)  # of all lists in order, these two differ first
+    most = min(map(len, prefixes)) - KEPT_STATES
+    different = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: max(0, min(most, next(different, most)))]
 
 
 def _alike(prefixes: Sequence[list[int]], images: Sequence[int], most: int) -> Iterator[list[int]]:

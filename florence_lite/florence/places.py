@@ -70,14 +70,17 @@ class Places(Asking):
         if wanted is not None:
             task(OPEN_VOCABULARY).prompt(phrases=wanted)
 
+        # A threshold says what is there, not how sure its outline must be.
+        outlining = {name: value for name, value in options.items() if name != "threshold"}
+
         def of(few: list[Any]) -> list[Result]:
             encoded = self.encode(few, keep_image or refine is not None)
             if region is None:
                 found = self.detect(encoded, wanted, keep_image=keep_image, **options)
             else:
                 found = [given_box(each, region, keep_image) for each in encoded]
-            asked = [self._asked(outline_prompts(each), keep_image, options=options) for each in found]
-            answers = self._results(list(zip(encoded, asked, strict=True)), options, keep_image)
+            asked = [self._asked(outline_prompts(each), keep_image, options=outlining) for each in found]
+            answers = self._results(list(zip(encoded, asked, strict=True)), outlining, keep_image)
             return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
 
         return _in_batches(images, of)

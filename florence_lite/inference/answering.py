@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from florence_lite.answers import Answer
+from florence_lite.answers import Answer, Instance
 from florence_lite.cards import Calibration, CheckpointCard, TaskCard
 from florence_lite.cards import task as task_card
 from florence_lite.cards.task_card import region_corners
@@ -24,8 +26,8 @@ from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer, grammar
 
 OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
-SWITCHES = ("compat", "constrained", "general_phrases")
-NO_DECODING = (*SWITCHES, "labels", "threshold")  # options of a call that are no fields of `GenerationOptions`
+SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+NO_DECODING = (*SWITCHES, "labels", "threshold")  # such options in all
 SHOWN = 40  # letters of a long prompt in a message
 
 
@@ -41,7 +43,7 @@ class Asked(NamedTuple):
 class Request:
     """What goes to the network for a prompt, once the size of the image is known.
 
-    prompt: what is asked, of several phrases those that this request is about. sentence: the same in words.
+    prompt: what is asked, of several phrases those that this request is about. sentence: the same as it is sent.
     phrase: the phrase that is asked for where it is the only one, else "".
     """
 
@@ -69,6 +71,8 @@ class Answering:
         self.calibration = calibration or Calibration()
         self.codec = Codec(tokenizer)
         self.guides = Guides(tokenizer)
+        self._silent = {tokenizer.vocabulary.bos, tokenizer.vocabulary.eos}  # an answer of these alone says nothing
+        self._known: WeakKeyDictionary[EncodedImage, bool] = WeakKeyDictionary()
         self.decoding = Decoding(model, tokenizer.vocabulary, memory)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
@@ -112,20 +116,20 @@ class Answering:
 
         Raises ValueError for a prompt that is too long for the network.
         """
-        decoded = self.decoding.decode(self.rows(pairs, options), self.is_present(options), self.ids(options))
+        rows = self.rows(pairs, options)
+        decoded = self.decoding.decode(rows, self.is_present(options), self.ids(options))
         return [
-            self.result(request, image, each, options, keep_image)
+            self.result(request, image, each, keep_image, options)
             for (image, request), each in zip(pairs, decoded, strict=True)
         ]
 
     def is_present(self, options: Mapping[str, Any]) -> Callable[[float], bool]:
-        """Whether a phrase is present, from its log-odds."""
-        threshold = options.get("threshold")
-        present_from = self.calibration.threshold if threshold is None else threshold
-        return lambda log_odds: self.calibration.presence(log_odds) >= present_from
+        """Whether a phrase of given log-odds is answered, by the threshold of the call or of the calibration."""
+        threshold = self.calibration.threshold if options.get("threshold") is None else options["threshold"]
+        return lambda log_odds: self.calibration.presence(log_odds) >= threshold
 
     def rows(self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any]) -> list[Row]:
-        """What the network works on. Raises ValueError for a prompt that is too long for it."""
+        """What the network is asked, one row for each image and request. Raises as `answer`."""
         known: dict[tuple[str, int], GenerationOptions] = {}
         return [self._row(image, request, options, known) for image, request in pairs]
 
@@ -136,7 +140,7 @@ class Answering:
         options: Mapping[str, Any],
         known: dict[tuple[str, int], GenerationOptions],
     ) -> Row:
-        """known: options by task and length of the prefix, without guides; those of this row are added."""
+        """known: options by task and length of the prefix; those of this row are added."""
         card, ids, config = request.card, request.prompt_ids, self.model.config
         room = config.text.positions
         if config.prompt_side == "encoder":
@@ -154,27 +158,28 @@ class Answering:
         if request.phrase and card.scoring == "instance" and (not drawn or options.get("threshold") is not None):
             named = config.prompt_side == "encoder" and grammar(card.grammar).text
             label_ids = self.tokenizer.encode_plain(request.phrase) if named else []
-        if guide := self.guides.guide(card, request.prompt, options):
-            generation = replace(generation, guide=guide)
-        return Row(image, ids, generation, label_ids)
+        return Row(image, ids, generation, label_ids, partial(self.guides.guide, card, request.prompt, options))
 
     def result(
         self,
         request: Request,
         encoded: EncodedImage,
         decoded: Decoded,
-        options: Mapping[str, Any],
         keep_image: bool,
+        options: Mapping[str, Any],
     ) -> Result:
         """What the ids of an answer say, with scores. keep_image: whether it keeps the picture."""
-        general_phrases, threshold = options.get("general_phrases", not options.get("compat")), options.get("threshold")
+        threshold, general_phrases = options.get("threshold"), options.get("general_phrases", not options.get("compat"))
         generated, scores = decoded.generated, decoded.scores
         token_logprobs = scores.token_logprobs.double().numpy()
         size_wh, card = encoded.size_wh, request.card
         presence = None if decoded.log_odds is None else self.calibration.presence(decoded.log_odds)
         # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
         ids = generated.ids[:-1] if generated.truncated else generated.ids
-        answer = replace(self.codec.parse(ids, card.grammar, size_wh), truncated=generated.truncated)
+        answer = Answer()
+        if any(token not in self._silent for token in ids):
+            answer = self.codec.parse(ids, card.grammar, size_wh)
+        answer = replace(answer, truncated=generated.truncated)
         if card.scoring == "instance":
             locations, within = scores.location_logprobs.double().numpy(), scores.tolerance_logprobs.double().numpy()
             scored = score_instances(answer.instances, token_logprobs, locations, within, presence)
@@ -195,13 +200,19 @@ class Answering:
             size_wh,
             replace(answer, instances=kept),
             dropped=len(answer.instances) - len(kept),
-            foreign=is_foreign(self.card, self.domain, encoded.features, answer, whole),
+            foreign=is_foreign(self.card, partial(self._knows, encoded), answer, whole),
             score=whole,
             presence={} if presence is None else {request.phrase: presence},
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,
         )
+
+    def _knows(self, image: EncodedImage) -> bool:
+        """Whether the vision tower knows such pictures; found out once for all prompts about an image."""
+        if image not in self._known:
+            self._known[image] = self.domain is None or self.domain.holds(image.features)
+        return self._known[image]
 
     def _words(self, answer: Answer, ids: list[int]) -> list[int]:
         """Where in its ids an answer's own words stand, with the end that follows prose; [] where it says nothing.
@@ -267,7 +278,9 @@ def joined(parts: list[Result]) -> Result:
     if len(parts) == 1:
         return parts[0]
     texts, scores = [part.text for part in parts], [part.score for part in parts if part.score is not None]
-    instances, token_ids, token_logprobs = [], (), ()
+    instances: list[Instance] = []
+    token_ids: list[int] = []
+    token_logprobs: list[float] = []
     measured = all(part.token_logprobs is not None for part in parts)
     for part in parts:
         offset = len(token_ids)
