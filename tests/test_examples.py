@@ -41,6 +41,9 @@ def test_scripts_are_short(script):
         ("detect_and_draw.py", ["drawn in detected.png"], "detected.png"),
         ("many_prompts_one_image.py", ["<CAPTION> ", "<OCR> ", "<VQA> ", "<REGION_TO_CATEGORY> "], None),
         ("open_vocabulary.py", ["rabbit", "the bicycle"], "phrases.png"),
+        ("segment_everything.py", ["rabbit ", " pixels, ", "drawn in outlines.png"], "outlines.png"),
+        ("panoptic.py", [" thing ", "pixels of no segment"], "panoptic.png"),
+        ("remove_object.py", ["painted over: "], "removed.png"),
         ("new_task_at_run_time.py", ["donuts: ", "lions: "], None),
     ],
 )
