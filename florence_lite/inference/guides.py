@@ -122,13 +122,14 @@ class AnswerGuide:
         if id_class is IdClass.TEXT:
             node = _ROOT
             if self._labels is not None:
-                before = place.node if place.form.stage is Stage.LABEL else _ROOT
+                before = place.node if place.form.stage is Stage.LABEL else _ROOT  # the root where one is due
                 node = self._labels.step(before, token_id)
             return Place(form, node, named=True)
         corner = ()
         if id_class is IdClass.LOC and form.stage is Stage.GROUP and self._form.group == 4:
             corner = (*place.corner, self._vocabulary.bin(token_id))[:2]
-        return Place(form, place.node, place.named, corner)
+        node = _ROOT if form.stage is Stage.LABEL and not form.labelled else place.node  # a label is due
+        return Place(form, node, place.named, corner)
 
     def allowed(self, place: Place) -> tuple[range, ...]:
         """Ids that may follow; the end of an answer that is over."""
@@ -149,7 +150,7 @@ class AnswerGuide:
         ids = self._of_class[id_class]
         if self._labels is None or place.node == _OUTSIDE:
             return ids
-        in_label = place.form.stage is Stage.LABEL
+        in_label = place.form.stage is Stage.LABEL and place.form.labelled
         whole = in_label and place.node in self._labels.ends
         begins = place.form.stage in (Stage.START, Stage.BETWEEN)
         if id_class is IdClass.TEXT:
