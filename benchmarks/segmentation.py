@@ -6,7 +6,7 @@
 Referring: every phrase about an image is asked directly (`<REFERRING_EXPRESSION_SEGMENTATION>`: one answer with all
 rings), and by `Florence.segment`, which finds boxes and outlines each; the boxes themselves are the baseline.
 Everything: mask AP of `segment` without phrases, with the score of the box, of the outline and with their product.
-Removal: of objects that a phrase alone means, how often the phrase is found before and after, with its mean best score;
+Removal: of objects that a phrase alone means, how often the phrase is found before and after, with its mean presence;
 by the outlines of the checkpoint, and by the true ones, given through `refine`.
 """
 
@@ -134,13 +134,13 @@ def removal(florence: Florence, samples: Sequence[Sample], encoded: Sequence[Enc
             gone = florence.remove(image, expression.phrase, refine=refine)
             if gone.found:
                 covered.append(float((mask & gone.mask).sum() / mask.sum()))
-                before.append(best(florence.detect(image, [expression.phrase])))
-                after.append(best(florence.detect(gone.image, [expression.phrase])))
+                before.append(florence.detect(image, [expression.phrase]))
+                after.append(florence.detect(gone.image, [expression.phrase]))
     return {
         "removed": len(before),
         "share of the object painted over": mean(covered),
-        "found": {"before": mean([score > 0 for score in before]), "after": mean([score > 0 for score in after])},
-        "best score": {"before": mean(before), "after": mean(after)},
+        "found": {"before": mean([len(each) > 0 for each in before]), "after": mean([len(each) > 0 for each in after])},
+        "presence": {"before": mean(list(map(presence, before))), "after": mean(list(map(presence, after)))},
     }
 
 
@@ -153,8 +153,10 @@ def of_label(result: Result, label: str) -> Result:
     return replace(result, task=OF_REGION, instances=kept)
 
 
-def best(result: Result) -> float:
-    return max((item.score for item in result.instances), default=0.0)
+def presence(result: Result) -> float:
+    """Of the only phrase."""
+    [value] = result.presence.values()
+    return value
 
 
 def rounded(value: object) -> object:

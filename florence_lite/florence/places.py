@@ -54,6 +54,9 @@ class Places(Asking):
             pixels of the picture, [] where none could be read; the mask bool[H, W] that it returns becomes the outline.
             Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
 
+        options: as in `run`; `threshold` is about what is there (the presence of phrases, the scores of all boxes), not
+            about how sure an outline is: `result.filter(score=…)` asks for both.
+
         Raises ValueError for other input, for a mask of another size or type, and as `run`.
         """
         if sum(given is not None for given in (phrase, phrases, region)) > 1:
@@ -70,8 +73,8 @@ class Places(Asking):
         if wanted is not None:
             task(OPEN_VOCABULARY).prompt(phrases=wanted)
 
-        # A threshold says what is there, not how sure its outline must be.
-        outlining = {name: value for name, value in options.items() if name != "threshold"}
+        # These say what is there, and nothing of its outline.
+        outlining = {name: value for name, value in options.items() if name not in ("threshold", "labels")}
 
         def of(few: list[Any]) -> list[Result]:
             encoded = self.encode(few, keep_image or refine is not None)
@@ -105,14 +108,15 @@ class Places(Asking):
         """
         check_phrases(things, stuff)
         keep_image = options.pop("keep_image", True)
-        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=options)
+        of_stuff = {name: value for name, value in options.items() if name != "labels"}
+        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=of_stuff)
 
         def of(few: list[Any]) -> list[Panoptic]:
             encoded = self.encode(few, keep_image or refine is not None)
             found = [Result("<OD>", image.size_wh) for image in encoded]
             if things is None or things:
                 found = self.segment(encoded, phrases=things, refine=refine, keep_image=False, **options)
-            answers = self._results([(image, asked) for image in encoded], options, keep_image=False)
+            answers = self._results([(image, asked) for image in encoded], of_stuff, keep_image=False)
             parts = zip(encoded, found, answers, strict=True)
             return [panoptic_of(image, each, stuff, rings, keep_image) for image, each, rings in parts]
 

@@ -95,6 +95,7 @@ def test_detected_things_lie_on_the_stuff_that_is_asked_for(florence, scripted, 
     picture = noise_image(0, (1000, 1000))
     result = florence.panoptic(picture, stuff=["the sky", "the sea"])
     assert [(s.label, s.is_thing) for s in result.segments] == [("dog", True), ("the sky", False)]
+    assert result.presence.keys() == {"the sky", "the sea"}
     assert result.image.size == (1000, 1000)
     dog = rasterize([[(100.5, 100.5), (499.5, 100.5), (499.5, 499.5), (100.5, 499.5)]], (1000, 1000))
     assert (result.mask(1) == dog).all() and result.id_map[200, 700] == 0  # a hole of the sky stays one
