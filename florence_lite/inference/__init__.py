@@ -6,6 +6,9 @@ prompts         Prompt: a task with its input
 answering       prompts about encoded images → ids → results, in batches
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
+tiling          large images in tiles
+merging         the answers about the tiles of an image as one
+stitching       parts of a line of text as one
 chunks          lists in pieces
 parts           whether network, tokenizer and preprocessing belong together
 """

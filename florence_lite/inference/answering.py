@@ -26,7 +26,17 @@ from florence_lite.tokens import Codec, Tokenizer
 
 PROMPTS_AT_ONCE = 8  # prompts that are answered together, fewer where they have so many beams
 BEAMS_AT_ONCE = 64  # that there would be more than this in all
-OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
+OF_A_CALL = (
+    "prompts",
+    "text",
+    "phrases",
+    "region",
+    "keep_image",
+    "tile",
+    "detail",
+    "what",
+    "regions",
+)  # what else it takes
 SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 
 
