@@ -151,6 +151,8 @@ def verdicts(answered: Answered) -> Iterator[tuple[float, bool]]:
 
 
 def overlap(one: Instance, other: Instance) -> float:
+    if other.bounds is None:  # words without a place
+        return 1.0
     return float(box_iou([one.bounds], [other.bounds])[0, 0])
 
 

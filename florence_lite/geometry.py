@@ -94,6 +94,9 @@ def from_cxcywh(x: float, y: float, width: float, height: float) -> tuple[float,
 
 
 OUTLINE_TOLERANCE = 0.015  # how far a thinned outline may leave the true one, as a share of the image's shorter side
+CORNERS = 4  # points of a thinned outline that are kept as they are: triangles and quadrilaterals are their corners
+EVEN_POINTS = 20  # of any other outline, or as many as its thinned one has; 0.93 IoU with the outlines of emoji
+FEWEST_POINTS = 6  # of a small part or hole beside it
 
 
 def thinned_outlines(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> list[NDArray[np.float64]]:
@@ -105,13 +108,68 @@ def thinned_outlines(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> li
     return [ring for ring in thin if len(ring) >= 3]
 
 
+def even_outlines(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> list[NDArray[np.float64]]:
+    """The rings, each float[n, 2] pixels, as a small network can be asked to write them: few points at even distances,
+    clockwise from the topmost one.
+
+    Where thinning leaves points, and how many, hangs on details that a network does not see; where the next of evenly
+    spaced points lies, and which is the last, it can tell. All rings have the spacing of the longest. Outlines of few
+    corners are these. Those that are nowhere wide enough are left out. size_wh: of the image.
+    """
+    found = [
+        (np.asarray(ring, dtype=np.float64), thinned) for ring in rings for thinned in thinned_outlines([ring], size_wh)
+    ]
+    lengths = [_lengths(ring)[-1] for ring, _ in found]
+    if not found:
+        return []
+    longest = int(np.argmax(lengths))
+    spacing = lengths[longest] / max(EVEN_POINTS, len(found[longest][1]))
+    even = []
+    for (ring, thinned), length in zip(found, lengths, strict=True):
+        if len(thinned) <= CORNERS:
+            even.append(_clockwise(thinned))
+            continue
+        ring = _clockwise(ring)
+        count = max(FEWEST_POINTS, round(length / spacing))
+        along, closed = np.arange(count) * length / count, np.concatenate([ring, ring[:1]])
+        even.append(np.stack([np.interp(along, _lengths(ring), closed[:, axis]) for axis in (0, 1)], axis=1))
+    return even
+
+
+def _lengths(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float[n + 1]: how long the outline is up to each point, and round to the first again."""
+    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.roll(ring, -1, axis=0) - ring, axis=1))])
+
+
+def _clockwise(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The ring clockwise, as one sees it with y downwards, from its topmost point, the leftmost of several."""
+    x, y = ring.T
+    if np.dot(x, np.roll(y, -1)) < np.dot(y, np.roll(x, -1)):
+        ring = ring[::-1]
+    return np.roll(ring, -np.lexsort(ring.T)[0], axis=0)
+
+
 def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask bool[height, width] of the pixels whose centre lies inside an odd number of rings, each float[n, 2]."""
     width, height = size_wh
     mask = np.zeros((height, width), dtype=bool)
+    window, inside = rasterize_window(rings, size_wh)
+    mask[window] = inside
+    return mask
+
+
+def rasterize_window(
+    rings: Sequence[ArrayLike], size_wh: tuple[int, int]
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """The part of `rasterize`'s mask that holds its pixels: (rows, columns) of the image, and bool[h, w] for these.
+
+    What lies small in a large image takes little memory so.
+    """
+    width, height = size_wh
+    nothing = (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=bool)
     starts = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings]
     if not starts:
-        return mask
+        return nothing
     x0, y0 = np.concatenate(starts).T  # [E]
     x1, y1 = np.concatenate([np.roll(start, -1, axis=0) for start in starts]).T  # [E]
 
@@ -121,7 +179,7 @@ def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[n
     crossings = last - first
     edge = np.repeat(np.arange(len(first)), crossings)  # [C]
     if not len(edge):
-        return mask
+        return nothing
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(crossings) - crossings, crossings)
     x = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
@@ -131,8 +189,7 @@ def rasterize(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> NDArray[n
     window = np.zeros((row.max() - top + 1, column.max() - left + 1), dtype=np.uint8)
     np.bitwise_xor.at(window, (row - top, column - left), 1)
     inside = np.bitwise_xor.accumulate(window, axis=1).astype(bool)[:, : width - left]
-    mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return mask
+    return (slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])), inside
 
 
 def mask_iou(a: ArrayLike, b: ArrayLike) -> float:

@@ -5,17 +5,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from florence_lite.geometry import (
+    EVEN_POINTS,
     box_area,
     box_iou,
     clip_ring,
     dequantize,
+    even_outlines,
     mask_iou,
     mask_to_rings,
     mask_to_rle,
     polygon_area,
     quantize,
     rasterize,
+    rasterize_window,
     simplify_ring,
+    thinned_outlines,
 )
 
 SQUARE = [(1, 1), (3, 1), (3, 3), (1, 3)]
@@ -111,6 +115,16 @@ def test_polygon_area(ring, area):
 )
 def test_rasterize(rings, rows):
     assert ["".join(".#"[pixel] for pixel in row) for row in rasterize(rings, (4, 4)).astype(int)] == rows
+
+
+def test_a_window_holds_the_mask():
+    (rows, columns), inside = rasterize_window([SQUARE], (4000, 3000))
+    assert inside.shape == (2, 3)  # of the image, not the image
+    whole = np.zeros((6, 7), bool)
+    whole[rows, columns] = inside
+    assert (whole == rasterize([SQUARE], (7, 6))).all() and whole.sum() == 4
+    assert rasterize_window([], (7, 6))[1].size == 0
+    assert not rasterize_window([[(1, 1), (2, 1), (3, 1)]], (7, 6))[1].any()
 
 
 def test_rasterize_follows_size_wh():
@@ -292,3 +306,36 @@ def test_run_lengths_say_the_mask(mask):
 def test_run_lengths_go_down_the_columns():
     assert mask_to_rle([[False, True], [True, True]]) == {"size": [2, 2], "counts": [1, 3]}
     assert mask_to_rle([[True, False], [True, False]]) == {"size": [2, 2], "counts": [0, 2, 2]}
+
+
+def test_even_outlines_of_a_disc():
+    (ring,) = even_outlines(mask_to_rings(disc(40, 0, 100)), (100, 100))
+    assert len(ring) == EVEN_POINTS
+    steps = np.linalg.norm(np.roll(ring, -1, axis=0) - ring, axis=1)
+    assert steps.max() < 1.1 * steps.min()
+    assert ring[0, 1] == ring[:, 1].min()
+    assert ring[1, 0] > ring[0, 0]  # clockwise
+    assert mask_iou(rasterize([ring], (100, 100)), disc(40, 0, 100)) > 0.94
+
+
+@pytest.mark.parametrize("turned", [1, -1])
+@pytest.mark.parametrize("first", range(4))
+def test_few_corners_stay_clockwise_from_the_top(turned, first):
+    corners = np.array([(10.0, 5.0), (90.0, 5.0), (80.0, 70.0), (20.0, 60.0)])
+    (ring,) = even_outlines([np.roll(corners, first, axis=0)[::turned]], (100, 100))
+    assert ring.tolist() == corners.tolist()
+
+
+def test_parts_and_holes_have_the_spacing_of_the_longest_outline():
+    whole, hole = even_outlines(mask_to_rings(disc(80, 40, 200)), (200, 200))
+    assert (len(whole), len(hole)) == (20, 10)
+    speck = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
+    assert len(even_outlines([*mask_to_rings(disc(80, 0, 200)), speck], (200, 200))) == 1
+    assert even_outlines([], (200, 200)) == [] == even_outlines([speck], (200, 200))
+
+
+def test_an_outline_of_many_points_keeps_as_many():
+    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    star = np.stack([np.cos(angle), np.sin(angle)], 1) * (60 + 30 * np.cos(15 * angle))[:, None] + 100
+    (ring,) = even_outlines([star], (200, 200))
+    assert len(ring) == len(thinned_outlines([star], (200, 200))[0]) > EVEN_POINTS

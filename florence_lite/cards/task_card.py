@@ -26,6 +26,7 @@ INPUTS = {  # what a template's {input} stands for: the arguments of a call that
     "region": ("region",),
 }
 SCORINGS = ("instance", "text", "none")
+LABELS = ("any", "input")  # what an answer may call things
 ORDERS = ("given", "left to right")  # of the instances of an answer
 
 _MARKER = re.compile(r"<[^<>\s]+>")
@@ -49,6 +50,8 @@ class TaskCard:
     max_new_tokens, num_beams, no_repeat_ngram_size: decoding defaults. Beams are 1, which is fastest and measures the
         same probabilities it decodes by; Florence-2's own default is 3. Only prose bans repeated n-grams (0 = no ban):
         in a list the ban would forbid the second instance of any longer label.
+    labels: what the instances of an answer may be called: "any" words, or those of the "input": runs of whole words of
+        a caption, or one of the phrases.
     order: of the instances in a training target: "given" (as the annotation has them) or "left to right" (by left edge,
         then top edge), which leaves a small network less to guess.
     scoring: "instance" (each instance from its own tokens), "text" (the answer as a whole) or "none".
@@ -59,6 +62,7 @@ class TaskCard:
     metrics: names of the measures that suit the answer.
     general_phrases: labels that point at nothing in particular, such as "it" and "the image"; a call may have them left
         out of the answer.
+    input_marks: marks that the input may hold, such as "<mask>"; others would be read as something else than words.
 
     Raises ValueError naming the field, its value and the valid choices.
     """
@@ -71,24 +75,31 @@ class TaskCard:
     max_new_tokens: int = 1024
     num_beams: int = 1
     no_repeat_ngram_size: int = 0
+    labels: str = "any"
     order: str = "given"
     scoring: str = "none"
     method: str = "run"
     rule: str = ""
     metrics: tuple[str, ...] = ()
     general_phrases: tuple[str, ...] = ()
+    input_marks: tuple[str, ...] = ()
 
     def __post_init__(self):
         check_text(self, "name", "summary", "template", "method")
-        is_free = self.name == self.template and not _MARKER.fullmatch(self.name)
-        if not is_free and not _MARKER.fullmatch(self.name):
+        if not self.is_free and not _MARKER.fullmatch(self.name):
             raise ValueError(f'name = {self.name!r} must be a marker in angle brackets, such as "<OD>"')
         check_choice(self, "input", INPUTS)
         check_choice(self, "grammar", GRAMMARS)
+        check_choice(self, "labels", LABELS)
+        if self.labels == "input" and (self.input in ("none", "region") or not GRAMMARS[self.grammar].text):
+            raise ValueError(
+                f"labels = 'input' needs an input of words and a grammar that takes labels; here input is "
+                f"{self.input!r} and grammar is {self.grammar!r}"
+            )
         check_choice(self, "order", ORDERS)
         check_choice(self, "scoring", SCORINGS)
         slots = self.template.count("{input}")
-        if slots != (self.input != "none") and not (is_free and self.input == "none"):
+        if slots != (self.input != "none") and not (self.is_free and self.input == "none"):
             raise ValueError(
                 f"template = {self.template!r} has {slots} {{input}}; "
                 f"it must hold exactly one, or none where input is 'none' (here input is {self.input!r})"
@@ -99,6 +110,12 @@ class TaskCard:
             check_text(self, "rule")
         check_list(self, "metrics", is_text)
         check_list(self, "general_phrases", is_text)
+        check_list(self, "input_marks", is_text)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is a free prompt, whose answer may have any form."""
+        return self.name == self.template and not _MARKER.fullmatch(self.name)
 
     def prompt(
         self,

@@ -80,7 +80,8 @@ def evaluate(
     column: Columns = None,
     outside: Outside = False,
     tasks: Annotated[
-        list[str] | None, typer.Option(metavar='"<TASK>" …', help="What to ask of the data: one or several markers.")
+        list[str] | None,
+        typer.Option(metavar='"<TASK>" …', help="What to ask: one or several markers; of scenes some if absent."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="S", help="train, validation or test; else all data, or the test scenes.")
@@ -96,26 +97,30 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on annotated images, or without --data on generated scenes."""
+    asked = [*(tasks or []), *(more_tasks or [])]
     if data is not None:
         if style:
             raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
-        asked = [*(tasks or []), *(more_tasks or [])]
         if not asked:
             raise ValueError('--data needs --tasks, the markers of what to ask, such as --tasks "<OD>" "<CAPTION>"')
         report = _measured(
             asked, lambda: read_data(data, format, split, column, outside), lambda: load(checkpoint, device), count
         )
-    elif tasks or more_tasks or column or outside or format != "auto":
-        raise ValueError(
-            "--tasks, --format, --column and --outside belong to annotated images; give their folder as --data"
-        )
+    elif column or outside or format != "auto":
+        raise ValueError("--format, --column and --outside belong to annotated images; give their folder as --data")
     else:
         with needing("eval"):
+            from florence_lite.cards import task
+            from florence_lite.evaluate.metrics import metrics_of
             from florence_lite.scenes import TRAINING_STYLES
-            from florence_lite.scenes.measure import evaluate_scenes
+            from florence_lite.scenes.measure import TASKS, evaluate_scenes
 
+            asked = asked or list(TASKS)
+            for name in asked:
+                metrics_of(task(name))
             styles = tuple(style or TRAINING_STYLES)
-            report = evaluate_scenes(load(checkpoint, device), split or "test", 200 if count is None else count, styles)
+            number = 200 if count is None else count
+            report = evaluate_scenes(load(checkpoint, device), split or "test", number, styles, asked)
     print(json.dumps(report.to_dict()) if as_json else report)
 
 

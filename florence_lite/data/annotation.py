@@ -80,11 +80,33 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Stuff:
+    """What has no parts that one could count: sky, grass, a wall.
+
+    polygons: its outlines in pixels, even-odd rule; what stands before it counts to it: outlines stay simple.
+
+    Raises ValueError without a label or outlines.
+    """
+
+    label: str
+    polygons: Polygons
+
+    def __post_init__(self):
+        if not self.label.strip() or not self.polygons:
+            raise ValueError(f"stuff {self.label!r} needs a label and outlines")
+
+
+@dataclass(frozen=True)
 class ReferringExpression:
-    """A phrase and the objects (indices into `Annotation.objects`) that it means: none, one or several."""
+    """A phrase and the objects (indices into `Annotation.objects`) that it means: none, one or several.
+
+    kind: of a phrase that means none, how hard that is to see: "random" where nothing of the kind is in the image,
+        "changed" where all but one of its attributes are true of something; "" where it is not known.
+    """
 
     phrase: str
     objects: tuple[int, ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,8 @@ class Annotation:
     ignored: objects that are neither looked for nor wrong to find: crowds, objects that are marked as difficult. The
         label "" is any. An image that has some is not trained on what asks for all objects.
     ignored_lines: text that cannot be read; its words are not known. A list of lines is complete without it.
+    stuff: what the image shows beside its objects; () where nothing is known.
+    wrong_captions: sentences that are not true of the image.
     negative: of an image that is known to have no objects, why it is known, in words for reports.
 
     Raises ValueError for a referring expression to an object that is not there and for another name in `exhaustive`.
@@ -123,6 +147,8 @@ class Annotation:
     exhaustive: frozenset[str] = frozenset(LISTS)
     ignored: tuple[ObjectAnnotation, ...] = ()
     ignored_lines: tuple[TextLine, ...] = ()
+    stuff: tuple[Stuff, ...] = ()
+    wrong_captions: tuple[str, ...] = ()
     negative: str = field(default="", compare=False)
 
     def __post_init__(self):

@@ -56,6 +56,11 @@ class Augmentation:
             image, annotation = transpose(image, annotation, turn, self.language)
         return image, annotation
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether images stay as they are."""
+        return self.upright and not self.flips and not self.crops
+
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray | None, Turn | None]:
         """What is to be changed: four chances that place a crop, and a way to turn; None for neither."""
         chances, way, corners = rng.random(2), int(rng.integers(8)), rng.random(4)
@@ -109,8 +114,9 @@ def turned(annotation: Annotation, turn: Turn, language: str | None = None) -> A
         for items in (annotation.objects, annotation.ignored)
     )
     regions = tuple(replace(region, box=box(region.box)) for region in annotation.regions)
+    stuff = tuple(replace(item, polygons=tuple(map(ring, item.polygons))) for item in annotation.stuff)
     size_wh = (height, width) if turn in _LYING else (width, height)
-    return replace(annotation, size_wh=size_wh, objects=objects, regions=regions, ignored=ignored)
+    return replace(annotation, size_wh=size_wh, objects=objects, regions=regions, ignored=ignored, stuff=stuff)
 
 
 def can_crop(annotation: Annotation, language: str | None = None) -> bool:
@@ -123,6 +129,7 @@ def can_crop(annotation: Annotation, language: str | None = None) -> bool:
         or annotation.ignored_lines
         or any(annotation.captions)
         or annotation.more_captions
+        or annotation.wrong_captions
         or annotation.expressions
         or annotation.questions
         or any(item.phrase for item in annotation.objects)
@@ -150,8 +157,12 @@ def crop(
         for region in annotation.regions
         if (cut := _cut(region.box, (), part, annotation.size_wh, LEAST_VISIBLE))
     )
+    stuff = tuple(
+        replace(item, polygons=outline) for item in annotation.stuff if (outline := _clipped(item.polygons, part))
+    )
     image = image.crop(part)
-    return image, replace(annotation, size_wh=image.size, objects=objects, regions=regions, ignored=ignored)
+    known = {"objects": objects, "regions": regions, "ignored": ignored, "stuff": stuff}
+    return image, replace(annotation, size_wh=image.size, **known)
 
 
 def _cut(
@@ -177,6 +188,13 @@ def _cut(
     return (*(low - corner).tolist(), *(high - corner).tolist()), outline
 
 
+def _clipped(polygons: Polygons, part: tuple[int, int, int, int]) -> Polygons:
+    """Outlines as a part of the image shows them, in its own pixels; () where nothing of them is in it."""
+    rings = (clip_ring(np.asarray(ring, dtype=np.float64), part) for ring in polygons)
+    corner = np.array(part[:2])
+    return tuple(tuple(map(tuple, (ring - corner).tolist())) for ring in rings if polygon_area(ring) > 0)
+
+
 def _random_part(size_wh: tuple[int, int], chances: np.ndarray) -> tuple[int, int, int, int]:
     """A part whose sides are drawn apart, so that its shape varies; four chances in [0, 1)."""
     sides = [
@@ -191,6 +209,8 @@ def _texts(annotation: Annotation) -> Iterator[str]:
     """All words that are said about an image."""
     yield from annotation.captions
     yield from annotation.more_captions
+    yield from annotation.wrong_captions
+    yield from (item.label for item in annotation.stuff)
     for item in annotation.objects:
         yield from (item.label, item.phrase)
     yield from (region.text for region in annotation.regions)

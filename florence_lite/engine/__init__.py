@@ -1,7 +1,7 @@
 """Running the network: decoding and scoring. Knows ids and tensors only; what an id means is decided elsewhere.
 
 Read in this order: `options` (what can be asked for), `search` (greedy, sampled and beam search on plain lists),
-`constraints` (ids that may not follow), `generate` (the loop that feeds the network), `score`.
+`constraints` (ids that may not follow; a guide says which may), `generate` (the loop that feeds the network), `score`.
 """
 
 from florence_lite.engine.generate import generate

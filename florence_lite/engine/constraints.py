@@ -52,15 +52,22 @@ def empty_answers(logits: Tensor, rows: Iterable[tuple[int, list[int], Generatio
 def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> None:
     """Set the logits (or log-probabilities) [R, V] of banned ids to -inf, in place.
 
-    rows: (row number, history, options). A history begins with the last id of the prefix.
+    rows: (row number, history, options). A history begins with the last id of the prefix. Of a row that has a guide,
+    other ids than the guide's are -inf already; it keeps those that it has where all of them are banned.
     """
     rows = list(rows)
-    banned = empty_answers(logits, rows) + [
-        (number, token)
-        for number, history, options in rows
-        for constraint in CONSTRAINTS
-        for token in constraint(history, options)
-    ]
-    if banned:
-        number, token = torch.tensor(banned, device=logits.device).unbind(1)
-        logits[number, token] = -math.inf
+    banned = empty_answers(logits, rows)
+    guided: dict[int, list[int]] = {}
+    for number, history, options in rows:
+        tokens = [token for constraint in CONSTRAINTS for token in constraint(history, options)]
+        banned += [(number, token) for token in tokens]
+        if tokens and options.guide is not None:
+            guided[number] = tokens
+    if not banned:
+        return
+    former = {number: logits[number, tokens] for number, tokens in guided.items()}
+    number, token = torch.tensor(banned, device=logits.device).unbind(1)
+    logits[number, token] = -math.inf
+    for number, tokens in guided.items():
+        if logits[number].max() == -math.inf:
+            logits[number, tokens] = former[number]

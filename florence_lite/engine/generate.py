@@ -9,6 +9,7 @@ cross-attention keys and values belong to images, not to rows, and are only touc
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -24,7 +25,6 @@ from florence_lite.model import CrossCache, FlorenceModel
 KEPT_SHARE_OF_IMAGES = 0.75  # Finished images are dropped once at most this share is left: dropping copies the others.
 
 
-@torch.inference_mode()
 def generate(
     model: FlorenceModel,
     encoder_hidden_states: Tensor,
@@ -47,18 +47,38 @@ def generate(
     Raises ValueError if the counts do not match, if an option names an id that the network does not have, or if a
     prefix and its answer need more positions than the model has.
     """
+    steps = decoding_steps(model, encoder_hidden_states, encoder_mask, prefixes, options, cross, vocab_size)
+    searches = deque(steps, maxlen=1)
+    return [search.result for search in searches[0]] if searches else []
+
+
+@torch.inference_mode()
+def decoding_steps(
+    model: FlorenceModel,
+    encoder_hidden_states: Tensor,
+    encoder_mask: Tensor | None,
+    prefixes: Sequence[list[int]],
+    options: GenerationOptions | Sequence[GenerationOptions],
+    cross: CrossCache | None = None,
+    vocab_size: int | None = None,
+) -> Iterator[list[Search]]:
+    """`generate` id by id: yields the searches, one per prefix, at the beginning and after every step of the network.
+
+    They are the same objects each time: `certain` holds what is known of an answer, `result` all of it at the end.
+    Arguments and errors as in `generate`, the errors when the first step is taken.
+    """
     options = [options] * len(prefixes) if isinstance(options, GenerationOptions) else list(options)
     check_batch(len(encoder_hidden_states), prefixes, options, "options")
     for prefix, option in zip(prefixes, options, strict=True):
         check_length(len(prefix), option.max_new_tokens, model.config.text.positions, "max_new_tokens")
         check_ids(option, model.config.text.vocab_size if vocab_size is None else vocab_size)
     if not prefixes:
-        return []
+        return
 
     searches = [start_search(prefix[-1], option) for prefix, option in zip(prefixes, options, strict=True)]
     cross = cross or model.cross_cache(encoder_hidden_states)
-    DecodingBatch(model, cross, encoder_mask, searches, vocab_size).run(prefixes)
-    return [search.result for search in searches]
+    for _ in DecodingBatch(model, cross, encoder_mask, searches, vocab_size).steps(prefixes):
+        yield searches
 
 
 def start_search(start: int, options: GenerationOptions) -> Search:
@@ -98,14 +118,16 @@ class DecodingBatch:
         """The unfinished ones, in row order."""
         return (search for group in self.groups for search in group)
 
-    def run(self, prefixes: Sequence[list[int]]) -> None:
-        """Work until every search has its result."""
+    def steps(self, prefixes: Sequence[list[int]]) -> Iterator[None]:
+        """Work until every search has its result; yields before the first step and after every one."""
         order = self.arrange({search: [0] * len(search.histories) for search in self.searches})
+        yield
         if not self.groups:
             return
         hidden = self.read_prefixes([prefixes[number] for number in order])
         while True:
             order = self.arrange(self.advance(hidden))
+            yield
             if not self.groups:
                 return
             hidden = self.read_last_ids(order)
@@ -183,7 +205,7 @@ class DecodingBatch:
     def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
         """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `arrange` needs."""
         beams = max(search.options.num_beams for search in self.searches)
-        scores = self.model.logits(hidden).float()[:, : self.vocab_size]  # [R, V]
+        scores = self.scores(hidden)
         if beams > 1:
             scores = scores.log_softmax(-1)
         constrain(
@@ -199,7 +221,7 @@ class DecodingBatch:
         else:
             best, ids = scores.max(-1, keepdim=True)  # [R, 1]
         best, ids = best.tolist(), ids.tolist()
-        if not all(row[0] > -math.inf for row in best):
+        if not all(best[row][0] > -math.inf for search in self.searches for row in search.rows):
             raise ValueError(
                 "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
             )
@@ -212,3 +234,25 @@ class DecodingBatch:
             )
             for search in self.searches
         }
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id.
+
+        Rows that may be followed by the same ids go through the output layer together, through its rows for these ids
+        alone: inside a box these are the locations, a fiftieth of a published network's vocabulary.
+        """
+        alike: dict[tuple[range, ...] | None, list[int]] = {}
+        for search in self.searches:
+            for row, state in zip(search.rows, search.states, strict=True):
+                guide = search.options.guide
+                alike.setdefault(None if guide is None else guide.allowed(state), []).append(row)
+        if set(alike) == {None}:
+            return self.model.logits(hidden).float()[:, : self.vocab_size]
+        size = self.model.config.text.vocab_size if self.vocab_size is None else self.vocab_size
+        scores = torch.full((len(hidden), size), -math.inf, device=self.device)
+        for allowed, rows in alike.items():
+            index = torch.tensor(rows, device=self.device)
+            states = hidden if len(rows) == len(hidden) else hidden[index]
+            for ids in allowed or (range(size),):
+                scores[index, ids.start : ids.stop] = self.model.logits(states, ids).float()
+        return scores

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Protocol
 
 from florence_lite.checks import check, check_switch, check_whole, is_number, is_positive, is_whole
 
 MOST_BEAMS = 200  # keys and values of 1,024 ids take 38 MB a beam in a base network, 100 MB in a large one
 STEEPEST_PENALTY = 50  # either way: a power of the length that a float can hold
+
+
+class Guide(Protocol):
+    """Says which ids may follow, as a state machine over the ids of an answer.
+
+    start: the state before the first id, that of `forced_bos` if there is one.
+    """
+
+    start: Hashable
+
+    def advance(self, state: Hashable, token_id: int) -> Hashable:
+        """The state after any id."""
+        ...
+
+    def allowed(self, state: Hashable) -> tuple[range, ...]:
+        """Ids that may follow: ranges that do not overlap, at least one of them; the end token is an id like others.
+        Called at every step for every row, so it should know its answers by heart."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,9 @@ class GenerationOptions:
     coordinates: range of ids that compete with the end together where an answer begins: in greedy and beam search it
         stays empty only if the end is likelier than all of them in sum. A network that is sure of an object spreads its
         coordinate over neighbouring bins, and each of these alone would lose against the end. None: each for itself.
+    guide: what says which ids may follow; no others are generated, and of the output layer only their rows are
+        computed. Searches see probabilities that sum to 1 over the allowed ids. Where the n-gram rule would leave none
+        of them, the guide wins. None: all ids may follow.
 
     Raises ValueError for values that cannot be met.
     """
@@ -51,6 +74,7 @@ class GenerationOptions:
     eos: int = 2
     pad: int = 1
     coordinates: range | None = None
+    guide: Guide | None = None
 
     def __post_init__(self):
         check_whole(self, 1, "max_new_tokens", "num_beams")
@@ -83,6 +107,12 @@ class GenerationOptions:
             "coordinates",
             lambda ids: ids is None or isinstance(ids, range) and ids.step == 1 and 0 <= ids.start < ids.stop,
             "a range of ids, or None",
+        )
+        check(
+            self,
+            "guide",
+            lambda guide: guide is None or all(hasattr(guide, name) for name in ("start", "advance", "allowed")),
+            "a state machine with start, advance and allowed, or None",
         )
         if self.do_sample and self.num_beams > 1:
             raise ValueError(f"do_sample=True draws one answer: num_beams = {self.num_beams} must be 1")

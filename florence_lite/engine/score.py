@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -69,6 +69,21 @@ def score(
     )  # [N, D], the states that predict the N ids of all answers
     targets = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
 
+    lengths = [len(answer) for answer in answers]
+    scores = probabilities(model, hidden, targets, locations, tolerance, vocab_size)
+    of_answers = (getattr(scores, column.name).split(lengths) for column in fields(Scores))
+    return [Scores(*row) for row in zip(*of_answers, strict=True)]
+
+
+def probabilities(
+    model: FlorenceModel,
+    hidden: Tensor,
+    targets: Tensor,
+    locations: range,
+    tolerance: int,
+    vocab_size: int | None,
+) -> Scores:
+    """The scores of ids `targets` (int64 [N]), each predicted by a row of `hidden` [N, D]; the others as in `score`."""
     parts = []
     chunk = max(1, LOGITS_AT_ONCE // model.config.text.vocab_size)
     for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
@@ -76,9 +91,7 @@ def score(
         of_bins = logprobs[:, locations.start : locations.stop]
         written = logprobs.gather(1, ids[:, None])[:, 0]
         parts.append((written, of_bins.logsumexp(-1), _within(of_bins, ids - locations.start, tolerance)))
-    lengths = [len(answer) for answer in answers]
-    columns = [torch.cat(column).cpu().split(lengths) for column in zip(*parts, strict=True)]
-    return [Scores(*row) for row in zip(*columns, strict=True)]
+    return Scores(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def _within(of_bins: Tensor, chosen: Tensor, tolerance: int) -> Tensor:

@@ -11,6 +11,8 @@ left gets its end token here. Both count with log-probability 0, as in transform
 from __future__ import annotations
 
 import math
+import os.path
+from collections.abc import Hashable
 
 from florence_lite.engine.options import Generated, GenerationOptions
 
@@ -19,6 +21,7 @@ class Search:
     """State that all searches share. `result` is None until the answer is finished; then no histories are left.
 
     rows: which decoder rows the histories have at present; kept by the loop.
+    states: where each history stands in the guide; all None without one.
     """
 
     rows: range
@@ -28,6 +31,18 @@ class Search:
         self.result: Generated | None = None
         forced = options.forced_bos is not None and options.max_new_tokens > 1
         self.histories = [[start, options.forced_bos] if forced else [start]]
+        self.states = [None if options.guide is None else options.guide.start]
+        if forced:
+            self.states = [self.guided(self.states[0], options.forced_bos)]
+
+    def guided(self, state: Hashable, token_id: int) -> Hashable:
+        """The state of the guide, if there is one, after one more id."""
+        return None if self.options.guide is None else self.options.guide.advance(state, token_id)
+
+    @property
+    def certain(self) -> list[int]:
+        """The ids of the answer that no further step can change."""
+        return self.histories[0][1:] if self.result is None else self.result.ids
 
     @property
     def at_limit(self) -> bool:
@@ -50,6 +65,7 @@ class SingleSearch(Search):
         """scores, ids: [1][K] candidates, the best first. Returns [0] if the row lives on, [] if it is finished."""
         history, chosen = self.histories[0], ids[0][0]
         history.append(chosen)
+        self.states = [self.guided(self.states[0], chosen)]
         if chosen == self.options.eos:
             self.finish(history, truncated=False)
         else:
@@ -95,9 +111,17 @@ class BeamSearch(Search):
         ]
         self._add_finished(ended)
         self.histories = [[*self.histories[row], token] for _, row, token in running]
+        self.states = [self.guided(self.states[row], token) for _, row, token in running]
         self.scores = [score for score, _, _ in running]
         self._finish_if_decided()
         return [row for _, row, _ in running[: len(self.histories)]]
+
+    @property
+    def certain(self) -> list[int]:
+        if self.result is not None:
+            return self.result.ids
+        candidates = [*self.histories, *(history for _, history, _ in self.finished)]
+        return os.path.commonprefix(candidates)[1:]  # of lists too
 
     def _add_finished(self, ended: list[tuple[float, list[int], bool]]) -> None:
         """Rank the ended histories (log-probability, history, truncated) and keep the best `num_beams`."""

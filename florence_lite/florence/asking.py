@@ -9,11 +9,13 @@ from typing import Any, Self
 
 import torch
 
+from florence_lite.answers import Instance
 from florence_lite.cards import CheckpointCard, task
 from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked
 from florence_lite.inference.domain import Domain
+from florence_lite.inference.growing import grow
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.inference.prompts import as_prompts
@@ -176,6 +178,9 @@ class Asking:
             for id: the n-gram rule holds for every task, the first token may come again, rows of the vocabulary that
             have no token too. general_phrases=False leaves phrases such as "it" and "the image" out of a grounding, as
             both do; compat=True includes it. `Result.dropped` counts them.
+            labels=["dog", "cat"] closes the list of what a task that writes words may say. Every answer has the form of
+            its task, and a grounding says words of its caption, an open vocabulary its phrases; constrained=False, and
+            compat=True, let the network write whatever it likes.
 
         Returns a Result, or a list of them if a list was given. Raises ValueError for an unknown task, for input that
         is missing, superfluous or outside the image, for images that cannot be read and for prompts that are too long.
@@ -233,6 +238,33 @@ class Asking:
         asked = self._asked(prompts, keep_image, text, phrases, region, options=options)
         answers = self._answers(((image, asked) for image in images), asked, options, keep_image, tile)
         return map(_only, answers) if isinstance(prompts, str | Prompt) else answers
+
+    def stream(
+        self,
+        image: Any,
+        prompt: str | Prompt,
+        *,
+        text: str | None = None,
+        phrases: Sequence[str] | None = None,
+        region: Sequence[float] | None = None,
+        keep_image: bool = True,
+        **options: Any,
+    ) -> Iterator[str | Instance | Result]:
+        """Answer one prompt about one image, bit by bit; arguments as in `run`.
+
+        Yields pieces of the answer's words as they are written (of captions, answers and descriptions, not of labels),
+        every instance with its score as soon as it is whole, and at last the `Result`, which is that of `run`. Beams
+        say something once all of them agree. A generator that is closed stops the work:
+
+        >>> for event in florence.stream(image, "<OD>"):
+        ...     if isinstance(event, Instance) and event.label == "dog":
+        ...         break
+
+        Raises as `run`, before the first of them is asked for.
+        """
+        [asked] = self._asked([prompt], keep_image, text, phrases, region, options=options)
+        encoded = self.encode(image, keep_image)
+        return grow(self.answering, encoded, self.answering.requests(asked, encoded.size_wh), options, keep_image)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 

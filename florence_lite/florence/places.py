@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
-from florence_lite.inference import Prompt
-from florence_lite.inference.answering import joined
-from florence_lite.results import Result
+from florence_lite.images import load_image
+from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
+from florence_lite.inference.answering import Asked, joined
+from florence_lite.inference.chunks import chunks
+from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
+from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
+from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
+from florence_lite.inference.streaming import batches
+from florence_lite.inference.tiling import Piece, as_tiling, tiled
+from florence_lite.results import Panoptic, Removal, Result
 
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
+Found = TypeVar("Found")
 
 
 class Places(Asking):
@@ -31,15 +40,144 @@ class Places(Asking):
         return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
 
     def segment(
-        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **options: Any
+        self,
+        images: Any,
+        phrase: str | None = None,
+        region: Sequence[float] | None = None,
+        *,
+        phrases: Sequence[str] | None = None,
+        refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
+        **options: Any,
     ) -> Result | list[Result]:
-        """Outline of what a phrase or a region names."""
-        if (phrase is None) == (region is None):
-            raise ValueError("segment needs either a phrase or a region, (x0, y0, x1, y1) in pixels")
-        if region is not None:
-            return self.run(images, Prompt("<REGION_TO_SEGMENTATION>", region=region), **options)
-        return self.run(images, Prompt("<REFERRING_EXPRESSION_SEGMENTATION>", phrases=[phrase]), **options)
+        """Outlines of all objects, of what a phrase or several phrases name, or of what is in a region.
+
+        Objects are looked for as by `detect`, and each box is asked for its outline: one instance per object, none for
+        a phrase that is absent. A hole is a further ring. Scores and outlines that cannot be read: see
+        `florence_lite.inference.outlining.outlined`.
+
+        images: as in `run`. region: (x0, y0, x1, y1) in pixels. At most one of phrase, phrases and region is given.
+        refine: called for every object as refine(image, box, polygons), with the RGB picture, the box and the rings in
+            pixels of the picture, [] where none could be read; the mask bool[H, W] that it returns becomes the outline.
+            Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
+        tile: as in `run`, but for a region; `refine` gets the picture of a tile then.
+
+        Raises ValueError for other input, for a mask of another size or type, and as `run`.
+        """
+        if sum(given is not None for given in (phrase, phrases, region)) > 1:
+            raise ValueError("segment takes one of phrase, phrases and region, or none of them for all objects")
+        if refine is not None and not callable(refine):
+            raise ValueError(f"refine is {refine!r}; it must be a function refine(image, box, polygons) → mask")
+        keep_image = options.pop("keep_image", True)
+        prompt = Prompt(OF_REGION, region=region)
+        if region is not None and refine is None:
+            return self.run(images, prompt, keep_image=keep_image, tile=tile, **options)
+        wanted = phrases if phrase is None else [phrase]
+        # What is wrong for every image is told before one is read.
+        self._asked(prompt if region is not None else "<OD>", keep_image, options=options)
+        if wanted is not None:
+            task(OPEN_VOCABULARY).prompt(phrases=wanted)
+        if tile is not None:
+            found_by = "<OD>" if wanted is None else Prompt(OPEN_VOCABULARY, phrases=wanted)
+            asked = self._asked(prompt if region is not None else found_by, keep_image, options=options)
+            one = partial(self.segment, phrases=wanted, refine=refine, keep_image=keep_image, **options)
+            return self._in_tiles(images, tile, asked, one, keep_image)
+
+        def of(few: list[Any]) -> list[Result]:
+            encoded = self.encode(few, keep_image or refine is not None)
+            if region is None:
+                found = self.detect(encoded, wanted, keep_image=keep_image, **options)
+            else:
+                found = [given_box(each, region, keep_image) for each in encoded]
+            asked = [self._asked(outline_prompts(each), keep_image, options=options) for each in found]
+            answers = self._results(list(zip(encoded, asked, strict=True)), options, keep_image)
+            return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
+
+        return _in_batches(images, of)
+
+    def _in_tiles(
+        self,
+        images: Any,
+        tile: tuple[int, int],
+        asked: list[Asked],
+        answer: Callable[[list[Any]], list[Result]],
+        keep_image: bool,
+    ) -> Result | list[Result]:
+        """What `answer` gives for a few tiles at a time, as an answer about each image; `asked` is what finds it."""
+
+        def of(pieces: Iterator[Piece]) -> Iterator[list[Result]]:
+            for few in batches(pieces, IMAGES_AT_ONCE):
+                yield from ([result] for result in answer([picture for picture, _ in few]))
+
+        tiling = as_tiling(tile, [each.card for each in asked])
+        single = not isinstance(images, list | tuple)
+        results: list[Result] = []
+        for given in tiled(((image, asked) for image in ([images] if single else images)), tiling, of, keep_image):
+            if isinstance(given, ImageError):
+                raise given.reason
+            results += given
+        return results[0] if single else results
+
+    def panoptic(
+        self,
+        images: Any,
+        things: Sequence[str] | None = None,
+        stuff: Sequence[str] = (),
+        *,
+        refine: Refine | None = None,
+        **options: Any,
+    ) -> Panoptic | list[Panoptic]:
+        """Which thing or stuff every pixel of an image belongs to.
+
+        images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
+            `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
+        stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+
+        How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
+        empty or a phrase stands twice, and as `segment`.
+        """
+        check_phrases(things, stuff)
+        keep_image = options.pop("keep_image", True)
+        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=options)
+
+        def of(few: list[Any]) -> list[Panoptic]:
+            encoded = self.encode(few, keep_image or refine is not None)
+            found = [Result("<OD>", image.size_wh) for image in encoded]
+            if things is None or things:
+                found = self.segment(encoded, phrases=things, refine=refine, keep_image=False, **options)
+            answers = self._results([(image, asked) for image in encoded], options, keep_image=False)
+            parts = zip(encoded, found, answers, strict=True)
+            return [panoptic_of(image, each, stuff, rings, keep_image) for image, each, rings in parts]
+
+        return _in_batches(images, of)
+
+    def remove(
+        self, image: Any, phrase: str, inpaint: Inpaint | None = None, dilate: int | None = None, **options: Any
+    ) -> Removal:
+        """An image without what a phrase names; unchanged, and `Removal.found` False, where the phrase is absent.
+
+        All instances of the phrase are outlined as by `segment`, and their mask grows by `dilate` pixels, or a fiftieth
+        of the image's shorter side.
+
+        inpaint: called as inpaint(image, mask) with an RGB picture and bool[H, W]; of the picture that it returns, RGB
+            of the same size, the pixels in the mask are taken. All others stay as they are, bit for bit. Without it a
+            smooth fill from the colours around.
+        options: as in `segment`, `refine` among them.
+
+        Raises ValueError for a list of images, for what `inpaint` may not return, and as `segment`.
+        """
+        check_removal(image, phrase, inpaint, dilate)
+        picture = picture_of(image) if isinstance(image, EncodedImage) else load_image(image)
+        encoded = image if isinstance(image, EncodedImage) else picture
+        return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
         return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)
+
+
+def _in_batches(images: Any, answer: Callable[[list[Any]], list[Found]]) -> Found | list[Found]:
+    """What `answer` gives for a few images at a time: for one image one answer, for a list of them a list."""
+    if not isinstance(images, list | tuple):
+        return answer([images])[0]
+    return [each for few in chunks(images, IMAGES_AT_ONCE) for each in answer(list(few))]

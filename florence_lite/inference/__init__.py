@@ -4,6 +4,11 @@ preprocessing   RGB pictures → pixel values
 encoded         EncodedImage: what the vision tower sees of an image, for any number of prompts
 prompts         Prompt: a task with its input
 answering       prompts about encoded images → ids → results, in batches
+guides          which ids may follow: the grammar of a task, closed lists of labels
+growing         answers bit by bit, while they are written
+outlining       boxes → outlines, one answer for each
+panoptic        things and stuff → one map of segments
+editing         painting over what was found
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
 tiling          large images in tiles

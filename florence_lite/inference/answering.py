@@ -18,6 +18,7 @@ from florence_lite.engine import Generated, GenerationOptions, Scores, check_ids
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
+from florence_lite.inference.guides import Guides
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import TOLERANCE, score_instances, score_words
 from florence_lite.model import CrossCache, FlorenceModel
@@ -26,18 +27,9 @@ from florence_lite.tokens import Codec, Tokenizer
 
 PROMPTS_AT_ONCE = 8  # prompts that are answered together, fewer where they have so many beams
 BEAMS_AT_ONCE = 64  # that there would be more than this in all
-OF_A_CALL = (
-    "prompts",
-    "text",
-    "phrases",
-    "region",
-    "keep_image",
-    "tile",
-    "detail",
-    "what",
-    "regions",
-)  # what else it takes
-SWITCHES = ("compat", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "tile", "detail", "what", "regions")  # and more
+SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
+NO_DECODING = (*SWITCHES, "labels")  # such options in all
 
 
 class Asked(NamedTuple):
@@ -51,10 +43,12 @@ class Asked(NamedTuple):
 class Request:
     """What goes to the network for a prompt, once the size of the image is known.
 
+    prompt: what is asked, of several phrases those that this request is about.
     only_phrase: the phrase that is asked for where it is the only one, else "".
     """
 
     card: TaskCard
+    prompt: Prompt
     prompt_ids: list[int]
     only_phrase: str
 
@@ -72,11 +66,13 @@ class Answering:
     ):
         self.model, self.tokenizer, self.card, self.defaults, self.domain = model, tokenizer, card, decoding, domain
         self.codec = Codec(tokenizer)
+        self.guides = Guides(tokenizer)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
-        self.generation_options(card, prefix_length=1, options=options)
+        generation = self.generation_options(card, prefix_length=1, options=options)
+        self.guides.check_labels(card, options, generation.max_new_tokens)
         if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         else:  # whether it lies in the image is known later
@@ -97,7 +93,8 @@ class Answering:
             sentence = card.prompt(prompt.text, phrases, prompt.region, size_wh, self.model.config.bins)
             single = phrases[0] if phrases is not None and len(phrases) == 1 else prompt.text
             only_phrase = (single or "").strip() if card.input == "phrases" else ""
-            requests.append(Request(card, self.tokenizer.encode_prompt(sentence), only_phrase))
+            ids = self.tokenizer.encode_prompt(sentence)
+            requests.append(Request(card, replace(prompt, phrases=phrases), ids, only_phrase))
         return requests
 
     @torch.inference_mode()
@@ -109,14 +106,13 @@ class Answering:
         Raises ValueError for a prompt that is too long for the network.
         """
         images, requests = [image for image, _ in pairs], [request for _, request in pairs]
-        general = options.get("general_phrases", not options.get("compat"))
         results: dict[int, Result] = {}
         beams = max((self.generation_options(each.card, 1, options).num_beams for each in requests), default=1)
         for groups in self._calls(images, max(1, min(PROMPTS_AT_ONCE, BEAMS_AT_ONCE // beams))):
             order = [number for numbers in groups for number in numbers]
             chosen = [requests[number] for number in order]
             if self.model.config.prompt_side == "encoder":
-                states, mask = self._encode_prompts([images[number] for number in order], chosen)
+                states, mask = self.encode_prompts([images[number] for number in order], chosen)
                 cross = self.model.cross_cache(states)
             else:
                 of_groups = [images[numbers[0]] for numbers in groups]
@@ -125,7 +121,7 @@ class Answering:
             decoded = self._decode(chosen, states, mask, cross, options)
             for number, (generated, scores) in zip(order, decoded, strict=True):
                 answered = (requests[number], images[number], generated, scores)
-                results[number] = self._result(*answered, keep_image, general)
+                results[number] = self.result(*answered, keep_image, options)
         return [results[number] for number in range(len(pairs))]
 
     def _calls(self, images: Sequence[EncodedImage], at_once: int) -> Iterator[list[list[int]]]:
@@ -148,7 +144,7 @@ class Answering:
         for count, of_count in by_count.items():
             yield from chunks(of_count, max(1, at_once // count))
 
-    def _encode_prompts(
+    def encode_prompts(
         self, images: Sequence[EncodedImage], requests: Sequence[Request]
     ) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
@@ -170,25 +166,36 @@ class Answering:
         options: Mapping[str, Any],
     ) -> list[tuple[Generated, Scores]]:
         """Generate and score the answers to requests whose images stand together in `states` and `cross`."""
-        start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
-        on_decoder = self.model.config.prompt_side == "decoder"
-        prefixes = [request.prompt_ids if on_decoder else [start] for request in requests]
-        chosen = [self.generation_options(r.card, len(p), options) for r, p in zip(requests, prefixes, strict=True)]
-        size = self._ids(options)
+        prefixes, chosen, size = self.prefixes(requests), self.options_of(requests, options), self.ids(options)
         answers = generate(self.model, states, mask, prefixes, chosen, cross, vocab_size=size)
-        ids, tolerance = [answer.ids for answer in answers], round(TOLERANCE * len(self._locations))
-        scores = score(self.model, states, mask, prefixes, ids, self._locations, tolerance, cross, vocab_size=size)
+        ids, (locations, tolerance) = [answer.ids for answer in answers], self.located
+        scores = score(self.model, states, mask, prefixes, ids, locations, tolerance, cross, vocab_size=size)
         return list(zip(answers, scores, strict=True))
 
-    def _result(
+    def prefixes(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The ids that answers stand behind."""
+        start = self.tokenizer.vocabulary.eos  # Florence's decoder starts from </s>, which also ends a prompt
+        on_decoder = self.model.config.prompt_side == "decoder"
+        return [request.prompt_ids if on_decoder else [start] for request in requests]
+
+    def options_of(self, requests: Sequence[Request], options: Mapping[str, Any]) -> list[GenerationOptions]:
+        """How each request is decoded, with its guide."""
+        return [
+            self.generation_options(r.card, len(p), {"guide": self.guides.guide(r.card, r.prompt, options), **options})
+            for r, p in zip(requests, self.prefixes(requests), strict=True)
+        ]
+
+    def result(
         self,
         request: Request,
         encoded: EncodedImage,
         generated: Generated,
         scores: Scores,
         keep_image: bool,
-        general_phrases: bool,
+        options: Mapping[str, Any],
     ) -> Result:
+        """What the ids of an answer say, with scores. keep_image: whether it keeps the picture."""
+        general_phrases = options.get("general_phrases", not options.get("compat"))
         token_logprobs = scores.token_logprobs.double().numpy()
         size_wh, card = encoded.size_wh, request.card
         # The end token of a truncated answer was put there by the limit: to the reader the ids just stop.
@@ -229,9 +236,14 @@ class Answering:
         first = int(ids[:1] == [self.tokenizer.vocabulary.bos])
         return list(range(first, len(ids))) if answer.text else []
 
-    def _ids(self, options: Mapping[str, Any]) -> int:
+    def ids(self, options: Mapping[str, Any]) -> int:
         """How many ids take part: with `compat` also those that have a row in the network's table but no token."""
         return self.model.config.text.vocab_size if options.get("compat") else self.tokenizer.vocabulary.size
+
+    @property
+    def located(self) -> tuple[range, int]:
+        """Ids of the coordinates, and how many bins apart they may be to count as one place."""
+        return self._locations, round(TOLERANCE * len(self._locations))
 
     @property
     def _locations(self) -> range:
@@ -241,7 +253,7 @@ class Answering:
 
     def generation_options(self, card: TaskCard, prefix_length: int, options: Mapping[str, Any]) -> GenerationOptions:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
-        known = [*GenerationOptions.__dataclass_fields__, *SWITCHES]
+        known = [*GenerationOptions.__dataclass_fields__, *NO_DECODING]
         for name in options:
             if name not in known:
                 raise ValueError(
@@ -251,7 +263,7 @@ class Answering:
         for name in SWITCHES:
             if not isinstance(options.get(name, False), bool):
                 raise ValueError(f"{name} is {options[name]!r}; it must be True or False")
-        asked = {name: value for name, value in options.items() if name not in SWITCHES}
+        asked = {name: value for name, value in options.items() if name not in NO_DECODING}
         vocabulary = self.tokenizer.vocabulary
         values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
         if options.get("compat"):  # the others force a first id only where the files name one
@@ -269,7 +281,7 @@ class Answering:
         for name in ("num_beams",) if sampled else ("temperature", "top_k", "top_p"):
             values.pop(name, None)
         generation = GenerationOptions(**values | asked)
-        check_ids(generation, self._ids(options))
+        check_ids(generation, self.ids(options))
         positions = self.model.config.text.positions
         room = positions + 1 - prefix_length  # the last id of an answer is never read
         if room < 1:

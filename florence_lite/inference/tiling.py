@@ -40,7 +40,7 @@ def as_tiling(tile: Any, cards: Iterable[TaskCard]) -> Tiling:
     """`tile=(size, overlap)` of a call that asks for these tasks. Raises ValueError where it is something else, and for
     a task whose answer is not a list of places."""
     if not is_list(tile, lambda value: is_whole(value, 0), 2):
-        raise ValueError(f"tile is {tile!r}; it must be (size, overlap), whole numbers of pixels such as (1000, 200)")
+        raise ValueError(f"tile={tile!r} must be (size, overlap), whole numbers of pixels such as (1000, 200)")
     size, overlap = tile
     if overlap >= size:
         raise ValueError(f"tile=({size}, {overlap}): the overlap must be smaller than the size of the tiles")

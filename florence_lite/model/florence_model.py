@@ -151,9 +151,13 @@ class FlorenceModel(nn.Module):
         table = self.embed_tokens if self.decoder.embed_tokens is None else self.decoder.embed_tokens
         return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [..., D] to unnormalised scores [..., vocab_size]."""
-        return F.linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+    def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
+        """Hidden states [..., D] to unnormalised scores [..., vocab_size], or [..., len(ids)] of those ids alone."""
+        chosen = slice(None) if ids is None else slice(ids.start, ids.stop)
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        if type(head) in (nn.Embedding, nn.Linear):
+            return F.linear(hidden, head.weight[chosen])
+        return head(hidden)[..., chosen]  # with an adapter, say
 
 
 def _init_weights(module: nn.Module) -> None:

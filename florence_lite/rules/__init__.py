@@ -16,10 +16,20 @@ from florence_lite.cards import TaskCard, own_rule, tasks
 from florence_lite.cards import task as task_card
 from florence_lite.checks import hint
 from florence_lite.data.annotation import Annotation
-from florence_lite.rules import captions, detection, grounding, questions, regions, segmentation, words
-from florence_lite.rules.pair import Pair, Rule, completed, draw, thinned
+from florence_lite.rules import (
+    captions,
+    detection,
+    grounding,
+    infilling,
+    matching,
+    questions,
+    regions,
+    segmentation,
+    words,
+)
+from florence_lite.rules.pair import NEGATIVES, Pair, Rule, completed, draw, thinned
 
-__all__ = ["RULES", "Pair", "Rule", "draw", "needed", "pairs", "rule_of", "tasks_with_rules", "thinned"]
+__all__ = ["NEGATIVES", "RULES", "Pair", "Rule", "draw", "needed", "pairs", "rule_of", "tasks_with_rules", "thinned"]
 
 RULES: dict[str, Rule] = {
     "captions.short": captions.short,
@@ -38,10 +48,20 @@ RULES: dict[str, Rule] = {
     "words.lines": words.lines,
     "words.regions": words.regions,
     "questions.answers": questions.answers,
+    "matching.captions": matching.captions,
+    "infilling.captions": infilling.captions,
 }
 """What may stand as `rule` in a task card: family and function."""
 
-WORDS = ("captions", "more_captions", "expressions", "questions", "regions")  # fields of an annotation
+WORDS = (
+    "captions",
+    "more_captions",
+    "wrong_captions",
+    "expressions",
+    "questions",
+    "regions",
+    "stuff",
+)  # fields of an annotation
 
 
 def pairs(task: str, annotation: Annotation) -> list[Pair]:

@@ -11,11 +11,11 @@ import numpy as np
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import INPUTS, TaskCard
 from florence_lite.data.annotation import Annotation
-from florence_lite.geometry import thinned_outlines
+from florence_lite.geometry import even_outlines
 from florence_lite.tokens import grammar, marks_in
 
 NAMES_OF_INPUTS = tuple(dict.fromkeys(name for names in INPUTS.values() for name in names))
-ABSENT_SHARE = 1 / 3  # of the phrases asked for; drawn evenly, half would mean nothing, and that is learned first
+NEGATIVES = 1 / 3  # share of the phrases that mean nothing; drawn evenly it would be half, and that is learned first
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Pair:
     targets: the answers that training may have the model write, drawn evenly; () for a prompt that is not trained.
         None: one for each text, or the instances. Outlines are whole here and are thinned when they are written.
     asked: whether evaluation asks this prompt.
+    kind: of a phrase that means nothing, as in `ReferringExpression`; of a sentence that is not true, "wrong".
     fault: why the prompt cannot be asked, "" for one that can; it is neither trained nor asked, and whoever reads pairs
         reports it.
 
@@ -41,6 +42,7 @@ class Pair:
     targets: tuple[Answer, ...] | None = None
     asked: bool = True
     ignored: tuple[Instance, ...] = ()
+    kind: str = ""
     fault: str = ""
 
     def __post_init__(self):
@@ -63,6 +65,11 @@ class Pair:
     def absent(self) -> bool:
         """Whether the right answer is that there is nothing."""
         return not self.instances and not self.texts
+
+    @property
+    def negative(self) -> bool:
+        """Whether its words are not true of the image."""
+        return self.absent or bool(self.kind)
 
 
 Rule = Callable[[Annotation], Iterable[Pair]]
@@ -91,7 +98,7 @@ def _fault(pair: Pair, card: TaskCard, size_wh: tuple[int, int], marks: bool) ->
     if marks:
         return ""
     for words in (pair.inputs.get("text"), *(pair.inputs.get("phrases") or ())):
-        if found := marks_in(words or ""):
+        if found := [mark for mark in marks_in(words or "") if mark not in card.input_marks]:
             return f"task {card.name}: {words!r} holds {found[0]}, which a prompt does not take as words"
     return ""
 
@@ -111,25 +118,25 @@ def _ordered(instances: tuple[Instance, ...], card: TaskCard) -> tuple[Instance,
     return tuple(sorted(instances, key=lambda item: (item.bounds or ())[:2]))
 
 
-def draw(pairs: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, Answer] | None:
+def draw(pairs: Sequence[Pair], rng: np.random.Generator, negatives: float = NEGATIVES) -> tuple[Pair, Answer] | None:
     """One of all targets with its pair; None where there is nothing to train.
 
-    If there are prompts that mean something in the image and prompts that mean nothing, a share of `ABSENT_SHARE` is
+    If there are prompts whose words are true of the image and prompts whose words are not, a share of `negatives` is
     drawn from the latter.
     """
     choices = [(pair, target) for pair in pairs for target in pair.targets]
-    absent = [choice for choice in choices if choice[0].absent]
-    present = [choice for choice in choices if not choice[0].absent]
-    if absent and present:
-        choices = absent if rng.random() < ABSENT_SHARE else present
+    negative = [choice for choice in choices if choice[0].negative]
+    positive = [choice for choice in choices if not choice[0].negative]
+    if negative and positive:
+        choices = negative if rng.random() < negatives else positive
     return choices[int(rng.integers(len(choices)))] if choices else None
 
 
 def thinned(answer: Answer, size_wh: tuple[int, int]) -> Answer:
-    """The answer with outlines of so few points that a small model can be asked to write them.
+    """The answer with outlines that a small model can be asked to write: few points, evenly spaced.
 
     An instance whose outlines are nowhere wide enough is left out. size_wh: of the image, in pixels.
     """
-    thin = (replace(item, polygons=thinned_outlines(item.polygons, size_wh)) for item in answer.instances)
+    thin = (replace(item, polygons=even_outlines(item.polygons, size_wh)) for item in answer.instances)
     kept = tuple(new for new, old in zip(thin, answer.instances, strict=True) if new.polygons or not old.polygons)
     return replace(answer, instances=kept)

@@ -11,7 +11,8 @@ MOST_OUTLINED = 2  # objects that training has one answer outline: every point c
 
 
 def phrases(annotation: Annotation) -> Iterator[Pair]:
-    """The phrases whose objects all have outlines, and those that mean nothing; one answer outlines all objects."""
+    """The phrases whose objects all have outlines, those that mean nothing, and stuff; one answer outlines all that is
+    meant."""
     for expression in annotation.expressions:
         outlines = [annotation.objects[i].polygons for i in expression.objects]
         if not all(outlines):
@@ -22,7 +23,10 @@ def phrases(annotation: Annotation) -> Iterator[Pair]:
             {"text": expression.phrase},
             tuple(Instance(polygons=rings) for rings in outlines),
             targets=(target,) if len(outlines) <= MOST_OUTLINED else (),
+            kind=expression.kind,
         )
+    for item in annotation.stuff:
+        yield Pair({"text": f"the {item.label}"}, (Instance(polygons=item.polygons),))
 
 
 def regions(annotation: Annotation) -> Iterator[Pair]:

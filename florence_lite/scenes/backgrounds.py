@@ -1,18 +1,21 @@
-"""Backgrounds: a picture and the words that describe it."""
+"""Backgrounds: a picture, the words that describe it, and the stuff that it shows."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageChops
 
+from florence_lite.data.annotation import Stuff
 from florence_lite.scenes.catalogue import COLORS, GROUNDS, SKIES
 
 KINDS = ("plain", "gradient", "noise", "stripes", "checks", "spots", "landscape")
 _ODDS = np.cumsum([0.16, 0.16, 0.14, 0.12, 0.10, 0.12, 0.20])
 
 
-def draw_background(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple[Image.Image, str]:
-    """An RGB picture and its description, such as "a plain blue background" or "green grass under a blue sky"."""
+def draw_background(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple[Image.Image, str, tuple[Stuff, ...]]:
+    """An RGB picture, its description, such as "a plain blue background" or "green grass under a blue sky", and the sky
+    and the ground of a landscape."""
+    stuff: tuple[Stuff, ...] = ()
     kind = KINDS[int(np.searchsorted(_ODDS, rng.random() * _ODDS[-1], side="right"))]
     first, second = _two_colors(rng)
     one, other = (_vary(rng, COLORS[name]) for name in (first, second))
@@ -31,10 +34,10 @@ def draw_background(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple
     elif kind == "spots":
         picture, words = _mix(one, other, _spots(rng), size_wh), f"a {first} background with {second} spots"
     else:
-        picture, words = _landscape(rng, size_wh)
+        picture, words, stuff = _landscape(rng, size_wh)
     if kind != "noise" and rng.random() < 0.5:
         picture = _grain(rng, picture)
-    return picture, words
+    return picture, words, stuff
 
 
 def _two_colors(rng: np.random.Generator) -> tuple[str, str]:
@@ -115,7 +118,7 @@ def _grain(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     return ImageChops.add(picture, Image.merge("RGB", (grain, grain, grain)), offset=-strength)
 
 
-def _landscape(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple[Image.Image, str]:
+def _landscape(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple[Image.Image, str, tuple[Stuff, ...]]:
     """Sky above ground, with a lighter horizon and a textured ground."""
     sky_name, ground_name = (tuple(names)[int(rng.integers(len(names)))] for names in (SKIES, GROUNDS))
     width, height = size_wh
@@ -127,4 +130,11 @@ def _landscape(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple[Imag
     canvas.paste(picture, (0, 0))
     below = _octaves(rng, (width, height - horizon), rng.uniform(6, 18)) + ground.astype(np.float32)
     canvas.paste(Image.fromarray(np.clip(below, 0, 255).astype(np.uint8)), (0, horizon))
-    return canvas, f"{ground_name} under a {sky_name} sky"
+    stuff = (Stuff("sky", (_rectangle(0, horizon, width),)),)
+    stuff += (Stuff(ground_name.split()[-1], (_rectangle(horizon, height, width),)),)
+    return canvas, f"{ground_name} under a {sky_name} sky", stuff
+
+
+def _rectangle(top: float, bottom: float, width: float) -> tuple[tuple[float, float], ...]:
+    """All of an image from one height to another."""
+    return (0.0, float(top)), (float(width), float(top)), (float(width), float(bottom)), (0.0, float(bottom))

@@ -69,6 +69,9 @@ GROUNDS = {
     "brown soil": (132, 96, 66), "gray road": (120, 120, 124),
 }  # fmt: skip
 
+STUFF = ("sky", "grass", "sand", "snow", "soil", "road")
+"""What a landscape is of."""
+
 _COMMON_WORDS = """
 open shop sale stop exit menu park hotel milk tea cafe bread music sport radio north south east west left right up
 down go yes no new old hot cold free taxi zoo farm lake river hill sea sun moon star rain snow wind fire ice gold red

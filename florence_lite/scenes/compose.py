@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from florence_lite.data.annotation import TextLine
+from florence_lite.data.annotation import Stuff, TextLine
 from florence_lite.scenes.artwork import load_style
 from florence_lite.scenes.backgrounds import draw_background
 from florence_lite.scenes.catalogue import CLASSES
@@ -33,7 +33,7 @@ class Composition:
     the top left
         pixel of the mask; the part in sight, bool[h, w], cropped to its box; the share of the object that this part is.
     lines: words, from top to bottom.
-    background: its description.
+    background: its description. stuff: what it shows.
     """
 
     picture: Image.Image
@@ -43,6 +43,7 @@ class Composition:
     lines: tuple[TextLine, ...]
     background: str
     visible: tuple[float, ...]
+    stuff: tuple[Stuff, ...] = ()
 
 
 def compose(rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[int, int]) -> Composition:
@@ -52,7 +53,7 @@ def compose(rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[in
     leave no room for it.
     """
     artwork = [load_style(style) for style in styles][int(rng.integers(len(styles)))]  # a missing style fails at once
-    picture, background = draw_background(rng, size_wh)
+    picture, background, stuff = draw_background(rng, size_wh)
     taken = np.zeros((size_wh[1], size_wh[0]), bool)
     lines = [line for _ in range(_draw_from(_LINE_ODDS, rng)) if (line := draw_line(rng, picture, taken))]
     lines.sort(key=lambda line: (min(line.quad[1::2]), min(line.quad[::2])))
@@ -83,6 +84,7 @@ def compose(rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[in
         visible=tuple(share for (_, _, share), _ in objects),
         lines=tuple(lines),
         background=background,
+        stuff=stuff,
     )
 
 

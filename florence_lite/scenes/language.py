@@ -14,13 +14,13 @@ margin.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from florence_lite.answers import Box
-from florence_lite.data.annotation import Question, ReferringExpression, TextLine
-from florence_lite.scenes.catalogue import CLASSES, GROUPS, PLURALS
+from florence_lite.data.annotation import Question, ReferringExpression, Stuff, TextLine
+from florence_lite.scenes.catalogue import CLASSES, GROUPS, PLURALS, STUFF
 
 PLACES = (
     ("at the top left", "at the top", "at the top right"),
@@ -34,6 +34,7 @@ RELATIONS = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": 
 """Words → (axis, sign): the first object's centre lies on that side of the second's."""
 EXTREMES = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "bottommost": (1, 1)}
 
+_TRIES = 5
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -110,15 +111,19 @@ class View:
         return self.offset(i, j, relation)[0] > 0
 
 
-def captions(view: View, lines: tuple[TextLine, ...], background: str) -> tuple[str, str, str]:
-    """A list of the objects, the same with sizes and places, and a paragraph with background, counts and text."""
+def lists(view: View) -> tuple[str, str]:
+    """The objects by their numbers, and each of them with size and place."""
     counted = []
     for label in view.classes():
         count = len(view.having(label))
         counted.append(a(label) if count == 1 else f"{_NUMBERS[count]} {plural(label)}")
-    short = enumerate_words(counted) or "nothing"
-    detailed = enumerate_words([view.phrase(i) for i in range(len(view.labels))]) or "nothing"
+    placed = [view.phrase(i) for i in range(len(view.labels))]
+    return enumerate_words(counted) or "nothing", enumerate_words(placed) or "nothing"
 
+
+def captions(view: View, lines: tuple[TextLine, ...], background: str) -> tuple[str, str, str]:
+    """A list of the objects, the same with sizes and places, and a paragraph with background, counts and text."""
+    short, detailed = lists(view)
     count = len(view.labels)
     sentences = [
         f"{_capital(background)}.",
@@ -243,14 +248,14 @@ def _missing(view: View, rng: np.random.Generator) -> list[ReferringExpression]:
     groups = [group for group, members in GROUPS.items() if not any(label in members for label in view.labels)]
     if groups:
         phrases.append(f"all {groups[int(rng.integers(len(groups)))]}")
-    return [ReferringExpression(phrase) for phrase in phrases]
+    return [ReferringExpression(phrase, kind="random") for phrase in phrases]
 
 
 def _wrong_class(view: View, rng: np.random.Generator) -> list[ReferringExpression]:
     stranger = _stranger(view, rng)
     phrases = [f"the {stranger} {view.place(i)}" for i in range(len(view.labels))]
     phrases += [f"the {stranger} {relation} the {anchor}" for anchor in view.classes() for relation in RELATIONS]
-    return [ReferringExpression(phrase) for phrase in phrases]
+    return [ReferringExpression(phrase, kind="changed") for phrase in phrases]
 
 
 def _wrong_place(view: View) -> list[ReferringExpression]:
@@ -269,7 +274,49 @@ def _wrong_place(view: View) -> list[ReferringExpression]:
             for relation in RELATIONS:
                 if all(view.offset(i, j, _OPPOSITE[relation])[0] >= MARGIN for i in view.having(label)):
                     phrases.append(f"the {label} {relation} the {anchor}")
-    return [ReferringExpression(phrase) for phrase in phrases]
+    return [ReferringExpression(phrase, kind="changed") for phrase in phrases]
+
+
+def absent_stuff(stuff: tuple[Stuff, ...], rng: np.random.Generator) -> tuple[ReferringExpression, ...]:
+    """The name of one kind of stuff that the scene does not show."""
+    missing = [label for label in STUFF if label not in {item.label for item in stuff}]
+    return (ReferringExpression(f"the {missing[int(rng.integers(len(missing)))]}", kind="random"),)
+
+
+def wrong_captions(view: View, right: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
+    """Two sentences that are not true of the scene, short or detailed: one with other objects, one with one mistake: an
+    object of another class, at another place, one object too many, or one forgotten."""
+    found = []
+    for view_of in (_other_objects, _one_mistake):
+        if view.labels:
+            for _ in range(_TRIES):
+                wrong = lists(view_of(view, rng))[int(rng.integers(2))]
+                if wrong not in right:
+                    found.append(wrong)
+                    break
+    return tuple(found)
+
+
+def _other_objects(view: View, rng: np.random.Generator) -> View:
+    """As many objects at the same places, none of a class that is there."""
+    return replace(view, labels=tuple(_stranger(view, rng) for _ in view.labels))
+
+
+def _one_mistake(view: View, rng: np.random.Generator) -> View:
+    labels, boxes = list(view.labels), list(view.boxes)
+    i, way = int(rng.integers(len(labels))), int(rng.integers(4))
+    if way == 0 or (way == 3 and len(labels) == 1):
+        labels[i] = _stranger(view, rng)
+    elif way == 1:
+        (x0, y0, x1, y1), (width, height) = boxes[i], view.size_wh
+        across = rng.random() < 0.5
+        boxes[i] = (width - x1, y0, width - x0, y1) if across else (x0, height - y1, x1, height - y0)
+    elif way == 2:
+        labels.insert(i, labels[i])
+        boxes.insert(i, boxes[i])
+    else:
+        del labels[i], boxes[i]
+    return replace(view, labels=tuple(labels), boxes=tuple(boxes))
 
 
 def questions(view: View, lines: tuple[TextLine, ...], rng: np.random.Generator) -> tuple[Question, ...]:

@@ -13,17 +13,21 @@ from florence_lite.scenes.scene import Scenes
 from florence_lite.train.validation import Validation
 
 TASKS = ("<OD>", "<CAPTION>", "<OPEN_VOCABULARY_DETECTION>", "<OCR>")
-"""What is asked about the scenes."""
+"""What is asked about the scenes unless something else is asked for."""
 
 
 def evaluate_scenes(
-    florence: Florence, split: str = "test", count: int = 200, styles: Sequence[str] = TRAINING_STYLES
+    florence: Florence,
+    split: str = "test",
+    count: int = 200,
+    styles: Sequence[str] = TRAINING_STYLES,
+    tasks: Sequence[str] = TASKS,
 ) -> Report:
     """The report on the first `count` scenes of a split, drawn at the checkpoint's own image size.
 
     Raises what `Scenes` and `florence_lite.evaluate.report.evaluate` raise.
     """
-    return evaluate(florence, Scenes(split, tuple(styles), florence.model.config.image_size_wh), TASKS, count)
+    return evaluate(florence, Scenes(split, tuple(styles), florence.model.config.image_size_wh), tasks, count)
 
 
 def scene_validation(config: TrainConfig) -> Validation:

@@ -65,15 +65,19 @@ def annotate(scene: Composition, rng: np.random.Generator) -> Annotation:
         )
     view = language.View(scene.labels, tuple(boxes), scene.picture.size)
     objects = zip(scene.labels, boxes, rings, strict=True)
+    captions = language.captions(view, scene.lines, scene.background)
+    expressions, questions = language.expressions(view, rng), language.questions(view, scene.lines, rng)
     return Annotation(
         size_wh=scene.picture.size,
         objects=tuple(
             ObjectAnnotation(label, box, outline, view.phrase(i)) for i, (label, box, outline) in enumerate(objects)
         ),
         lines=scene.lines,
-        captions=language.captions(view, scene.lines, scene.background),
-        expressions=language.expressions(view, rng),
-        questions=language.questions(view, scene.lines, rng),
+        captions=captions,
+        expressions=(*expressions, *language.absent_stuff(scene.stuff, rng)),
+        questions=questions,
+        stuff=scene.stuff,
+        wrong_captions=language.wrong_captions(view, captions, rng),
     )
 
 

@@ -48,7 +48,8 @@ class Codec:
             return self._text_ids(answer.text)
         ids: list[int] = []
         previous = None
-        for instance in answer.instances:
+        for number, instance in enumerate(answer.instances):
+            ids += [self.vocabulary.sep] if form.parts and number else []
             if form.repeats_label or instance.label != previous:
                 ids += self._text_ids(instance.label)
             previous = instance.label

@@ -46,7 +46,7 @@ class State(NamedTuple):
 
     count: coordinates read of the box, quad or ring; for a ring 6 stands for 6, 8, 10 … and 7 for 7, 9, 11 …
     ringed: the polygon has a whole ring already.
-    labelled: words were read before these coordinates.
+    labelled: words were read: before these coordinates, or in the label in hand.
     skipping: the id before had no place.
     """
 
@@ -91,6 +91,7 @@ class Grammar:
     single: words, then one box, then the end.
     inherits_label: coordinates without words of their own belong to the words before them.
     repeats_label: equal labels in succession are each written out, as Florence-2 does for phrases and text lines.
+    parts: several words or phrases, `<sep>` between them; each is an instance of its own.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Grammar:
     single: bool = False
     inherits_label: bool = False
     repeats_label: bool = True
+    parts: bool = False
 
     @property
     def start(self) -> State:
@@ -110,7 +112,7 @@ class Grammar:
     @property
     def prose(self) -> bool:
         """Whether `Answer.text` holds the words."""
-        return self.text and (self.single or not self.group)
+        return self.text and (self.single or not self.group) and not self.parts
 
     def step(self, state: State, id_class: IdClass) -> tuple[State, Actions]:
         """The state after an id of the given class and what that id means. Never raises."""
@@ -173,7 +175,7 @@ class Grammar:
 
     def _kinds(self) -> tuple[str, ...]:
         kinds = {0: (), 4: ("box",), 8: ("quad",)}[self.group]
-        return kinds + ("polygons",) * (self.polygons or self.brackets) + ("label",) * self.single
+        return kinds + ("polygons",) * (self.polygons or self.brackets) + ("label",) * (self.single or self.parts)
 
     def _follow(self, state: State, id_class: IdClass) -> tuple[State, Actions] | None:
         """`step` for the classes that make up items; None where the id has no place."""
@@ -184,6 +186,8 @@ class Grammar:
             return self._follow_text(state)
         if id_class is IdClass.LOC:
             return self._follow_loc(state)
+        if id_class is IdClass.SEP and self.parts and stage is Stage.LABEL and state.labelled:
+            return State(Stage.LABEL), (Action.ITEM,)
         if id_class is IdClass.SEP and stage is Stage.RINGS:
             whole, faults = _ring(state)
             kept = Action.RING if whole else Action.DROP_RING
@@ -198,7 +202,7 @@ class Grammar:
         if not self.text or (self.single and state.stage is Stage.GROUP):
             return None
         following = State(Stage.LABEL, labelled=True)
-        if state.stage is Stage.LABEL:
+        if state.stage is Stage.LABEL and state.labelled:
             return following, (Action.TEXT,)
         return following, (*self._leave(state), Action.NEW_LABEL, Action.TEXT)
 
@@ -222,7 +226,7 @@ class Grammar:
     def _end(self, state: State) -> Actions:
         """What becomes of unfinished things at the end of the answer."""
         if state.stage is Stage.LABEL and not self.prose:
-            return (Action.FAULT,)
+            return (Action.ITEM,) if self.parts and state.labelled else (Action.FAULT,)
         if state.stage is Stage.RINGS:
             return _polygon(state, closed=self.polygons)
         unfinished = self._leave(state)
@@ -254,6 +258,7 @@ GRAMMARS: dict[str, Grammar] = {
         Grammar("labelled_boxes_or_polygons", group=4, brackets=True, inherits_label=True),
         Grammar("polygons", text=False, polygons=True),
         Grammar("region_text", group=4, single=True),
+        Grammar("parts", parts=True),
     )
 }
 

@@ -162,7 +162,11 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids: all their bytes read as UTF-8, invalid ones as U+FFFD; ids that are no text are skipped."""
-        return b"".join(self._bytes.get(token_id, b"") for token_id in ids).decode("utf-8", errors="replace")
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The UTF-8 of ids, which may end inside a character; ids that are no text are skipped."""
+        return b"".join(self._bytes.get(token_id, b"") for token_id in ids)
 
 
 def _encode(backend: tokenizers.Tokenizer, text: str) -> list[int]:

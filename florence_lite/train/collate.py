@@ -15,7 +15,7 @@ from torch import Tensor
 from florence_lite.answers import Answer
 from florence_lite.data.annotation import Annotation
 from florence_lite.inference.preprocessing import Preprocessor
-from florence_lite.rules import Pair, draw, pairs
+from florence_lite.rules import NEGATIVES, Pair, draw, pairs
 from florence_lite.tokens.codec import Codec
 from florence_lite.train.rows import Row, RowWriter
 
@@ -84,7 +84,7 @@ class TaskCollator:
     rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
         of a batch get the same tasks, so that rows line up.
     max_length: tokens that the network has positions for. shorten: leave out the last objects of answers that are
-        longer.
+        longer. negatives: as in `florence_lite.rules.draw`.
     """
 
     codec: Codec
@@ -95,6 +95,7 @@ class TaskCollator:
     max_length: int = 512
     prompt_side: str = "decoder"
     shorten: bool = False
+    negatives: float = NEGATIVES
 
     def __call__(
         self, examples: Sequence[tuple[Image.Image | Tensor, Annotation]], rng: np.random.Generator, first: int = 0
@@ -126,7 +127,7 @@ class TaskCollator:
 
         Raises ValueError for one that is too long for the network and cannot be shortened.
         """
-        drawn = draw(pairs(task, annotation), rng)
+        drawn = draw(pairs(task, annotation), rng, self.negatives)
         return None if drawn is None else self._fitting(task, *drawn, annotation.size_wh)
 
     def all_rows(self, task: str, found: Iterable[Pair], size_wh: tuple[int, int]) -> Iterator[Row]:

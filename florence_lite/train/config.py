@@ -102,6 +102,9 @@ class DataConfig:
     tasks: rows per image of each task.
     format, split, columns, outside: as in `read_dataset`.
     weight: how often a batch is drawn from this data set, compared with the others.
+    negatives: share, from 0 to 1, of the phrases and sentences asked about an image that are not true of it. Those that
+        the data set has of it are drawn so often, and beside them the labels of other images, of an image all of whose
+        objects are known, and other images' captions. None: only those that it has, a third of what is asked.
     language: of the texts about the images. "en": English, in which words that tell left from right are known; images
         about which there are others are mirrored. None: another or unknown; an image is not mirrored, turned or
         cropped if its tasks ask or answer with a caption, phrase, question or text of a region.
@@ -119,6 +122,7 @@ class DataConfig:
     columns: Mapping[str, str] | None = None
     outside: bool = False
     weight: float = 1.0
+    negatives: float | None = None
     language: str | None = None
     shorten: bool = False
 
@@ -129,6 +133,8 @@ class DataConfig:
             known = ", ".join(f'"{each}"' for each in LANGUAGES)
             raise ValueError(f"language = {self.language!r} must be {known}, or absent for any other")
         check(self, "columns", lambda value: isinstance(value, Mapping | None), "a table of meanings and column names")
+        if self.negatives is not None:
+            check_share(self, "negatives")
         check_switch(self, "shorten")
         check_switch(self, "outside")
 

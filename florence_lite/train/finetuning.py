@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Dataset
+from torch.utils import data as torch_data
 
 from florence_lite.checkpoint import Pretrained, load_pretrained, save_checkpoint, write_companions
+from florence_lite.data.samples import Dataset
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
+from florence_lite.rules import NEGATIVES
 from florence_lite.tokens.codec import Codec
 from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.train.collate import TaskCollator
@@ -22,6 +24,7 @@ from florence_lite.train.folders import checkpoint_problem, replace_folder
 from florence_lite.train.log import tell
 from florence_lite.train.loop import fit, shares, start
 from florence_lite.train.lora import add_lora, save_adapter
+from florence_lite.train.negatives import Negatives
 from florence_lite.train.record import checkpoint_content, data_content, on_main, run_folder
 from florence_lite.train.sources import Generator, MixedBatches, Source, read_source
 from florence_lite.train.trainer import AnswerTrainer
@@ -79,7 +82,7 @@ def _train(
     keep_features(config, sources, model, loaded.preprocessor, accelerator)
     trainer = AnswerTrainer(model, loaded.tokenizer.vocabulary.loc_first, loaded.tokenizer.vocabulary.pad)
 
-    def batches(first: int) -> Dataset:
+    def batches(first: int) -> torch_data.Dataset:
         return MixedBatches(config, sources, first, parts)
 
     def save(trainer: AnswerTrainer, folder: Path) -> None:
@@ -156,10 +159,11 @@ def read_sources(
             network.text.positions,
             network.prompt_side,
             data.shorten,
+            NEGATIVES if data.negatives is None else data.negatives,
         )
-        sources.append(
-            Source(read_source(data, network.image_size_wh, generators or {}), collate, data.weight, data.language)
-        )
+        samples = read_source(data, network.image_size_wh, generators or {})
+        negatives = Negatives.of(samples) if data.negatives and isinstance(samples, Dataset) else None
+        sources.append(Source(samples, collate, data.weight, data.language, negatives))
     return sources
 
 

@@ -22,6 +22,7 @@ from florence_lite.rules import needed, pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
 from florence_lite.train.features import Features
+from florence_lite.train.negatives import Negatives
 
 _UNMIRRORED = (
     "are never mirrored, for they show text, or what is said about them may tell left from right (of English texts, "
@@ -56,11 +57,20 @@ class Source:
     """Samples, what is asked about them, and how often.
 
     language: of the texts about them, as in `DataConfig`.
+    negatives: adds phrases that are not true of an image; None to add none.
     features: what a frozen tower saw in them; None to give the images themselves.
     """
 
-    def __init__(self, samples: Sequence[Sample], collate: TaskCollator, weight: float, language: str | None = None):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        collate: TaskCollator,
+        weight: float,
+        language: str | None = None,
+        negatives: Negatives | None = None,
+    ):
         self.samples, self.collate, self.weight, self.language = samples, collate, weight, language
+        self.negatives = negatives
         self.features: Features | None = None
         self._needed: dict[int, Annotation] = {}
 
@@ -139,13 +149,15 @@ class Source:
         epoch, place = divmod(number, len(self.samples))
         if self.endless:
             sample = self.samples[place]
-            return Drawn(*augment(sample.load(), needed(sample.annotation, self.collate.rates), rng), {})
+            known = sample.annotation if augment.changes_nothing else needed(sample.annotation, self.collate.rates)
+            return Drawn(*augment(sample.load(), known, rng), {})
         order = epoch_order(len(self.samples), seed, epoch)
         unreadable: dict[str, str] = {}
         for further in range(len(order)):
             index = int(order[(place + further) % len(order)])
             try:
-                return Drawn(*self._seen(index, rng, augment), unreadable)
+                image, known = self._seen(index, rng, augment)
+                return Drawn(image, self.negatives(known, rng) if self.negatives else known, unreadable)
             except (ValueError, OSError) as error:
                 unreadable[self.samples.names[index]] = str(error)
         raise ValueError(self._none(unreadable))

@@ -40,8 +40,8 @@ def test_florence_2_prompts_byte_for_byte(name):
     assert (card.template, card.input, card.grammar) == FLORENCE_2[name]
 
 
-def test_shipped_tasks_are_the_fifteen_and_vqa():
-    assert {card.name for card in tasks()} == {*FLORENCE_2, "<VQA>"}
+def test_shipped_tasks_are_the_fifteen_and_three_more():
+    assert {card.name for card in tasks()} == {*FLORENCE_2, "<VQA>", "<INFILLING>", "<IMAGE_TEXT_MATCHING>"}
 
 
 def test_only_prose_bans_repeated_ngrams():

@@ -14,13 +14,14 @@ from florence_lite.scenes.measure import TASKS
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--style", "noto", "--style", "fluent", "--split", "validation", "--count", "7"]]
+    "options",
+    [[], ["--style", "noto", "--style", "fluent", "--split", "validation", "--count", "7", "--tasks", "<VQA>"]],
 )
 def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
     calls = []
 
-    def evaluate_scenes(florence, split, count, styles):
-        calls.append((florence.model.config.image_size_wh, split, count, styles))
+    def evaluate_scenes(florence, split, count, styles, tasks):
+        calls.append((florence.model.config.image_size_wh, split, count, styles, tasks))
         return Report({"<OD>": {"box_f1": 0.5}}, {"<OD>": count}, {"<OD>": 0}, {"<OD>": 0}, images=count)
 
     monkeypatch.setattr("florence_lite.scenes.measure.evaluate_scenes", evaluate_scenes)
@@ -29,7 +30,7 @@ def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
     count = 7 if options else 200
     assert f"images: {count}" in out and out.split()[-8:-2] == ["<OD>", "box_f1", "0.5000", str(count), "0", "0"]
     styles = ("noto", "fluent") if options else ("fluent", "openmoji")
-    assert calls == [((64, 64), "validation" if options else "test", count, styles)]
+    assert calls == [((64, 64), "validation" if options else "test", count, styles, ["<VQA>"] if options else [*TASKS])]
     assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["metrics"] == {
         "<OD>": {"box_f1": 0.5}
     }

@@ -319,8 +319,7 @@ def test_the_command_measures_columns(folder, capsys, monkeypatch):
         (["--data", "{data}", "--tasks", "<OF>"], "error: unknown task '<OF>'"),
         (["--data", "{data}", "--tasks", "<VQA>", "--style", "noto"], "error: --style belongs to generated scenes"),
         (["--data", "nowhere", "--tasks", "<REGION_TO_CATEGORY>"], "error: there is no data set nowhere"),
-        (["--tasks", "<OD>"], "error: --tasks, --format, --column and --outside belong to annotated images"),
-        (["--column", "image=photo"], "error: --tasks, --format, --column and --outside belong to annotated images"),
+        (["--column", "image=photo"], "error: --format, --column and --outside belong to annotated images"),
         (
             ["--data", "{data}", "--tasks", "<REGION_TO_CATEGORY>", "--column", "image"],
             "error: --column image must be MEANING=COLUMN",

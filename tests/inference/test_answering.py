@@ -33,7 +33,9 @@ def test_compat_answers_with_ids_that_have_no_token(toy_tokenizer, prompt, beams
     enliven(model, 2, None)
     logits, rows = model.logits, torch.arange(model.config.text.vocab_size)
     favoured = rows == toy_tokenizer.vocabulary.size + 2
-    model.logits = lambda states: logits(states) + 9.0 * favoured
+    model.logits = lambda states, ids=None: (
+        logits(states, ids) + 9.0 * (favoured if ids is None else favoured[list(ids)])
+    )
     florence = Florence(model, toy_tokenizer)
     given = {"region": REGION} if "REGION" in prompt else {"text": "dog"} if "SEGMENTATION" in prompt else {}
     result = florence.run(IMAGE, prompt, max_new_tokens=12, num_beams=beams, compat=True, **given)
@@ -93,8 +95,8 @@ def test_options_are_checked_before_an_image_is_read(florence, options, message)
     [
         (lambda f: f.detect(IMAGE, phrase="a dog"), "did you mean 'phrases'?"),
         (lambda f: f.detect([IMAGE], phrases=["a dog"], text="x"), "unknown option 'text'"),
-        (lambda f: f.segment(IMAGE, phrase="a dog", phrases=["a dog"]), "belong to prompts given as strings"),
         (lambda f: f.segment(IMAGE, region=REGION, text="a dog"), "belong to prompts given as strings"),
+        (lambda f: f.segment(IMAGE, text="a dog"), "unknown option 'text'"),
         (lambda f: f.ground(IMAGE, "a dog", text="a cat"), "belong to prompts given as strings"),
         (lambda f: f.ask(IMAGE, "where?", phrases=["a dog"]), "belong to prompts given as strings"),
         (lambda f: f.caption(IMAGE, details="short"), "did you mean 'detail'?"),

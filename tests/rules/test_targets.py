@@ -8,9 +8,17 @@ import pytest
 
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import TaskCard, register_task, task
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
+from florence_lite.data.annotation import (
+    Annotation,
+    ObjectAnnotation,
+    Question,
+    ReferringExpression,
+    Region,
+    Stuff,
+    TextLine,
+)
 from florence_lite.data.augment import Turn, turned
-from florence_lite.geometry import dequantize, quantize
+from florence_lite.geometry import dequantize, even_outlines, quantize
 from florence_lite.rules import draw, pairs, tasks_with_rules, thinned
 from florence_lite.tokens import Codec
 from tests.data.annotated import ANNOTATED, DOOR, LEFT_DOG, RIGHT_DOG, SIZE, STOP, rectangle
@@ -70,6 +78,20 @@ EXPECTED = {  # every target that may be drawn
         Target(Answer(instances=tuple(Instance(line.text, quad=line.quad) for line in ANNOTATED.lines)))
     ],
     "<VQA>": [Target(Answer(q.answer), {"text": q.question}) for q in ANNOTATED.questions],
+    "<IMAGE_TEXT_MATCHING>": [Target(Answer("yes"), {"text": caption}) for caption in ANNOTATED.captions[:2]],
+    "<INFILLING>": [
+        Target(Answer(instances=tuple(map(Instance, words))), {"text": text})
+        for text, *words in (
+            ("a <mask> and a dog", "door"),
+            ("a <mask> and a <mask>", "door", "dog"),
+            ("a door and a <mask>", "dog"),
+            ("a <mask>, a dog and a dog", "door"),
+            ("a <mask>, a <mask> and a dog", "door", "dog"),
+            ("a door, a <mask> and a dog", "dog"),
+            ("a door, a <mask> and a <mask>", "dog", "dog"),
+            ("a door, a dog and a <mask>", "dog"),
+        )
+    ],
 }
 
 
@@ -79,7 +101,7 @@ def target(name: str, annotation: Annotation, seed: int) -> Target | None:
 
 
 def drawn(name: str, annotation: Annotation = ANNOTATED) -> list[Target | None]:
-    return [target(name, annotation, seed) for seed in range(24)]
+    return [target(name, annotation, seed) for seed in range(48)]
 
 
 def test_every_task_has_a_rule():
@@ -214,23 +236,23 @@ def test_partial_annotations():
 
 
 @pytest.mark.parametrize(
-    ("caption", "label", "mentioned"),
+    ("caption", "label", "words"),
     [
-        ("a woman waits", "man", False),
-        ("scattered toys", "cat", False),
-        ("A Dog barks.", "dog", True),
-        ("three dogs", "dog", True),
-        ("two boxes", "box", True),
-        ("a hot dog, cut", "hot dog", True),
-        ("a dog", "hot dog", False),
-        ("a C++ book", "C++", True),
-        ("a dog", "", False),
+        ("a woman waits", "man", []),
+        ("scattered toys", "cat", []),
+        ("A Dog barks.", "dog", ["Dog"]),
+        ("three dogs", "dog", ["dogs"]),
+        ("two boxes", "box", ["boxes"]),
+        ("a hot dog, cut", "hot dog", ["hot dog"]),
+        ("a dog", "hot dog", []),
+        ("a C++ book", "C++", ["C++"]),
+        ("a dog", "", []),
     ],
 )
-def test_grounding_finds_labels_that_stand_as_words_in_the_caption(caption, label, mentioned):
+def test_grounding_finds_labels_as_they_stand_in_the_caption(caption, label, words):
     annotation = Annotation(SIZE, (ObjectAnnotation(label, LEFT_DOG.box, phrase="it"),), captions=(caption,))
     (found, *_) = drawn("<CAPTION_TO_PHRASE_GROUNDING>", annotation)
-    assert labels(found) == ([label] if mentioned else [])
+    assert labels(found) == words
 
 
 def test_an_object_without_a_label():
@@ -240,14 +262,14 @@ def test_an_object_without_a_label():
     assert len(drawn("<REGION_PROPOSAL>", annotation)[0].answer.instances) == 2
 
 
-def test_outlines_are_thinned():
-    """Points nearer than 1.5 % of the shorter side, here 1.2 pixels, to the straight line go; slivers go altogether."""
+def test_outlines_are_even():
+    """Slivers, nowhere wider than 1.5 % of the shorter side, go altogether."""
     wavy = ((5.0, 10.0), (20.0, 11.0), (35.0, 10.0), (35.0, 40.0), (20.0, 45.0), (5.0, 40.0))
     sliver = ((10.0, 20.0), (30.0, 20.5), (30.0, 21.0))
     item = dataclasses.replace(LEFT_DOG, polygons=(wavy, sliver))
     (drawn_target, *_) = drawn("<REGION_TO_SEGMENTATION>", Annotation(SIZE, (item,)))
     (instance,) = drawn_target.answer.instances
-    assert instance.polygons == (tuple(point for point in wavy if point != (20.0, 11.0)),)
+    assert instance.polygons == tuple(tuple(map(tuple, ring.tolist())) for ring in even_outlines([wavy], SIZE))
     only_sliver = Annotation(SIZE, (dataclasses.replace(LEFT_DOG, polygons=(sliver,)),))
     assert drawn("<REGION_TO_SEGMENTATION>", only_sliver)[0].answer == Answer()
 
@@ -339,3 +361,25 @@ def test_the_form_of_the_answer_decides_what_is_written(own_tasks):
     )
     assert target("<WHAT>", Annotation(SIZE, (LEFT_DOG,)), 0) == Target(Answer("dog"), {"region": LEFT_DOG.box})
     assert target("<REGION_TO_CATEGORY>", Annotation(SIZE, (LEFT_DOG,)), 0) == region("dog", LEFT_DOG.box)
+
+
+def test_sentences_that_are_wrong_do_not_match():
+    annotation = Annotation(SIZE, captions=("a dog",), wrong_captions=("a cat",))
+    found = drawn("<IMAGE_TEXT_MATCHING>", annotation)
+    assert {(item.inputs["text"], item.answer.text) for item in found} == {("a dog", "yes"), ("a cat", "no")}
+
+
+def test_names_of_categories_are_phrases_where_nothing_else_names_the_objects():
+    known = dataclasses.replace(ANNOTATED, expressions=())
+    found = {pair.inputs["phrases"]: len(pair.instances) for pair in pairs("<OPEN_VOCABULARY_DETECTION>", known)}
+    assert found == {("dog",): 2, ("door",): 1}
+    some = dataclasses.replace(known, exhaustive=frozenset())
+    assert not pairs("<OPEN_VOCABULARY_DETECTION>", some)
+
+
+def test_stuff_is_outlined_by_its_name():
+    sky = Stuff("sky", (((0.0, 0.0), (100.0, 0.0), (100.0, 30.0), (0.0, 30.0)),))
+    annotation = Annotation(SIZE, stuff=(sky,), expressions=(ReferringExpression("the grass", kind="random"),))
+    grass, found = pairs("<REFERRING_EXPRESSION_SEGMENTATION>", annotation)
+    assert grass.absent and grass.kind == "random"
+    assert found.inputs == {"text": "the sky"} and found.instances == (Instance(polygons=sky.polygons),)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from florence_lite import scenes
-from florence_lite.scenes.catalogue import GROUPS
+from florence_lite.scenes.catalogue import GROUPS, STUFF
 from florence_lite.scenes.language import View, captions, expressions, plural, questions
 
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
@@ -62,6 +62,8 @@ def meaning(annotation, phrase):
     words = phrase.removeprefix("the ")
     if words in of:
         return of[words]
+    if words in STUFF:
+        return []  # no object
     if match := re.fullmatch(rf"(.+) ({RELATION}) the (.+)", words):
         label, relation, anchor = match.groups()
         return [i for i in of[label] for j in of[anchor] if i != j and lead(annotation, i, j, relation) > 0]
@@ -132,6 +134,34 @@ def test_hard_absent_phrases_are_about_what_is_there(annotations):
             match = re.fullmatch(rf"the (.+?) ({PLACE}|({RELATION}) the .+)", expression.phrase)
             hard += not expression.objects and match is not None and match[1] in present
     assert hard > 200
+
+
+def test_absent_phrases_say_how_hard_they_are(annotations):
+    """A changed one names something that is there; of a random one nothing is there."""
+    seen = Counter()
+    for annotation in annotations:
+        present = {thing.label for thing in annotation.objects} | {item.label for item in annotation.stuff}
+        for expression in annotation.expressions:
+            assert bool(expression.kind) == (not expression.objects)
+            words = expression.phrase.removeprefix("the ").removeprefix("all ")
+            if expression.kind == "random":
+                assert words not in present and SINGULAR.get(words) not in present
+                seen["stuff"] += words in STUFF
+            seen[expression.kind] += 1
+    assert min(seen.values()) > 200, seen
+
+
+def test_wrong_captions_are_wrong(annotations):
+    """Each differs from what is true in an object or in a place."""
+    counts = Counter()
+    for annotation in annotations:
+        true = [Counter(each.replace(" and ", ", ").split(", ")) for each in annotation.captions[:2]]
+        for wrong in annotation.wrong_captions:
+            said = Counter(wrong.replace(" and ", ", ").split(", "))
+            assert said not in true, wrong
+            counts["one mistake" if any((said & each) for each in true) else "all"] += 1
+        assert bool(annotation.objects) <= len(annotation.wrong_captions) <= 2
+    assert min(counts.values()) > 100, counts
 
 
 def test_captions_count_the_objects_and_quote_the_text(annotations):

@@ -122,13 +122,27 @@ def test_boxes_and_rings_are_the_visible_masks(size_wh):
         assert np.mean(ious) > 0.95 and min(ious) > 0.75
 
 
+def test_a_landscape_is_sky_above_ground():
+    landscapes = 0
+    for seed in SEEDS:
+        composition, annotation = shared(seed)
+        assert bool(annotation.stuff) == (" under a " in composition.background)
+        if annotation.stuff:
+            sky, ground = annotation.stuff
+            above, below = (rasterize(item.polygons, annotation.size_wh) for item in (sky, ground))
+            assert sky.label == "sky" and ground.label in composition.background
+            assert (above ^ below).all() and above[0].all() and below[-1].all()
+            landscapes += 1
+    assert landscapes
+
+
 @pytest.mark.parametrize("style", installed(*scenes.STYLES))
 def test_masks_are_where_the_picture_changes(style, monkeypatch):
     flat = (255, 0, 255)
     monkeypatch.setattr(
         compose,
         "draw_background",
-        lambda rng, size_wh: (compose.Image.new("RGB", size_wh, flat), "a plain pink background"),
+        lambda rng, size_wh: (compose.Image.new("RGB", size_wh, flat), "a plain pink background", ()),
     )
     monkeypatch.setattr(compose, "_LINE_ODDS", np.array([1.0]))
     ious = []

@@ -69,6 +69,14 @@ PARSED = {
     ),
     "box cut at the limit": ("labelled_boxes", ["dog", A, "cat", 1, 2], answer(box("dog", *A), truncated=True)),
     "label cut at the limit": ("labelled_boxes", ["dog", A, "ca"], answer(box("dog", *A), truncated=True)),
+    "parts": ("parts", ["dog", SEP, "on the left", END], answer(Instance("dog"), Instance("on the left"))),
+    "a part is missing": (
+        "parts", ["dog", SEP, SEP, "left", END], answer(Instance("dog"), Instance("left"), parse_errors=1),
+    ),
+    "the last part is missing": ("parts", ["dog", SEP, END], answer(Instance("dog"), parse_errors=1)),
+    "parts begin with a mark": ("parts", [SEP, "dog", END], answer(Instance("dog"), parse_errors=1)),
+    "a part cut at the limit": ("parts", ["dog", SEP, "le"], answer(Instance("dog"), Instance("le"), truncated=True)),
+    "no parts": ("parts", [END], answer()),
     "cut between items": ("labelled_boxes", ["dog", A], answer(box("dog", *A), truncated=True)),
     "corners in the wrong order": (
         "labelled_boxes", ["dog", (30, 2, 1, 40), "cat", (1, 40, 30, 2), END],
@@ -207,6 +215,8 @@ SERIALIZED = [
     ("region_text", answer(box("dog", *A)), ["dog", A]),
     ("region_text", answer(text="dog"), ["dog"]),
     ("labelled_boxes", answer(box("</s><loc_3>", *A)), ["</s><loc_3>", A]),
+    ("parts", answer(Instance("dog"), Instance("left")), ["dog", SEP, "left"]),
+    ("parts", answer(Instance("dog")), ["dog"]),
 ]
 
 
@@ -250,6 +260,7 @@ KINDS = {
     "labelled_boxes_or_polygons": ["box", "polygons"],
     "polygons": ["polygons"],
     "region_text": ["box", "label"],
+    "parts": ["label"],
 }
 
 

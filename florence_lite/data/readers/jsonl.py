@@ -10,7 +10,10 @@
      "lines": [{"text": "STOP", "quad": [x0, y0, …, x3, y3]}],
      "captions": ["one sentence", "a detailed description", "a paragraph"],
      "more_captions": ["another sentence"],
-     "expressions": [{"phrase": "all dogs", "objects": [0, 2]}],     positions in "objects"; [] for "none"
+     "wrong_captions": ["a sentence that is not true of the image"],
+     "expressions": [{"phrase": "all dogs", "objects": [0, 2]}],     positions in "objects"; [] for "none", and then
+                                              optional "kind": "random" or "changed", if one attribute is wrong
+     "stuff": [{"label": "sky", "polygons": [[[x, y], …]]}],         what cannot be counted; objects may stand on it
      "questions": [{"question": "how many dogs?", "answer": "2"}],
      "regions": [{"text": "a lawn in the sun", "box": [x0, y0, x1, y1]}],
      "ignored": [{"label": "dog", "box": [x0, y0, x1, y1]}],         a crowd, or what is marked as difficult
@@ -36,6 +39,7 @@ from typing import Any
 
 import numpy as np
 
+from florence_lite.answers import Polygons
 from florence_lite.data.annotation import (
     LISTS,
     Annotation,
@@ -43,6 +47,7 @@ from florence_lite.data.annotation import (
     Question,
     ReferringExpression,
     Region,
+    Stuff,
     TextLine,
 )
 from florence_lite.data.readers.answers import annotation_of_answer
@@ -62,7 +67,9 @@ _KEYS = (
     "lines",
     "captions",
     "more_captions",
+    "wrong_captions",
     "expressions",
+    "stuff",
     "questions",
     "regions",
     "ignored",
@@ -186,6 +193,8 @@ def _annotation(record: dict, frame: ImageFrame) -> Annotation:
         ),
         regions=tuple(regions),
         more_captions=_texts(record, "more_captions"),
+        wrong_captions=_texts(record, "wrong_captions"),
+        stuff=tuple(_stuff(record, frame)),
         ignored=tuple(item for item in ignored if item is not None),
         ignored_lines=tuple(TextLine("", quad) for quad in quads if quad is not None),
     )
@@ -219,9 +228,21 @@ def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iter
         if not isinstance(meant, list) or not all(i in range(len(record.get("objects") or [])) for i in meant):
             raise Unclear(f"{what}: objects is {meant!r}; it must be a list of positions in objects")
         if all(i in place for i in meant):
-            yield ReferringExpression(phrase, tuple(place[i] for i in meant))
+            yield ReferringExpression(phrase, tuple(place[i] for i in meant), _text(entry, "kind", what, needed=False))
         else:
             frame.report("phrase left out", f"{phrase!r} means an object that was left out", what)
+
+
+def _stuff(record: dict, frame: ImageFrame) -> Iterable[Stuff]:
+    for number, entry in enumerate(_dicts(record, "stuff")):
+        what, polygons = f"stuff[{number}]", entry.get("polygons") or []
+        label = _text(entry, "label", what).strip()
+        if not isinstance(polygons, list):
+            raise Unclear(f"{what}: polygons is {polygons!r}; it must be a list of outlines")
+        if outlines := frame.polygons(polygons, what):
+            yield Stuff(label, outlines)
+        else:
+            frame.report("stuff left out", f"{label!r} has no outline in the image", what)
 
 
 def _dicts(record: dict, key: str) -> list[dict]:
@@ -282,7 +303,12 @@ def to_record(annotation: Annotation) -> dict[str, Any]:
     rest = {
         "captions": list(annotation.captions),
         "more_captions": list(annotation.more_captions),
-        "expressions": [{"phrase": r.phrase, "objects": list(r.objects)} for r in annotation.expressions],
+        "wrong_captions": list(annotation.wrong_captions),
+        "expressions": [
+            {"phrase": r.phrase, "objects": list(r.objects)} | ({"kind": r.kind} if r.kind else {})
+            for r in annotation.expressions
+        ],
+        "stuff": [{"label": item.label, "polygons": _points(item.polygons)} for item in annotation.stuff],
         "questions": [{"question": q.question, "answer": q.answer} for q in annotation.questions],
         "regions": [{"text": region.text, "box": list(region.box)} for region in annotation.regions],
     }
@@ -297,7 +323,11 @@ def to_record(annotation: Annotation) -> dict[str, Any]:
 def _object_record(item: ObjectAnnotation) -> dict[str, Any]:
     record: dict[str, Any] = {"label": item.label, "box": list(item.box)}
     if item.polygons:
-        record["polygons"] = [[list(point) for point in ring] for ring in item.polygons]
+        record["polygons"] = _points(item.polygons)
     if item.phrase:
         record["phrase"] = item.phrase
     return record
+
+
+def _points(polygons: Polygons) -> list[list[list[float]]]:
+    return [[list(point) for point in ring] for ring in polygons]
