@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.images import load_image
-from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
+from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
+from florence_lite.inference.answering import Asked
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
 from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
+from florence_lite.inference.streaming import batches
+from florence_lite.inference.tiling import Piece, as_tiling, tiled
 from florence_lite.results import Panoptic, Removal, Result
 
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
@@ -41,6 +45,7 @@ class Places(Asking):
         *,
         phrases: Sequence[str] | None = None,
         refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Result | list[Result]:
         """Outlines of all objects, of what a phrase or several phrases name, or of what is in a region.
@@ -53,6 +58,7 @@ class Places(Asking):
         refine: called for every object as refine(image, box, polygons), with the RGB picture, the box and the rings in
             pixels of the picture, [] where none could be read; the mask bool[H, W] that it returns becomes the outline.
             Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
+        tile: as in `run`, but for a region; `refine` gets the picture of a tile then.
 
         options: as in `run`; `threshold` is about what is there (the presence of phrases, the scores of all boxes), not
             about how sure an outline is: `result.filter(score=…)` asks for both.
@@ -66,12 +72,17 @@ class Places(Asking):
         keep_image = options.pop("keep_image", True)
         prompt = Prompt(OF_REGION, region=region)
         if region is not None and refine is None:
-            return self.run(images, prompt, keep_image=keep_image, **options)
+            return self.run(images, prompt, keep_image=keep_image, tile=tile, **options)
         wanted = phrases if phrase is None else [phrase]
         # What is wrong for every image is told before one is read.
         self._asked(prompt if region is not None else "<OD>", keep_image, options=options)
         if wanted is not None:
             task(OPEN_VOCABULARY).prompt(phrases=wanted)
+        if tile is not None:
+            found_by = "<OD>" if wanted is None else Prompt(OPEN_VOCABULARY, phrases=wanted)
+            asked = self._asked(prompt if region is not None else found_by, keep_image, options=options)
+            one = partial(self.segment, phrases=wanted, refine=refine, keep_image=keep_image, **options)
+            return self._in_tiles(images, tile, asked, one, keep_image)
 
         # These say what is there, and nothing of its outline.
         outlining = {name: value for name, value in options.items() if name not in ("threshold", "labels")}
@@ -87,6 +98,29 @@ class Places(Asking):
             return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
 
         return _in_batches(images, of)
+
+    def _in_tiles(
+        self,
+        images: Any,
+        tile: tuple[int, int],
+        asked: list[Asked],
+        answer: Callable[[list[Any]], list[Result]],
+        keep_image: bool,
+    ) -> Result | list[Result]:
+        """What `answer` gives for a few tiles at a time, as an answer about each image; `asked` is what finds it."""
+
+        def of(pieces: Iterator[Piece]) -> Iterator[list[Result]]:
+            for few in batches(pieces, IMAGES_AT_ONCE):
+                yield from ([result] for result in answer([picture for picture, _ in few]))
+
+        tiling = as_tiling(tile, [each.card for each in asked])
+        single = not isinstance(images, list | tuple)
+        results: list[Result] = []
+        for given in tiled(((image, asked) for image in ([images] if single else images)), tiling, of, keep_image):
+            if isinstance(given, ImageError):
+                raise given.reason
+            results += given
+        return results[0] if single else results
 
     def panoptic(
         self,

@@ -11,6 +11,9 @@ panoptic        things and stuff → one map of segments
 editing         painting over what was found
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
+tiling          large images in tiles
+merging         the answers about the tiles of an image as one
+stitching       parts of a line of text as one
 chunks          lists in pieces
 parts           whether network, tokenizer and preprocessing belong together
 """

@@ -25,7 +25,7 @@ from florence_lite.model import FlorenceModel
 from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer, grammar
 
-OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
+OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "tile", "detail", "what", "regions")  # and more
 SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 NO_DECODING = (*SWITCHES, "labels", "threshold")  # such options in all
 SHOWN = 40  # letters of a long prompt in a message
