@@ -32,6 +32,10 @@ OneImage = Annotated[
         show_default=False,
     ),
 ]
+Tile = Annotated[
+    tuple[int, int] | None,
+    typer.Option(metavar="SIZE OVERLAP", help="Look for things in tiles of so many pixels, which overlap."),
+]
 
 
 def segment(
@@ -53,6 +57,7 @@ def segment(
     threshold: Annotated[
         float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
     ] = 0,
+    tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -76,7 +81,9 @@ def segment(
     report = AnswerReport(as_json, threshold)
     for image, file in zip(found, files, strict=True):
         try:
-            result = florence.segment(image.source, phrases=phrases, region=region, keep_image=picture is not None)
+            result = florence.segment(
+                image.source, phrases=phrases, region=region, tile=tile, keep_image=picture is not None
+            )
         except (ValueError, OSError) as error:
             report.failed(image.name, error)
         else:
@@ -96,6 +103,7 @@ def panoptic(
     stuff: Annotated[
         list[str] | None, typer.Option(metavar="P", help='Phrase of stuff, such as "the sky"; repeat --stuff.')
     ] = None,
+    tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -117,7 +125,7 @@ def panoptic(
     if ids is not None and ids.suffix.lower() != ".png":
         raise ValueError(f"--ids {ids}: the name must end in .png, which keeps every number as it is")
     florence = load(checkpoint, device, adapter)
-    result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [])
+    result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [], tile=tile)
     if picture is not None:
         _save("--picture", result.draw(), picture)
     if ids is not None:

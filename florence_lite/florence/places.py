@@ -129,6 +129,7 @@ class Places(Asking):
         stuff: Sequence[str] = (),
         *,
         refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Panoptic | list[Panoptic]:
         """Which thing or stuff every pixel of an image belongs to.
@@ -136,6 +137,7 @@ class Places(Asking):
         images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
             `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
         stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+        tile: as in `segment`, for things; stuff is asked for in the whole image.
 
         How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
         empty or a phrase stands twice, and as `segment`.
@@ -149,7 +151,8 @@ class Places(Asking):
             encoded = self.encode(few, keep_image or refine is not None)
             found = [Result("<OD>", image.size_wh) for image in encoded]
             if things is None or things:
-                found = self.segment(encoded, phrases=things, refine=refine, keep_image=False, **options)
+                pictures = encoded if tile is None else few
+                found = self.segment(pictures, phrases=things, refine=refine, tile=tile, keep_image=False, **options)
             answers = self._results([(image, asked) for image in encoded], of_stuff, keep_image=False)
             parts = zip(encoded, found, answers, strict=True)
             return [panoptic_of(image, each, stuff, rings, keep_image) for image, each, rings in parts]
