@@ -15,10 +15,12 @@ from florence_lite.cards import task as task_card
 from florence_lite.cards.task_card import region_corners
 from florence_lite.checks import hint
 from florence_lite.engine import Generated, GenerationOptions, Scores, check_ids, generate, score
+from florence_lite.inference.choices import check_choices, probabilities
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.guides import Guides
+from florence_lite.inference.likelihoods import Likelihoods
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import TOLERANCE, score_instances, score_words
 from florence_lite.model import CrossCache, FlorenceModel
@@ -29,7 +31,7 @@ PROMPTS_AT_ONCE = 8  # prompts that are answered together, fewer where they have
 BEAMS_AT_ONCE = 64  # that there would be more than this in all
 OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
 SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
-NO_DECODING = (*SWITCHES, "labels")  # such options in all
+NO_DECODING = (*SWITCHES, "labels", "choices")  # such options in all
 
 
 class Asked(NamedTuple):
@@ -67,12 +69,14 @@ class Answering:
         self.model, self.tokenizer, self.card, self.defaults, self.domain = model, tokenizer, card, decoding, domain
         self.codec = Codec(tokenizer)
         self.guides = Guides(tokenizer)
+        self.likelihoods = Likelihoods(model, tokenizer)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
         generation = self.generation_options(card, prefix_length=1, options=options)
         self.guides.check_labels(card, options, generation.max_new_tokens)
+        check_choices(card, options)
         if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         else:  # whether it lies in the image is known later
@@ -105,6 +109,8 @@ class Answering:
 
         Raises ValueError for a prompt that is too long for the network.
         """
+        if options.get("choices") is not None:
+            return self._choose(pairs, options, keep_image)
         images, requests = [image for image, _ in pairs], [request for _, request in pairs]
         results: dict[int, Result] = {}
         beams = max((self.generation_options(each.card, 1, options).num_beams for each in requests), default=1)
@@ -123,6 +129,35 @@ class Answering:
                 answered = (requests[number], images[number], generated, scores)
                 results[number] = self.result(*answered, keep_image, options)
         return [results[number] for number in range(len(pairs))]
+
+    def _choose(
+        self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any], keep_image: bool
+    ) -> list[Result]:
+        """`answer` from the closed list `choices`."""
+        asked = [(image, request.prompt_ids) for image, request in pairs]
+        first = self.first_id(pairs[0][1].card, options) if pairs else None
+        results = []
+        for (image, request), shares in zip(
+            pairs, probabilities(self.likelihoods, asked, options["choices"], first), strict=True
+        ):
+            text = max(shares, key=shares.__getitem__)
+            answer, score = Answer(text), min(shares[text], 1.0)
+            results.append(
+                Result.from_answer(
+                    request.card.name,
+                    image.size_wh,
+                    answer,
+                    foreign=is_foreign(self.card, self.domain, image.features, answer, score),
+                    score=score,
+                    choices=shares,
+                    image=image.image if keep_image else None,
+                )
+            )
+        return results
+
+    def first_id(self, card: TaskCard, options: Mapping[str, Any]) -> int | None:
+        """The id that every answer is forced to begin with, None where there is none."""
+        return self.generation_options(card, 1, {"compat": options.get("compat", False)}).forced_bos
 
     def _calls(self, images: Sequence[EncodedImage], at_once: int) -> Iterator[list[list[int]]]:
         """Which pairs go through the network together, at most `at_once`: their places, one list per row of keys and

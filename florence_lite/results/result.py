@@ -42,6 +42,7 @@ class Result:
         the answer is sure.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
+    choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
     image: the picture itself, RGB, or None; kept for display only; it does not count in comparisons.
     """
@@ -55,6 +56,7 @@ class Result:
     dropped: int = 0
     foreign: bool = False
     score: float | None = None
+    choices: Mapping[str, float] = field(default_factory=dict, hash=False)
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
     image: Image.Image | None = field(default=None, compare=False, repr=False)
@@ -182,7 +184,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
-        score.
+        score, and choices where there were some.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
         polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
@@ -197,6 +199,7 @@ class Result:
             "dropped": self.dropped,
             "foreign": self.foreign,
             "score": self.score,
+            **({"choices": dict(self.choices)} if self.choices else {}),
         }
 
     def to_coco(self, image_id: int = 1, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
