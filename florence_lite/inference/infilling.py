@@ -14,9 +14,7 @@ INFILLING = "<INFILLING>"
 def check_masked(text: object) -> None:
     """Raise ValueError where a text has no mask, or marks that are no words."""
     if not isinstance(text, str) or MASK not in text:
-        raise ValueError(
-            f'text={text!r} has no {MASK}: write one in the place of the words to find, "a {MASK} on grass"'
-        )
+        raise ValueError(f'text={text!r} has no {MASK}: put one in the place of what is missing, "a {MASK} on grass"')
     if others := [mark for mark in marks_in(text) if mark != MASK]:
         raise ValueError(f"text={text!r} holds {others[0]}, which is no word: leave it out")
 
