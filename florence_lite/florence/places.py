@@ -9,7 +9,6 @@ from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.images import load_image
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
-from florence_lite.inference.answering import joined
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
@@ -24,17 +23,15 @@ class Places(Asking):
     """Questions that places answer."""
 
     def detect(self, images: Any, phrases: Sequence[str] | None = None, **options: Any) -> Result | list[Result]:
-        """Boxes of all objects, or of what `phrases` name; each phrase is asked for on its own, and one that is absent
-        brings no instance."""
+        """Boxes of all objects, or of what any number of `phrases` name.
+
+        Each phrase is asked for on its own, and once if it is given twice: its answer is the same whatever else is
+        asked. `Result.presence` has the probability that it means something in the image; one below `threshold` (see
+        `run`) brings no instance and stands in `Result.absent`.
+        """
         if phrases is None:
             return self.run(images, "<OD>", **options)
-        task(OPEN_VOCABULARY).prompt(phrases=phrases)  # whether they are phrases at all
-        prompts = [Prompt(OPEN_VOCABULARY, phrases=[phrase]) for phrase in phrases]
-        if not isinstance(images, list | tuple):
-            return joined(self.run(images, prompts, **options))
-        keep_image = options.pop("keep_image", True)
-        asked = self._asked(prompts, keep_image, options=options)
-        return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
+        return self.run(images, Prompt(OPEN_VOCABULARY, phrases=phrases), **options)
 
     def segment(
         self,
@@ -73,14 +70,17 @@ class Places(Asking):
         if wanted is not None:
             task(OPEN_VOCABULARY).prompt(phrases=wanted)
 
+        # A threshold says what is there, not how sure its outline must be.
+        outlining = {name: value for name, value in options.items() if name != "threshold"}
+
         def of(few: list[Any]) -> list[Result]:
             encoded = self.encode(few, keep_image or refine is not None)
             if region is None:
                 found = self.detect(encoded, wanted, keep_image=keep_image, **options)
             else:
                 found = [given_box(each, region, keep_image) for each in encoded]
-            asked = [self._asked(outline_prompts(each), keep_image, options=options) for each in found]
-            answers = self._results(list(zip(encoded, asked, strict=True)), options, keep_image)
+            asked = [self._asked(outline_prompts(each), keep_image, options=outlining) for each in found]
+            answers = self._results(list(zip(encoded, asked, strict=True)), outlining, keep_image)
             return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
 
         return _in_batches(images, of)
