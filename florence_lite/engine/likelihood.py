@@ -102,8 +102,9 @@ def _alike(lengths: Sequence[int], tokens_at_once: int) -> Iterator[list[int]]:
 
 def _repeated(model: FlorenceModel, read: SelfCache, times: int, room: int) -> SelfCache:
     """A cache in which every row of `read` stands `times` times, with room for further ids."""
-    cache = model.self_cache(read.keys.shape[1] * times, read.length + room)
-    cache.keys[:, :, :, : read.length] = read.keys[:, :, :, : read.length].repeat_interleave(times, 1)
-    cache.values[:, :, :, : read.length] = read.values[:, :, :, : read.length].repeat_interleave(times, 1)
+    filled = slice(0, read.length)
+    cache = model.self_cache(read.keys[0].shape[0] * times, read.length + room)
+    for layer, pair in enumerate(zip(read.keys, read.values, strict=True)):
+        cache.append(layer, *(each[:, :, filled].repeat_interleave(times, 0) for each in pair))
     cache.length = read.length
     return cache

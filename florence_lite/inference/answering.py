@@ -73,7 +73,7 @@ class Answering:
         self.codec = Codec(tokenizer)
         self.guides = Guides(tokenizer)
         self.decoding = Decoding(model, tokenizer.vocabulary, memory)
-        self.likelihoods = Likelihoods(model, tokenizer)
+        self.likelihoods = Likelihoods(self.decoding, tokenizer)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""

@@ -10,20 +10,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from florence_lite.engine.likelihood import likelihoods, log_odds
+from florence_lite.inference.batching import tokens_at_once
 from florence_lite.inference.chunks import chunks
+from florence_lite.inference.decoding import Decoding
 from florence_lite.inference.encoded import EncodedImage
-from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model import CrossCache
 from florence_lite.tokens import Tokenizer
 
-TOKENS_AT_ONCE = 4096  # ids that go through the network together
+TOKENS_AT_ONCE = 4096  # ids that go through the network together, fewer where they would take too much memory
 PROMPTS_AT_ONCE = 8  # prompts that go through the encoder together, each behind all tokens of its image
 
 
 class Likelihoods:
-    """The likelihoods of one network. All results are natural logarithms, float64."""
+    """The likelihoods of one network, natural logarithms, float64, found within the memory of `decoding`."""
 
-    def __init__(self, model: FlorenceModel, tokenizer: Tokenizer):
-        self.model, self.tokenizer, self.vocabulary = model, tokenizer, tokenizer.vocabulary
+    def __init__(self, decoding: Decoding, tokenizer: Tokenizer):
+        self.decoding, self.model = decoding, decoding.model
+        self.tokenizer, self.vocabulary = tokenizer, tokenizer.vocabulary
+
+    @property
+    def at_once(self) -> int:
+        """Ids that go through the decoder together."""
+        config, each = self.model.config, self.model.embed_tokens.weight.element_size()
+        return min(TOKENS_AT_ONCE, tokens_at_once(self.decoding.memory, config, each))
 
     def ids(self, text: str) -> list[int]:
         """The ids of an answer with the end behind it."""
@@ -46,7 +55,7 @@ class Likelihoods:
         rows = []
         for few in chunks(images, PROMPTS_AT_ONCE):
             cross = self._cross(few, [prompt_ids] * len(few))[0]
-            rows.append(likelihoods(self.model, cross, None, prefix, ids, TOKENS_AT_ONCE, size).numpy())
+            rows.append(likelihoods(self.model, cross, None, prefix, ids, self.at_once, size).numpy())
         return np.concatenate(rows) if rows else np.zeros((0, len(texts)))
 
     @torch.inference_mode()
@@ -62,14 +71,14 @@ class Likelihoods:
             rows = []
             for few in chunks(images, PROMPTS_AT_ONCE):
                 cross = self._cross(few, [])[0]
-                rows.append(log_odds(self.model, cross, None, prefixes, *ids, TOKENS_AT_ONCE).numpy())
+                rows.append(log_odds(self.model, cross, None, prefixes, *ids, self.at_once).numpy())
             return np.concatenate(rows) if rows else np.zeros((0, len(prompts)))
         found = np.empty((len(images), len(prompts)))
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         for row, image in enumerate(images):
             for few in chunks(order, PROMPTS_AT_ONCE):
                 cross, mask = self._cross([image] * len(few), [prompts[place] for place in few])
-                values = log_odds(self.model, cross, mask, prefixes[:1], *ids, TOKENS_AT_ONCE)
+                values = log_odds(self.model, cross, mask, prefixes[:1], *ids, self.at_once)
                 found[row, list(few)] = values[:, 0].numpy()
         return found
 

@@ -194,8 +194,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
-        score, and choices where there were some.
-        score, presence.
+        score, presence, and choices where there were some.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
         polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
@@ -210,7 +209,8 @@ class Result:
             "dropped": self.dropped,
             "foreign": self.foreign,
             "score": self.score,
-        score, presence, and choices where there were some.
+            "presence": dict(self.presence),
+            **({"choices": dict(self.choices)} if self.choices else {}),
         }
 
     def to_coco(self, image_id: int = 1, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
