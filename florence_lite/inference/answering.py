@@ -146,7 +146,7 @@ class Answering:
                     request.card.name,
                     image.size_wh,
                     answer,
-                    foreign=is_foreign(self.card, self.domain, image.features, answer, score),
+                    foreign=is_foreign(self.card, partial(self._knows, image), answer, score),
                     score=score,
                     choices=shares,
                     image=image.image if keep_image else None,
