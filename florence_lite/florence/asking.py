@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from florence_lite.answers import Instance
 from florence_lite.cards import Calibration, CheckpointCard, task
@@ -20,7 +22,7 @@ from florence_lite.inference.growing import grow
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.inference.prompts import as_prompts
-from florence_lite.inference.streaming import is_image, stream
+from florence_lite.inference.streaming import batches, is_image, stream
 from florence_lite.inference.tiling import as_tiling, tiled
 from florence_lite.model import FlorenceModel
 from florence_lite.progress import progress_bar
@@ -371,6 +373,22 @@ class Asking:
                 results.append(answer)
                 progress.advance(bar)
         return results
+
+    def _of_images(self, images: Any, work: Callable[[list[EncodedImage]], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The rows that `work` finds for encoded images, one for each: a few images at a time, none of which is kept.
+
+        images: one, or any iterable of them. Raises ValueError where there are none, and what is wrong with a bad one.
+        """
+        images = [images] if is_image(images) or not isinstance(images, Iterable) else images
+        rows = []
+        with progress_bar(isinstance(images, Sized) and len(images) > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=len(images) if isinstance(images, Sized) else None)
+            for few in batches(images, IMAGES_AT_ONCE):
+                rows.append(work(self.encoder.encode([self.encoder.open(each, keep_image=False) for each in few])))
+                progress.advance(bar, len(few))
+        if not rows:
+            raise ValueError("there are no images; give at least one")
+        return np.concatenate(rows)
 
 
 def _only(answer: list[Result] | ImageError) -> Result | ImageError:

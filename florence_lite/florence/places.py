@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,14 +13,16 @@ from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Pr
 from florence_lite.inference.answering import Asked
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
+from florence_lite.inference.finding import Found, Search, best_of, check_top
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
 from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
-from florence_lite.inference.streaming import batches
+from florence_lite.inference.streaming import batches, is_image
 from florence_lite.inference.tiling import Piece, as_tiling, tiled
+from florence_lite.progress import progress_bar
 from florence_lite.results import Panoptic, Removal, Result
 
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 class Places(Asking):
@@ -179,12 +181,50 @@ class Places(Asking):
         encoded = image if isinstance(image, EncodedImage) else picture
         return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
+    def find(self, images: Any, phrase: str, top: int = 5, keep_image: bool = True, **options: Any) -> Search:
+        """Which images show what a phrase names, and where: the `top` images in which it is most probably present.
+
+        images: one, or any iterable of them, a generator too, in constant memory. One that cannot be read is left out
+            and stands in `Search.errors`.
+        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` says from which
+            presence on the phrase is answered with boxes.
+
+        >>> for found in florence.find(Path("photos").glob("*.jpg"), "a red car"):
+        ...     print(found.name, found.presence, found.result.boxes_xyxy)
+
+        Raises ValueError where there are no images, and for a phrase or options that are wrong for every image.
+        """
+        check_top(top)
+        prompt = Prompt(OPEN_VOCABULARY, phrases=[phrase])
+        [asked] = self._asked(prompt, keep_image, options=options)
+        never = {**options, "threshold": 1.0}  # whether it is there, not where
+
+        def presence_in(encoded: list[EncodedImage]) -> list[float]:
+            pairs = [(each, request) for each in encoded for request in self.answering.requests(asked, each.size_wh)]
+            answers = self.answering.answer(pairs, never, keep_image=False)
+            return [next(iter(answer.presence.values())) for answer in answers]
+
+        images = [images] if is_image(images) or not isinstance(images, Iterable) else images
+        total = len(images) if isinstance(images, Sized) else None
+        with progress_bar(total is None or total > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=total)
+            best, errors, count = best_of(
+                self.encoder, images, presence_in, top, keep_image, lambda more: progress.advance(bar, more)
+            )
+        if not count:
+            raise ValueError("there are no images; give at least one")
+        answers = self.run([each.image for each in best], prompt, keep_image=keep_image, **options)
+        found = [
+            Found(each.index, each.name, each.presence, answer) for each, answer in zip(best, answers, strict=True)
+        ]
+        return Search(phrase, tuple(found), count, tuple(errors))
+
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
         return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)
 
 
-def _in_batches(images: Any, answer: Callable[[list[Any]], list[Found]]) -> Found | list[Found]:
+def _in_batches(images: Any, answer: Callable[[list[Any]], list[Answer]]) -> Answer | list[Answer]:
     """What `answer` gives for a few images at a time: for one image one answer, for a list of them a list."""
     if not isinstance(images, list | tuple):
         return answer([images])[0]
