@@ -40,7 +40,7 @@ def test_what_keeps_too_little_is_dropped_and_hides_nothing():
     things = [block("dog", 0, 8, 0.9), block("cat", 3, 9, 0.8), block("fox", 5, 15, 0.7)]
     result = assemble(SIZE, things, [])
     assert result.id_map[0].tolist() == [1] * 8 + [2] * 7 + [0] * 5  # the fox gets what the cat would have hidden
-    assert (result.labels, result.dropped) == (["dog", "fox"], 1)
+    assert ([segment.area for segment in result.segments], result.dropped) == ([80, 70], 1)
     kept = assemble(SIZE, [block("dog", 0, 8, 0.9), block("cat", 4, 12, 0.8)], [])
     assert kept.dropped == 0  # half of it is just enough
 
