@@ -42,6 +42,7 @@ def test_scripts_are_short(script):
         ("many_prompts_one_image.py", ["<CAPTION> ", "<OCR> ", "<VQA> ", "<REGION_TO_CATEGORY> "], None),
         ("open_vocabulary.py", ["rabbit", "the bicycle"], "phrases.png"),
         ("new_task_at_run_time.py", ["donuts: ", "lions: "], None),
+        ("tiled_detection.py", ["as one image: 0 of 200 found", "in tiles: 1"], "tiles.png"),
     ],
 )
 def test_scripts_run(script, expected, picture, tmp_path, monkeypatch, capsys, own_tasks):

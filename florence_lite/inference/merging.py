@@ -40,7 +40,8 @@ def merged(
     descriptions of their own, whatever it is) and agree in what both tiles see of them. Of the same thing seen several
     times one remains: one that no inner border of the tiles cuts before one that is cut, then the surest. If all are
     cut, they become the box round them, the union of their outlines or one line of text (`stitching.stitched`), with
-    the score of the surest. A cut part that no other tile confirms stays what it is.
+    the score of the surest. A cut part is left out, and counted in `dropped`, where another tile sees all of it and its
+    surroundings and finds nothing of the kind there: networks take parts for things.
 
     Lines of text come from top to bottom, all else in the order of the tiles, row by row. The ids and log-probabilities
     of the tiles stand behind each other, and an instance that was put together has no place in them; parse errors and
@@ -61,10 +62,13 @@ def merged(
     ]
     is_text = card.grammar == "labelled_quads"
     described = is_text or card.rule == "detection.descriptions"
-    instances = [item for group in _groups(seen, described) for item in (_line if is_text else _things)(group)]
+    groups = _groups(seen, described)
+    believed = [group for group in groups if not _is_refuted(group, tiles)]
+    instances = [item for group in believed for item in (_line if is_text else _things)(group)]
     if is_text:
         instances.sort(key=lambda item: item.bounds[1::-1])
-    return replace(together, instances=tuple(instances))
+    dropped = together.dropped + len(groups) - len(believed)
+    return replace(together, instances=tuple(instances), dropped=dropped)
 
 
 # ---- what is the same thing ------------------------------------------------------------------------------------------
@@ -129,6 +133,23 @@ def _groups(seen: Sequence[_Seen], whatever_label: bool) -> list[list[_Seen]]:
     for place, each in enumerate(seen):
         groups.setdefault(find(place), []).append(each)
     return list(groups.values())
+
+
+def _is_refuted(group: Sequence[_Seen], tiles: Sequence[TileBox]) -> bool:
+    """Whether it is a single cut part, in the midst of another tile that did not see it."""
+    [part, *others] = group
+    if others or not part.cuts:
+        return False
+    size_wh, tolerance = part.size_wh, part.tolerance
+    return any(
+        tile not in (part.tile, (0, 0, *size_wh))
+        and all(low == 0 or near > low + tolerance for near, low in zip(part.bounds[:2], tile[:2], strict=True))
+        and all(
+            high == side or far < high - tolerance
+            for far, high, side in zip(part.bounds[2:], tile[2:], size_wh, strict=True)
+        )
+        for tile in tiles
+    )
 
 
 def _candidates(seen: Sequence[_Seen]) -> Iterable[list[int]]:

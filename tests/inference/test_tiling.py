@@ -246,6 +246,29 @@ def test_the_uncut_one_wins_and_then_the_surest():
     assert [(item.box, item.score) for item in result] == [((70, 11, 105, 40), 0.7)]
 
 
+def test_a_cut_part_that_the_next_tile_does_not_see_is_no_thing():
+    """Where that tile sees all of it and what is round it; it counts as dropped."""
+    parts = {(0, 100): (60, 30, 100, 50), (60, 160): None}  # of tiles, by x: the second sees from 60 on
+    parts |= {(120, 220): (1, 5, 30, 40)}
+
+    def answer(pieces):
+        for picture, _ in pieces:
+            x0, _, x1, _ = window_of(picture)
+            box = parts.get((x0, x1))
+            yield [Result(OD, picture.size, instances=[Instance("dog", box=box)] if box else [], dropped=1)]
+
+    def asked(first: tuple[int, int, int, int]) -> Result:
+        parts[0, 100] = first
+        [[result]] = tiled([(canvas(220, 60), [Asked(task(OD), Prompt(OD))])], Tiling(100, 40), answer, False)
+        return result
+
+    assert [x0 for x0, *_ in tile_boxes((220, 60), Tiling(100, 40))] == [0, 60, 120]
+    result = asked((70, 30, 100, 50))  # in the midst of the second, as is what the third one sees
+    assert (len(result), result.dropped) == (0, 4 + 2)
+    result = asked((50, 30, 100, 50))  # the second sees only a part of it
+    assert (result[0].box, result.dropped) == ((50, 30, 100, 50), 4 + 1)
+
+
 def test_what_is_longer_than_a_tile_is_taken_from_the_whole_image():
     """Together with small things: those are taken from the tiles."""
     large = Instance("bus", box=(40, 100, 950, 700), score=0.3)
