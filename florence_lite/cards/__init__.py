@@ -6,11 +6,13 @@ images are prepared for them and what they measure. The folders are read when a 
 import.
 """
 
+from florence_lite.cards.calibration import Calibration
 from florence_lite.cards.checkpoint_card import CheckpointCard, checkpoint, checkpoints
 from florence_lite.cards.task_card import INPUTS, TaskCard, own_rule, register_task, task, tasks
 
 __all__ = [
     "INPUTS",
+    "Calibration",
     "CheckpointCard",
     "TaskCard",
     "checkpoint",

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from florence_lite.cards.calibration import Calibration
 from florence_lite.cards.registry import Registry, card_folder
-from florence_lite.checks import check, check_list, check_text, is_number, is_positive, is_text, is_whole
+from florence_lite.checks import check, check_fields, check_list, check_text, is_number, is_positive, is_text, is_whole
 
 DECODING = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "length_penalty")
 READ = (".json", ".txt", ".safetensors", ".bin")  # endings of the files that a checkpoint is read from
@@ -28,6 +29,8 @@ class CheckpointCard:
     for_photographs: name or Hub id of a checkpoint for photographs, where this one knows none; "" where it does.
     sha256: the files of the checkpoint with their hexadecimal digests; all of them, or none of one on the Hub.
     decoding: values of `DECODING` that replace those of the task cards.
+    calibration: how the log-odds of a phrase become its presence, a `Calibration` or a table of its fields; None where
+        it was not calibrated.
     metrics: measured metrics, each explained by `protocol`.
     protocol, command, seed, hardware, notes: how it was trained and measured, in words a reader can repeat.
 
@@ -46,6 +49,7 @@ class CheckpointCard:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
     decoding: Mapping[str, float] = field(default_factory=dict, hash=False)
+    calibration: Calibration | None = None
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     protocol: str = ""
     command: str = ""
@@ -55,6 +59,12 @@ class CheckpointCard:
 
     def __post_init__(self):
         check_text(self, "name", "summary", "licence")
+        if isinstance(self.calibration, Mapping):
+            try:
+                object.__setattr__(self, "calibration", Calibration(**check_fields(Calibration, self.calibration)))
+            except ValueError as error:
+                raise ValueError(f"calibration: {error}") from None
+        check(self, "calibration", lambda it: it is None or isinstance(it, Calibration), "a table of numbers")
         check(self, "source", _is_source, "'embedded' or a Hub id, 'org/name'")
         check_list(self, "tasks", is_text)
         check_list(self, "image_size_wh", lambda side: is_whole(side, 1), "a width and a height in whole pixels", 2)

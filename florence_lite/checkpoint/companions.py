@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from florence_lite.cards import task
+from florence_lite.cards import Calibration, task
+from florence_lite.cards.calibration import FILE as CALIBRATION
 from florence_lite.checkpoint.layouts import LAYOUTS, MICROSOFT_CODE, is_original
 from florence_lite.checks import is_number, is_whole
 from florence_lite.engine.options import MOST_BEAMS, STEEPEST_PENALTY
@@ -34,6 +36,7 @@ COMPANIONS = (
     "preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",
+    CALIBRATION,
 )
 GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
 MEANINGLESS_LENGTH = 20  # `max_length` where nobody set one
@@ -198,10 +201,12 @@ def write_companions(
     config: FlorenceConfig,
     decoding: Mapping[str, Any],
     layout: str = "native",
+    calibration: Calibration | None = None,
 ) -> None:
     """Write everything beside config and weights that other libraries need to use the checkpoint.
 
     decoding: fields of `GenerationOptions`; what it does not name, a forced first id too, is not written.
+    calibration: of these very weights; without one, none is left in the folder.
     layout: "native" for transformers' `AutoProcessor`: with `<image>`, whose id is `tokenizer.image_id` and needs a
         row in the token embeddings. "original" for Microsoft's code, whose processor adds the tokens that are there
         already. That code takes its decoding settings from the `text_config` of `config.json`.
@@ -239,6 +244,8 @@ def write_companions(
             }
         )
     texts["preprocessor_config.json"] = _to_text(image_processor)
+    if calibration is not None:
+        texts[CALIBRATION] = _to_text(asdict(calibration))
     folder = Path(folder)
     for name in COMPANIONS:
         if name in texts:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from florence_lite.cards import CheckpointCard
+from florence_lite.cards import Calibration, CheckpointCard
+from florence_lite.cards.calibration import FILE as CALIBRATION
 from florence_lite.checkpoint.adapter_config import adapter_base
 from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
@@ -24,7 +25,7 @@ from florence_lite.tokens import Tokenizer
 class Pretrained(NamedTuple):
     """model: adapters merged. card: of the checkpoint, or None. decoding: its own defaults, fields of
     `GenerationOptions`. adapters: the folders of those that were merged. domain: of a checkpoint that knows one kind of
-    pictures, if it has one."""
+    pictures, if it has one. calibration: of these weights, from their folder or their card; None with an adapter."""
 
     model: FlorenceModel
     tokenizer: Tokenizer
@@ -33,6 +34,7 @@ class Pretrained(NamedTuple):
     card: CheckpointCard | None
     adapters: tuple[Path, ...]
     domain: Domain | None
+    calibration: Calibration | None
 
 
 def load_pretrained(
@@ -53,7 +55,8 @@ def load_pretrained(
     for each in adapters:
         model = load_adapter(model, each)
     if adapters and card is not None:
-        card = replace(card, for_photographs="")  # an adapter was trained on pictures of its own
+        # An adapter was trained on pictures of its own, and makes other weights.
+        card = replace(card, for_photographs="", calibration=None)
     # A fine-tune may bring a tokenizer of its own.
     with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
     size_wh = model.config.image_size_wh
@@ -63,4 +66,7 @@ def load_pretrained(
         preprocessor = read_preprocessor(folder, size_wh)
     tokenizer = Tokenizer.from_file(with_tokenizer)
     domain = Domain.read(folder) if card is not None and card.for_photographs else None
-    return Pretrained(model, tokenizer, preprocessor, read_decoding(folder), card, tuple(adapters), domain)
+    calibration = card.calibration if card is not None else None
+    if not adapters and (folder / CALIBRATION).is_file():
+        calibration = Calibration.read(folder / CALIBRATION)
+    return Pretrained(model, tokenizer, preprocessor, read_decoding(folder), card, tuple(adapters), domain, calibration)

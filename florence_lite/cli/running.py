@@ -103,13 +103,13 @@ def run(
 
         as_tiling(tile, [card])
     images = find_images(arguments)
-    files = _picture_files(picture, images)
+    files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter)
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = _Report(as_json, threshold, nms)
+    report = AnswerReport(as_json, threshold, nms)
     answers = florence.run_each(
         [image.source for image in images],
         prompt,
@@ -172,7 +172,7 @@ def _read_phrases(file: Path | None) -> list[str]:
     return phrases
 
 
-def _picture_files(picture: Path | None, images: Sequence[Input]) -> list[Path | None]:
+def picture_files(picture: Path | None, images: Sequence[Input]) -> list[Path | None]:
     """The file for the drawn answer of each image; ValueError where it could not be written or is one of the images."""
     if picture is None:
         return [None] * len(images)
@@ -196,7 +196,7 @@ def _identities(sources: Iterable[Any]) -> set[tuple[int, int]]:
 
 
 @dataclass
-class _Report:
+class AnswerReport:
     """Prints what becomes of each image, and counts: answers, faults, and answers about pictures that are foreign."""
 
     as_json: bool

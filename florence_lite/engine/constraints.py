@@ -30,23 +30,13 @@ def repeated_ngrams(history: list[int], options: GenerationOptions) -> list[int]
     return [run[-1] for run in runs if run[:-1] == beginning and run[-1] != options.eos]
 
 
-CONSTRAINTS = (second_bos, repeated_ngrams)
+def empty_answer(history: list[int], options: GenerationOptions) -> list[int]:
+    """The end token where an answer begins that must not be empty."""
+    begins = len(history) == 1 + (options.forced_bos is not None)
+    return [options.eos] if begins and options.not_empty else []
 
 
-def empty_answers(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> list[tuple[int, int]]:
-    """(row number, end token) of rows at the beginning of their answer whose end is less likely than all coordinates
-    together; arguments as `constrain`."""
-    competing: dict[tuple[range, int], list[int]] = {}
-    for number, history, options in rows:
-        begins = len(history) == 1 + (options.forced_bos is not None)
-        if begins and options.coordinates is not None and not options.do_sample:
-            competing.setdefault((options.coordinates, options.eos), []).append(number)
-    ends = []
-    for (coordinates, eos), numbers in competing.items():
-        together = logits[:, coordinates.start : coordinates.stop].logsumexp(-1)
-        less = (logits[:, eos] < together).tolist()
-        ends += [(number, eos) for number in numbers if less[number]]
-    return ends
+CONSTRAINTS = (second_bos, repeated_ngrams, empty_answer)
 
 
 def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOptions]]) -> None:
@@ -55,8 +45,7 @@ def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOpt
     rows: (row number, history, options). A history begins with the last id of the prefix. Of a row that has a guide,
     other ids than the guide's are -inf already; it keeps those that it has where all of them are banned.
     """
-    rows = list(rows)
-    banned = empty_answers(logits, rows)
+    banned: list[tuple[int, int]] = []
     guided: dict[int, list[int]] = {}
     for number, history, options in rows:
         tokens = [token for constraint in CONSTRAINTS for token in constraint(history, options)]

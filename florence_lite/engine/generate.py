@@ -18,6 +18,7 @@ from torch import Tensor
 from florence_lite.engine.constraints import constrain
 from florence_lite.engine.limits import check_batch, check_ids, check_length
 from florence_lite.engine.options import Generated, GenerationOptions
+from florence_lite.engine.prefill import Prefix, prefill, start_cache
 from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
 from florence_lite.model import CrossCache, FlorenceModel
@@ -33,6 +34,7 @@ def generate(
     options: GenerationOptions | Sequence[GenerationOptions],
     cross: CrossCache | None = None,
     vocab_size: int | None = None,
+    read: Sequence[Prefix] | None = None,
 ) -> list[Generated]:
     """Decode an answer behind every prefix.
 
@@ -42,12 +44,13 @@ def generate(
     options: for every prefix, or one for all.
     cross: `model.cross_cache(encoder_hidden_states)`, for a caller who has it already.
     vocab_size: ids from here on have rows in the network's table but no token, and never occur; None: all have one.
+    read: `prefill` of the prefixes, each with the first id that its options force behind it, for a caller who has it.
 
     Returns one `Generated` per prefix, in order. The answer to a prefix does not depend on the rest of the batch.
     Raises ValueError if the counts do not match, if an option names an id that the network does not have, or if a
     prefix and its answer need more positions than the model has.
     """
-    steps = decoding_steps(model, encoder_hidden_states, encoder_mask, prefixes, options, cross, vocab_size)
+    steps = decoding_steps(model, encoder_hidden_states, encoder_mask, prefixes, options, cross, vocab_size, read)
     searches = deque(steps, maxlen=1)
     return [search.result for search in searches[0]] if searches else []
 
@@ -61,6 +64,7 @@ def decoding_steps(
     options: GenerationOptions | Sequence[GenerationOptions],
     cross: CrossCache | None = None,
     vocab_size: int | None = None,
+    read: Sequence[Prefix] | None = None,
 ) -> Iterator[list[Search]]:
     """`generate` id by id: yields the searches, one per prefix, at the beginning and after every step of the network.
 
@@ -77,7 +81,7 @@ def decoding_steps(
 
     searches = [start_search(prefix[-1], option) for prefix, option in zip(prefixes, options, strict=True)]
     cross = cross or model.cross_cache(encoder_hidden_states)
-    for _ in DecodingBatch(model, cross, encoder_mask, searches, vocab_size).steps(prefixes):
+    for _ in DecodingBatch(model, cross, encoder_mask, searches, vocab_size).steps(prefixes, read):
         yield searches
 
 
@@ -118,13 +122,18 @@ class DecodingBatch:
         """The unfinished ones, in row order."""
         return (search for group in self.groups for search in group)
 
-    def steps(self, prefixes: Sequence[list[int]]) -> Iterator[None]:
-        """Work until every search has its result; yields before the first step and after every one."""
+    def steps(self, prefixes: Sequence[list[int]], read: Sequence[Prefix] | None = None) -> Iterator[None]:
+        """Work until every search has its result; yields before the first step and after every one. read: the prefixes,
+        if they are read already."""
         order = self.arrange({search: [0] * len(search.histories) for search in self.searches})
         yield
         if not self.groups:
             return
-        hidden = self.read_prefixes([prefixes[number] for number in order])
+        if read is None:
+            read = self.read_prefixes([prefixes[number] for number in order])
+        else:
+            read = [read[number] for number in order]
+        hidden = self.begin(read)
         while True:
             order = self.arrange(self.advance(hidden))
             yield
@@ -160,21 +169,23 @@ class DecodingBatch:
             order += [min(row, self.row_count - 1) for row in range(len(order), (image + 1) * height)]
         return order
 
-    def read_prefixes(self, prefixes: list[list[int]]) -> Tensor:
-        """Run the network over the prefix of every row and the forced id behind it. Returns hidden states [R, D]."""
+    def read_prefixes(self, prefixes: list[list[int]]) -> list[Prefix]:
+        """Run the network over the prefix of every row and the forced id behind it."""
         inputs = [list(prefix) for prefix in prefixes]
         for search in self.searches:
             inputs[search.rows[0]] += search.histories[0][1:]
-        self.row_count, longest = len(inputs), max(map(len, inputs))
-        padding = [longest - len(ids) for ids in inputs]
-        input_ids = torch.tensor(
-            [[self.pad] * p + ids for p, ids in zip(padding, inputs, strict=True)], device=self.device
-        )
+        height = len(inputs) // len(self.groups)
+        images = [row // height for row in range(len(inputs))]
+        return prefill(self.model, self.cross, self.encoder_mask, inputs, images)
+
+    def begin(self, read: list[Prefix]) -> Tensor:
+        """Start the cache with the prefix of every row. Returns hidden states [R, D]."""
+        self.row_count, longest = len(read), max(prefix.length for prefix in read)
+        max_length = longest + max(search.options.max_new_tokens for search in self.searches)
+        self.cache, padding = start_cache(self.model, read, max_length)
         if any(padding):
             self.left_padding = torch.tensor(padding, device=self.device)[:, None]
-        max_length = longest + max(search.options.max_new_tokens for search in self.searches)
-        self.cache = self.model.self_cache(self.row_count, max_length)
-        return self.decode(input_ids)
+        return torch.stack([prefix.hidden[-1] for prefix in read])
 
     def read_last_ids(self, order: list[int]) -> Tensor:
         """Let the cache follow the new order of rows and run the network over their last ids. Returns [R, D]."""

@@ -36,8 +36,6 @@ def check_length(prefix: int, answer: int, positions: int, name: str) -> None:
 def check_ids(options: GenerationOptions, rows: int) -> None:
     """Raise ValueError for an option that names an id beyond the network's, which has `rows` of them."""
     named = {name: getattr(options, name) for name in ("forced_bos", "eos", "pad")}
-    if options.coordinates is not None:
-        named["the end of coordinates"] = options.coordinates[-1]
     for name, token_id in named.items():
         if token_id is not None and token_id >= rows:
             raise ValueError(f"{name} = {token_id} is no id of this network, which has {rows}, counted from 0")

@@ -49,9 +49,7 @@ class GenerationOptions:
     forced_bos: id that every answer begins with, or None.
     ban_bos_after_forced: `forced_bos` cannot occur again (large Florence-2 checkpoints would repeat it).
     eos, pad: the ids that end an answer and fill up batches.
-    coordinates: range of ids that compete with the end together where an answer begins: in greedy and beam search it
-        stays empty only if the end is likelier than all of them in sum. A network that is sure of an object spreads its
-        coordinate over neighbouring bins, and each of these alone would lose against the end. None: each for itself.
+    not_empty: the end token cannot be the first id behind the forced one.
     guide: what says which ids may follow; no others are generated, and of the output layer only their rows are
         computed. Searches see probabilities that sum to 1 over the allowed ids. Where the n-gram rule would leave none
         of them, the guide wins. None: all ids may follow.
@@ -73,7 +71,7 @@ class GenerationOptions:
     ban_bos_after_forced: bool = True
     eos: int = 2
     pad: int = 1
-    coordinates: range | None = None
+    not_empty: bool = False
     guide: Guide | None = None
 
     def __post_init__(self):
@@ -81,7 +79,7 @@ class GenerationOptions:
         check_whole(self, 0, "no_repeat_ngram_size", "eos", "pad")
         check(self, "num_beams", lambda beams: beams <= MOST_BEAMS, f"at most {MOST_BEAMS}: each beam takes memory")
         check(self, "forced_bos", lambda bos: bos is None or is_whole(bos, 0), "a token id, or None")
-        check_switch(self, "do_sample", "ban_bos_after_forced")
+        check_switch(self, "do_sample", "ban_bos_after_forced", "not_empty")
         check(
             self,
             "early_stopping",
@@ -101,12 +99,6 @@ class GenerationOptions:
         )
         check(
             self, "seed", lambda seed: seed is None or is_whole(seed, 0) and seed < 2**64, "from 0 to 2^64 - 1, or None"
-        )
-        check(
-            self,
-            "coordinates",
-            lambda ids: ids is None or isinstance(ids, range) and ids.step == 1 and 0 <= ids.start < ids.stop,
-            "a range of ids, or None",
         )
         check(
             self,

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from florence_lite.engine.limits import check_batch, check_length
+from florence_lite.engine.prefill import Prefix, start_cache
 from florence_lite.model import CrossCache, FlorenceModel
 
-LOGITS_AT_ONCE = 2**23  # Vocabulary-wide scores held at a time: 32 MiB of float32 for each copy.
+LOGITS_AT_ONCE = 2**21  # Vocabulary-wide scores held at a time: 8 MiB of float32 for each copy.
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def score(
     tolerance: int = 0,
     cross: CrossCache | None = None,
     vocab_size: int | None = None,
+    read: Sequence[Prefix] | None = None,
 ) -> list[Scores]:
     """Probabilities of the ids of `answers`, each read behind its prefix.
 
@@ -48,6 +50,7 @@ def score(
     answers: one list of ids per prefix, such as `Generated.ids`; may be empty.
     locations: ids of the coordinates, in order.
     tolerance: how many bins another location may lie from the written one and still count with it.
+    read: `prefill` of the prefixes, each with the first id of its answer behind it, for a caller who has it.
 
     The probabilities are those of the bare network: no forced, banned or sharpened ids.
     Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
@@ -58,15 +61,11 @@ def score(
     if not prefixes:
         return []
 
-    device = encoder_hidden_states.device
-    inputs = [[*prefix, *answer[:-1]] for prefix, answer in zip(prefixes, answers, strict=True)]
-    longest = max(map(len, inputs))
-    # Attention is causal: padding on the right changes nothing before it, and any id may stand there.
-    input_ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in inputs], device=device)  # [R, T]
-    hidden = model.decode(input_ids, cross or model.cross_cache(encoder_hidden_states), encoder_mask)  # [R, T, D]
-    hidden = torch.cat(
-        [row[len(p) - 1 : len(p) - 1 + len(a)] for row, p, a in zip(hidden, prefixes, answers, strict=True)]
-    )  # [N, D], the states that predict the N ids of all answers
+    device, cross = encoder_hidden_states.device, cross or model.cross_cache(encoder_hidden_states)
+    if read is None:
+        hidden = _states(model, cross, encoder_mask, prefixes, answers)
+    else:
+        hidden = _states_behind(model, cross, encoder_mask, read, answers)
     targets = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
 
     lengths = [len(answer) for answer in answers]
@@ -92,6 +91,50 @@ def probabilities(
         written = logprobs.gather(1, ids[:, None])[:, 0]
         parts.append((written, of_bins.logsumexp(-1), _within(of_bins, ids - locations.start, tolerance)))
     return Scores(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def _states(
+    model: FlorenceModel,
+    cross: CrossCache,
+    encoder_mask: Tensor | None,
+    prefixes: Sequence[list[int]],
+    answers: Sequence[list[int]],
+) -> Tensor:
+    """[N, D], the states that predict the N ids of all answers."""
+    inputs = [[*prefix, *answer[:-1]] for prefix, answer in zip(prefixes, answers, strict=True)]
+    hidden = model.decode(_padded(inputs, cross), cross, encoder_mask)  # [R, T, D]
+    return torch.cat(
+        [row[len(p) - 1 : len(p) - 1 + len(a)] for row, p, a in zip(hidden, prefixes, answers, strict=True)]
+    )
+
+
+def _states_behind(
+    model: FlorenceModel,
+    cross: CrossCache,
+    encoder_mask: Tensor | None,
+    read: Sequence[Prefix],
+    answers: Sequence[list[int]],
+) -> Tensor:
+    """The same where each prefix is read, with the first id of its answer behind it."""
+    inputs = [answer[1:-1] for answer in answers]
+    longest = max(map(len, inputs))
+    of_rows: Sequence[Tensor] = [prefix.hidden[:0] for prefix in read]
+    if longest:
+        cache, padding = start_cache(model, read, max(prefix.length for prefix in read) + longest)
+        place = torch.arange(cache.length + longest, device=cross.keys[0].device)
+        left = torch.tensor(padding, device=place.device)[:, None]
+        # Outside the table lie only ids that stand behind an answer.
+        positions = (place[cache.length :] - left).clamp(0, model.config.text.positions - 1)
+        mask = place >= left if any(padding) else None
+        of_rows = model.decode(_padded(inputs, cross), cross, encoder_mask, cache, positions, mask)
+    rows = zip(read, of_rows, inputs, answers, strict=True)
+    return torch.cat([torch.cat([p.hidden, row[: len(ids)]])[: len(answer)] for p, row, ids, answer in rows])
+
+
+def _padded(inputs: list[list[int]], cross: CrossCache) -> Tensor:
+    """int64 [R, T]. Attention is causal: padding on the right changes nothing before it, and any id may stand there."""
+    longest = max(map(len, inputs))
+    return torch.tensor([ids + [0] * (longest - len(ids)) for ids in inputs], device=cross.keys[0].device)
 
 
 def _within(of_bins: Tensor, chosen: Tensor, tolerance: int) -> Tensor:

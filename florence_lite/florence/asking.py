@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from florence_lite.answers import Instance
-from florence_lite.cards import CheckpointCard, task
+from florence_lite.cards import Calibration, CheckpointCard, task
 from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked
+from florence_lite.inference.batching import MEMORY, check_memory
 from florence_lite.inference.domain import Domain
 from florence_lite.inference.growing import grow
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.inference.prompts import as_prompts
-from florence_lite.inference.streaming import is_image, stream
+from florence_lite.inference.streaming import batches, is_image, stream
 from florence_lite.inference.tiling import as_tiling, tiled
 from florence_lite.model import FlorenceModel
 from florence_lite.progress import progress_bar
@@ -41,8 +44,13 @@ class Asking:
         decoding: Mapping[str, Any] | None = None,
         name: str | None = None,
         domain: Domain | None = None,
+        calibration: Calibration | None = None,
+        memory: int = MEMORY,
     ):
         """card: of the checkpoint, if it has one. domain: what pictures it knows, if it knows one kind only.
+
+        calibration: how the log-odds of phrases become probabilities; None: that of the card, if it has one.
+        memory: see `memory`.
 
         preprocessor: makes images ready; without one, with the statistics of the card, or else Florence-2's.
         decoding: the checkpoint's own defaults, fields of `GenerationOptions`; they replace those of the task cards,
@@ -61,7 +69,11 @@ class Asking:
         self.decoding = {"forced_bos": tokenizer.vocabulary.bos} if decoding is None else dict(decoding)
         self.name = name or (card.name if card else "without a name")
         self.encoder = ImageEncoder(self.model, self.preprocessor, self.name)
-        self.answering = Answering(self.model, tokenizer, card, self.decoding, domain)
+        calibration = calibration or (card.calibration if card else None)
+        self.answering = Answering(
+            self.model, tokenizer, card, self.decoding, domain, calibration, check_memory(memory)
+        )
+        self._calibrated = calibration and self.encoder.maker
         try:
             self.answering.generation_options(task("<CAPTION>"), prefix_length=1, options={"compat": True})
         except ValueError as error:
@@ -76,6 +88,8 @@ class Asking:
         revision: str | None = None,
         subfolder: str | None = None,
         adapter: str | os.PathLike | None = None,
+        calibration: Calibration | str | os.PathLike | None = None,
+        memory: int = MEMORY,
     ) -> Self:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
@@ -87,13 +101,26 @@ class Asking:
         device: where the network runs, "cpu", "cuda" or "cuda:1".
         revision: branch, tag or commit of a Hub repository. subfolder: of the repository or folder.
         adapter: folder or Hub id of a LoRA adapter to merge into the checkpoint `name`.
+        calibration: a file that `florence-lite calibrate` wrote, or a `Calibration`; else the checkpoint's own, from
+            its folder or its card. With an adapter there is none of its own: other weights need another.
+        memory: see `memory`.
 
         Raises FileNotFoundError if there is no such checkpoint, ValueError for a device that cannot be used here and
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
         """
         loaded = load_pretrained(name, dtype, device, revision, subfolder, adapter)
+        if not isinstance(calibration, Calibration | None):
+            calibration = Calibration.read(calibration)
         return cls(
-            loaded.model, loaded.tokenizer, loaded.card, loaded.preprocessor, loaded.decoding, str(name), loaded.domain
+            loaded.model,
+            loaded.tokenizer,
+            loaded.card,
+            loaded.preprocessor,
+            loaded.decoding,
+            str(name),
+            loaded.domain,
+            calibration or loaded.calibration,
+            memory,
         )
 
     def save_pretrained(
@@ -102,9 +129,13 @@ class Asking:
         """Write the checkpoint with its tokenizer, image processor and decoding settings into `folder`.
 
         layout: "native" for transformers' own class, "original" for Microsoft's code; `from_pretrained` reads both.
+        A calibration goes with it, unless the weights have been changed since.
         dtype: of the weights; as they are without one. Raises ValueError for what the layout cannot express.
         """
-        write_companions(folder, self.tokenizer, self.preprocessor, self.model.config, self.decoding, layout)
+        calibration = self.calibration if self._calibrated == self.encoder.maker else None
+        write_companions(
+            folder, self.tokenizer, self.preprocessor, self.model.config, self.decoding, layout, calibration
+        )
         save_checkpoint(self.model, folder, dtype, layout, self.tokenizer.image_id, self.decoding)
 
     def push_to_hub(
@@ -129,6 +160,24 @@ class Asking:
     @property
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a batch of answers may take while it is worked on, beside the weights and the encoded images.
+
+        From it follows how many prompts go through the network together, hundreds in a small one. Prompts are answered
+        one at a time where even one takes more. Can be set at any time; at least 64 MiB.
+        """
+        return self.answering.decoding.memory
+
+    @memory.setter
+    def memory(self, memory: int) -> None:
+        self.answering.decoding.memory = check_memory(memory)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the log-odds of a phrase become its presence; None where the checkpoint is not calibrated."""
+        return self.answering.calibration if self._calibrated else None
 
     # ---- the general calls -------------------------------------------------------------------------------------------
 
@@ -165,7 +214,8 @@ class Asking:
             One image and a list of prompts: every prompt about that image. A list of images and one prompt: that prompt
             about every image. Two lists: pair by pair, of equal length. The answers equal those of single calls.
         text, phrases, region: the input of the task, for prompts given as strings: a caption or question; a list of
-            phrases; (x0, y0, x1, y1) in pixels.
+            phrases, each of which is asked for on its own (with compat=True and a prompt for the encoder, all at once);
+            (x0, y0, x1, y1) in pixels.
         keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels, and of
             larger ones a smaller copy.
         tile: (size, overlap) in pixels, for tasks whose answer lists places: an image that is larger than size × size
@@ -177,7 +227,11 @@ class Asking:
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
             for id: the n-gram rule holds for every task, the first token may come again, rows of the vocabulary that
             have no token too. general_phrases=False leaves phrases such as "it" and "the image" out of a grounding, as
-            both do; compat=True includes it. `Result.dropped` counts them.
+            both do; compat=True includes it. `Result.dropped` counts them. threshold, from 0 to 1: of phrases, the
+            presence from which one is answered with at least one instance, where others come back empty
+            (`Result.presence` has all of them); without it, what the checkpoint's calibration says, or else 0.5. Of
+            other tasks, the score below which boxes and outlines are left out, and counted in `Result.dropped`.
+            With compat=True or do_sample=True, presence is only asked where a threshold is given.
             labels=["dog", "cat"] closes the list of what a task that writes words may say. Every answer has the form of
             its task, and a grounding says words of its caption, an open vocabulary its phrases; constrained=False, and
             compat=True, let the network write whatever it likes.
@@ -319,6 +373,22 @@ class Asking:
                 results.append(answer)
                 progress.advance(bar)
         return results
+
+    def _of_images(self, images: Any, work: Callable[[list[EncodedImage]], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The rows that `work` finds for encoded images, one for each: a few images at a time, none of which is kept.
+
+        images: one, or any iterable of them. Raises ValueError where there are none, and what is wrong with a bad one.
+        """
+        images = [images] if is_image(images) or not isinstance(images, Iterable) else images
+        rows = []
+        with progress_bar(isinstance(images, Sized) and len(images) > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=len(images) if isinstance(images, Sized) else None)
+            for few in batches(images, IMAGES_AT_ONCE):
+                rows.append(work(self.encoder.encode([self.encoder.open(each, keep_image=False) for each in few])))
+                progress.advance(bar, len(few))
+        if not rows:
+            raise ValueError("there are no images; give at least one")
+        return np.concatenate(rows)
 
 
 def _only(answer: list[Result] | ImageError) -> Result | ImageError:

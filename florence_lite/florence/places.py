@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from typing import Any, TypeVar
 
@@ -10,34 +10,34 @@ from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.images import load_image
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
-from florence_lite.inference.answering import Asked, joined
+from florence_lite.inference.answering import Asked
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
+from florence_lite.inference.finding import Found, Search, best_of, check_top
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
 from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
-from florence_lite.inference.streaming import batches
+from florence_lite.inference.streaming import batches, is_image
 from florence_lite.inference.tiling import Piece, as_tiling, tiled
+from florence_lite.progress import progress_bar
 from florence_lite.results import Panoptic, Removal, Result
 
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 class Places(Asking):
     """Questions that places answer."""
 
     def detect(self, images: Any, phrases: Sequence[str] | None = None, **options: Any) -> Result | list[Result]:
-        """Boxes of all objects, or of what `phrases` name; each phrase is asked for on its own, and one that is absent
-        brings no instance."""
+        """Boxes of all objects, or of what any number of `phrases` name.
+
+        Each phrase is asked for on its own, and once if it is given twice: its answer is the same whatever else is
+        asked. `Result.presence` has the probability that it means something in the image; one below `threshold` (see
+        `run`) brings no instance and stands in `Result.absent`.
+        """
         if phrases is None:
             return self.run(images, "<OD>", **options)
-        task(OPEN_VOCABULARY).prompt(phrases=phrases)  # whether they are phrases at all
-        prompts = [Prompt(OPEN_VOCABULARY, phrases=[phrase]) for phrase in phrases]
-        if not isinstance(images, list | tuple):
-            return joined(self.run(images, prompts, **options))
-        keep_image = options.pop("keep_image", True)
-        asked = self._asked(prompts, keep_image, options=options)
-        return [joined(results) for results in self._results([(each, asked) for each in images], options, keep_image)]
+        return self.run(images, Prompt(OPEN_VOCABULARY, phrases=phrases), **options)
 
     def segment(
         self,
@@ -83,14 +83,17 @@ class Places(Asking):
             one = partial(self.segment, phrases=wanted, refine=refine, keep_image=keep_image, **options)
             return self._in_tiles(images, tile, asked, one, keep_image)
 
+        # A threshold says what is there, not how sure its outline must be.
+        outlining = {name: value for name, value in options.items() if name != "threshold"}
+
         def of(few: list[Any]) -> list[Result]:
             encoded = self.encode(few, keep_image or refine is not None)
             if region is None:
                 found = self.detect(encoded, wanted, keep_image=keep_image, **options)
             else:
                 found = [given_box(each, region, keep_image) for each in encoded]
-            asked = [self._asked(outline_prompts(each), keep_image, options=options) for each in found]
-            answers = self._results(list(zip(encoded, asked, strict=True)), options, keep_image)
+            asked = [self._asked(outline_prompts(each), keep_image, options=outlining) for each in found]
+            answers = self._results(list(zip(encoded, asked, strict=True)), outlining, keep_image)
             return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
 
         return _in_batches(images, of)
@@ -171,12 +174,50 @@ class Places(Asking):
         encoded = image if isinstance(image, EncodedImage) else picture
         return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
+    def find(self, images: Any, phrase: str, top: int = 5, keep_image: bool = True, **options: Any) -> Search:
+        """Which images show what a phrase names, and where: the `top` images in which it is most probably present.
+
+        images: one, or any iterable of them, a generator too, in constant memory. One that cannot be read is left out
+            and stands in `Search.errors`.
+        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` says from which
+            presence on the phrase is answered with boxes.
+
+        >>> for found in florence.find(Path("photos").glob("*.jpg"), "a red car"):
+        ...     print(found.name, found.presence, found.result.boxes_xyxy)
+
+        Raises ValueError where there are no images, and for a phrase or options that are wrong for every image.
+        """
+        check_top(top)
+        prompt = Prompt(OPEN_VOCABULARY, phrases=[phrase])
+        [asked] = self._asked(prompt, keep_image, options=options)
+        never = {**options, "threshold": 1.0}  # whether it is there, not where
+
+        def presence_in(encoded: list[EncodedImage]) -> list[float]:
+            pairs = [(each, request) for each in encoded for request in self.answering.requests(asked, each.size_wh)]
+            answers = self.answering.answer(pairs, never, keep_image=False)
+            return [next(iter(answer.presence.values())) for answer in answers]
+
+        images = [images] if is_image(images) or not isinstance(images, Iterable) else images
+        total = len(images) if isinstance(images, Sized) else None
+        with progress_bar(total is None or total > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=total)
+            best, errors, count = best_of(
+                self.encoder, images, presence_in, top, keep_image, lambda more: progress.advance(bar, more)
+            )
+        if not count:
+            raise ValueError("there are no images; give at least one")
+        answers = self.run([each.image for each in best], prompt, keep_image=keep_image, **options)
+        found = [
+            Found(each.index, each.name, each.presence, answer) for each, answer in zip(best, answers, strict=True)
+        ]
+        return Search(phrase, tuple(found), count, tuple(errors))
+
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
         return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)
 
 
-def _in_batches(images: Any, answer: Callable[[list[Any]], list[Found]]) -> Found | list[Found]:
+def _in_batches(images: Any, answer: Callable[[list[Any]], list[Answer]]) -> Answer | list[Answer]:
     """What `answer` gives for a few images at a time: for one image one answer, for a list of them a list."""
     if not isinstance(images, list | tuple):
         return answer([images])[0]

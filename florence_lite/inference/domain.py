@@ -3,7 +3,7 @@ sure of nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,19 +83,17 @@ def _summary(features: Tensor) -> Tensor:
     return torch.cat([features.mean(0), features.std(0, correction=0)])
 
 
-def is_foreign(
-    card: CheckpointCard | None, domain: Domain | None, features: Tensor, answer: Answer, score: float | None
-) -> bool:
+def is_foreign(card: CheckpointCard | None, is_known: Callable[[], bool], answer: Answer, score: float | None) -> bool:
     """Whether an answer of a checkpoint that knows one kind of pictures, as its card says, is about another kind, or is
     sure of nothing.
 
-    domain: of the checkpoint, if it has one. features: of the picture, [N, D].
+    is_known: whether its vision tower knows pictures like this one.
     score: of the answer as a whole, or None where its instances have their own. An answer without instances claims
     nothing and counts as sure.
     """
     if card is None or not card.for_photographs:
         return False
-    if domain is not None and not domain.holds(features):
+    if not is_known():
         return True
     scores = [item.score for item in answer.instances] if score is None else [score]
     return bool(known := [each for each in scores if each is not None]) and max(known) < UNSURE

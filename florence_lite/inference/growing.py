@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import torch
-
 from florence_lite.answers import Instance
-from florence_lite.engine import Generated, score
+from florence_lite.engine import Generated, Scores
 from florence_lite.engine.generate import decoding_steps
 from florence_lite.engine.running_score import RunningScore
-from florence_lite.inference.answering import PROMPTS_AT_ONCE, Answering, Request, joined
+from florence_lite.inference.answering import Answering, Request, joined
 from florence_lite.inference.chunks import chunks
+from florence_lite.inference.decoding import Decoded
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.results import Result
 from florence_lite.tokens.grammars import grammar
 from florence_lite.tokens.vocabulary import IdClass
+
+AT_ONCE = 8  # prompts that are answered together, so that the first words come soon
 
 
 def grow(
@@ -33,8 +35,11 @@ def grow(
     certain, which with beams is when all of them have these ids; then the `Result`. Nothing is worked out before it is
     asked for, and closing the generator ends the work.
     """
+    if options.get("choices") is not None:  # which are weighed, not written
+        yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
+        return
     results: list[Result] = []
-    for few in chunks(requests, PROMPTS_AT_ONCE):
+    for few in chunks(requests, AT_ONCE):
         results += yield from _grow(answering, image, few, options, keep_image)
     yield joined(results)
 
@@ -47,54 +52,62 @@ def _grow(
     keep_image: bool,
 ) -> Iterator[str | Instance]:
     """Requests that are answered together. Returns their results."""
-    model = answering.model
-    with torch.inference_mode():
-        if model.config.prompt_side == "encoder":
-            states, mask = answering.encode_prompts([image] * len(requests), requests)
-            cross = model.cross_cache(states)
-        else:
-            states, mask, cross = image.hidden_states[None], None, image.cross_cache(model)
-    prefixes, chosen = answering.prefixes(requests), answering.options_of(requests, options)
-    size, (locations, tolerance) = answering.ids(options), answering.located
+    decoding, size = answering.decoding, answering.ids(options)
+    is_present = answering.is_present(options)
+    begun = decoding.begin(answering.rows([(image, request) for request in requests], options), size)
 
-    def result(place: int, generated: Generated, scores: Any) -> Result:
-        return answering.result(requests[place], image, generated, scores, keep_image, options)
+    def result(place: int, decoded: Decoded) -> Result:
+        return answering.result(requests[place], image, decoded, keep_image, options)
 
-    growing = []
-    for place, request in enumerate(requests):
-        own = slice(place, place + 1) if len(states) > 1 else slice(None)
-        running = RunningScore(
-            model,
-            cross if len(states) == 1 else cross.select(torch.tensor([place], device=states.device)),
-            mask if mask is None else mask[own],
-            prefixes[place],
-            chosen[place].max_new_tokens,
-            locations,
-            tolerance,
-            size,
-        )
-        growing.append(_Growing(answering, request, image.size_wh, running, place, result))
-    searches: list = []
-    for searches in decoding_steps(model, states, mask, prefixes, chosen, cross, size):
-        for each, search in zip(growing, searches, strict=True):
-            yield from each.read(search.certain)
-    answers = [search.result for search in searches]
-    scores = score(model, states, mask, prefixes, [a.ids for a in answers], locations, tolerance, cross, size)
-    results = [result(place, *of_one) for place, of_one in enumerate(zip(answers, scores, strict=True))]
-    for each, whole in zip(growing, results, strict=True):
-        yield from each.rest(whole)
-    return results
+    results: dict[int, Result] = {}
+    log_odds = {place: opening.log_odds for place, opening in begun.opened.items()}
+    for place, each in log_odds.items():
+        if not is_present(each):
+            results[place] = result(place, begun.empty(place))
+    left = [place for place in range(len(requests)) if place not in results]
+    for places, part in begun.of_equal_count(left):
+        states, mask, cross = part.states, part.mask, part.cross
+        chosen = [row.answer_options for row in part.rows]
+        growing = []
+        for number, place in enumerate(places):
+            own = slice(part.images[number], part.images[number] + 1)
+            running = RunningScore(
+                answering.model,
+                cross.part(own),
+                mask if mask is None else mask[own],
+                part.prefixes[number],
+                chosen[number].max_new_tokens,
+                decoding.locations,
+                decoding.tolerance,
+                size,
+            )
+            scored = partial(_decoded, result, place, log_odds.get(place))
+            growing.append(_Growing(answering, requests[place], image.size_wh, running, scored))
+        searches: list = []
+        steps = decoding_steps(answering.model, states, mask, part.prefixes, chosen, cross, size, part.read)
+        for searches in steps:
+            for each, search in zip(growing, searches, strict=True):
+                yield from each.read(search.certain)
+        answers = [search.result for search in searches]
+        for each, place, *answered in zip(growing, places, answers, decoding.scores(part, answers, size), strict=True):
+            results[place] = _decoded(result, place, log_odds.get(place), *answered)
+            yield from each.rest(results[place])
+    return [results[place] for place in range(len(requests))]
+
+
+def _decoded(result: Any, place: int, log_odds: float | None, generated: Generated, scores: Scores) -> Result:
+    return result(place, Decoded(generated, scores, log_odds))
 
 
 class _Growing:
     """What has been said of one answer. result: from its ids so far and their scores to a `Result`."""
 
-    def __init__(self, answering: Answering, request: Request, size_wh: tuple[int, int], running, place: int, result):
+    def __init__(self, answering: Answering, request: Request, size_wh: tuple[int, int], running, result):
         self._vocabulary, self._tokenizer = answering.tokenizer.vocabulary, answering.tokenizer
         self._reader = answering.codec.stream(request.card.grammar, size_wh)
         self._has_words = grammar(request.card.grammar).prose
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._running, self._place, self._result = running, place, result
+        self._running, self._result = running, result
         self._ids: list[int] = []
         self._words = ""
         self._instances = 0
@@ -116,7 +129,7 @@ class _Growing:
         if whole:
             ids = certain[:whole]
             scores = self._running.extend(ids[len(self._running.scores.token_logprobs) :])
-            yield from self._fresh(self._result(self._place, Generated(ids, truncated=False), scores))
+            yield from self._fresh(self._result(Generated(ids, truncated=False), scores))
 
     def rest(self, result: Result) -> Iterator[str | Instance]:
         """What is left to be said, once the answer is finished."""

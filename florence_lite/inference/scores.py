@@ -24,6 +24,7 @@ def score_instances(
     token_logprobs: NDArray[np.float64],
     location_logprobs: NDArray[np.float64],
     tolerance_logprobs: NDArray[np.float64],
+    presence: float | None = None,
 ) -> tuple[Instance, ...]:
     """The instances with their scores: P(label) · P(one more begins here) · P(it lies here).
 
@@ -31,12 +32,14 @@ def score_instances(
     location_logprobs: [T], log of the summed probability of all location ids in place of each of them.
     tolerance_logprobs: [T], log of how probable it is among all locations that each id is one within `TOLERANCE` of the
         one that was written; NaN for ids that are no locations.
+    presence: of the phrase that all of them answer, where it was asked.
 
     The first factor is that of `probability_of_words`; instances that share a label share it, and it is 1 where there
     are no words. The second says how sure the network is to place one more instance rather than to stop or to go on to
     another label: the probability of `<poly>` where that opens the coordinates, else of all locations together, because
     a sure detector spreads its first coordinate over neighbouring bins. The third is the probability that all four
     coordinates of a box lie within the tolerance; of a shape with more of them, that of four average ones.
+    Of a phrase, its presence stands for the first two factors of the first instance: the same question, calibrated.
     None for an instance whose place in the ids is unknown.
     """
     scored = []
@@ -56,7 +59,12 @@ def score_instances(
             is_location = not np.isnan(tolerance_logprobs[instance.coords_at])
             opening = (location_logprobs if is_location else token_logprobs)[instance.coords_at]
             within = tolerance_logprobs[instance.coords_at : end]
-            placed = opening + COORDINATES * within[~np.isnan(within)].mean()
+            sure_of_place = COORDINATES * within[~np.isnan(within)].mean()
+            placed = opening + sure_of_place
+            if presence is not None:
+                scored.append(replace(instance, score=_inside(presence * np.exp(sure_of_place))))
+                presence = None
+                continue
         scored.append(replace(instance, score=_inside(label * np.exp(placed))))
     return tuple(scored)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 64  # positions by which a self-attention cache grows: most answers are short
+
 
 @dataclass(frozen=True)
 class CrossCache:
@@ -22,11 +24,17 @@ class CrossCache:
         """The caches of the images `index` (int64 [K]), copied."""
         return CrossCache(tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values))
 
+    def part(self, images: slice) -> CrossCache:
+        """The caches of images that stand together, without a copy."""
+        return CrossCache(tuple(k[images] for k in self.keys), tuple(v[images] for v in self.values))
+
 
 class SelfCache:
-    """Self-attention keys and values in buffers of fixed size [layers, R, heads, max_length, d].
+    """Self-attention keys and values, one tensor [R, heads, capacity, d] of each per layer.
 
-    `length` positions are filled. A decoder call appends its keys layer by layer, then moves `length` on.
+    `length` positions are filled. A decoder call appends its keys layer by layer, then moves `length` on. The capacity
+    grows in steps of `BLOCK` up to `max_length`, a tensor at a time, so that hardly more than the cache itself is in
+    memory while it is copied.
     """
 
     def __init__(
@@ -39,26 +47,32 @@ class SelfCache:
         dtype: torch.dtype,
         device: torch.device,
     ):
-        shape = (layers, rows, heads, max_length, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.max_length = max_length
+        shape = (rows, heads, min(BLOCK, max_length), head_dim)
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.length = 0
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store `keys`, `values` [R, heads, T, d] behind the filled part and return all of that layer so far."""
         end = self.length + keys.shape[2]
-        if end > self.keys.shape[3]:
-            raise ValueError(f"the self-attention cache holds {self.keys.shape[3]} positions, {end} are needed")
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        if end > self.max_length:
+            raise ValueError(f"the self-attention cache holds {self.max_length} positions, {end} are needed")
+        for kept, new in ((self.keys, keys), (self.values, values)):
+            if end > kept[layer].shape[2]:
+                kept[layer] = self._grown(kept[layer], end)
+            kept[layer][:, :, self.length : end] = new
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes the former row `rows[i]` (int64 [R'], R' may differ from R). Only the filled part is copied."""
-        filled = slice(0, self.length)
-        keys, values = self.keys, self.values
-        if len(rows) != keys.shape[1]:
-            shape = (keys.shape[0], len(rows), *keys.shape[2:])
-            self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
-        self.keys[:, :, :, filled] = keys[:, rows, :, filled]
-        self.values[:, :, :, filled] = values[:, rows, :, filled]
+        for kept in (self.keys, self.values):
+            for layer, former in enumerate(kept):
+                kept[layer] = former.new_empty(len(rows), *former.shape[1:])
+                kept[layer][:, :, : self.length] = former[rows, :, : self.length]
+
+    def _grown(self, tensor: Tensor, least: int) -> Tensor:
+        capacity = min(self.max_length, -(-least // BLOCK) * BLOCK)
+        larger = tensor.new_empty(*tensor.shape[:2], capacity, tensor.shape[3])
+        larger[:, :, : self.length] = tensor[:, :, : self.length]
+        return larger

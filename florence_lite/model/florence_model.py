@@ -137,6 +137,7 @@ class FlorenceModel(nn.Module):
         self_cache: SelfCache | None = None,
         positions: Tensor | None = None,
         input_mask: Tensor | None = None,
+        last: int | None = None,
     ) -> Tensor:
         """Run the decoder over new tokens.
 
@@ -145,11 +146,12 @@ class FlorenceModel(nn.Module):
         self_cache: where earlier tokens of these rows are kept and the new ones are added; None: no cache.
         positions: int64 [R, T], default counts on from the cache's length.
         input_mask: bool [R, past + T], False on left padding; None when nothing is padded.
+        last: of how many of the T tokens, the last ones, hidden states are wanted; None: of all.
 
-        Returns hidden states [R, T, D]; `logits` turns them into scores.
+        Returns hidden states [R, T, D], or [R, last, D]; `logits` turns them into scores.
         """
         table = self.embed_tokens if self.decoder.embed_tokens is None else self.decoder.embed_tokens
-        return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask)
+        return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask, last)
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
         """Hidden states [..., D] to unnormalised scores [..., vocab_size], or [..., len(ids)] of those ids alone."""

@@ -89,11 +89,15 @@ class DecoderLayer(nn.Module):
         cross_mask: Tensor | None,
         causal: bool,
         remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        last: int | None = None,
     ) -> Tensor:
-        """remember: keeps keys and values of the new tokens and returns those of all; None if all are new."""
+        """remember: keeps keys and values of the new tokens and returns those of all; None if all are new.
+        last: of how many tokens, the last ones, the states are wanted; `self_mask` is theirs. None: of all."""
         keys, values = self.attention.keys_values(x)
         if remember is not None:
             keys, values = remember(keys, values)
+        if last is not None:
+            x = x[:, -last:]
         x = self.attention_norm(x + self.dropout(self.attention(x, keys, values, self_mask, causal)))
         attended = self.cross_attention(x, cross_keys, cross_values, cross_mask)
         x = self.cross_attention_norm(x + self.dropout(attended))
@@ -146,6 +150,7 @@ class Decoder(nn.Module):
         self_cache: SelfCache | None,
         positions: Tensor | None,
         input_mask: Tensor | None,
+        last: int | None = None,
     ) -> Tensor:
         T = x.shape[1]
         past = self_cache.length if self_cache else 0
@@ -159,7 +164,13 @@ class Decoder(nn.Module):
         cross_mask = None if encoder_mask is None else encoder_mask[:, None, None, :]
         for index, (layer, keys, values) in enumerate(zip(self.layers, cross.keys, cross.values, strict=True)):
             remember = partial(self_cache.append, index) if self_cache else None
-            x = layer(x, keys, values, self_mask, cross_mask, causal, remember)
+            if last is None or last >= T or index < len(self.layers) - 1:
+                x = layer(x, keys, values, self_mask, cross_mask, causal, remember)
+            else:  # the states of the others are read by no further layer
+                mask = None
+                if last > 1 or input_mask is not None:
+                    mask = causal_mask(past + T - last, last, input_mask, x.device)
+                x = layer(x, keys, values, mask, cross_mask, False, remember, last)
         if self_cache:
             self_cache.length += T
         return x

@@ -40,8 +40,11 @@ class Result:
         `nms` and slices since.
     foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or nothing in
         the answer is sure.
+    presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked;
+        one that stands here and has no instance is absent. Calibrated where the checkpoint is.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
+    choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
     image: the picture itself, RGB, or None; kept for display only; it does not count in comparisons.
     """
@@ -55,6 +58,8 @@ class Result:
     dropped: int = 0
     foreign: bool = False
     score: float | None = None
+    choices: Mapping[str, float] = field(default_factory=dict, hash=False)
+    presence: Mapping[str, float] = field(default_factory=dict, hash=False)
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
     image: Image.Image | None = field(default=None, compare=False, repr=False)
@@ -64,6 +69,7 @@ class Result:
         set_frozen(self, "instances", tuple(self.instances))
         set_frozen(self, "token_ids", tuple(int(token_id) for token_id in self.token_ids))
         set_frozen(self, "score", confidence(self.score))
+        set_frozen(self, "presence", {phrase: confidence(value) for phrase, value in self.presence.items()})
         if len(self.size_wh) != 2 or min(self.size_wh) < 1:
             raise ValueError(f"size_wh is {self.size_wh}; it must be a positive width and height in pixels")
         if self.token_logprobs is not None:
@@ -155,6 +161,12 @@ class Result:
         return [instance.score for instance in self.instances]
 
     @property
+    def absent(self) -> list[str]:
+        """The phrases that were asked for and have no instance here."""
+        labels = set(self.labels)
+        return [] if "" in labels else [phrase for phrase in self.presence if phrase not in labels]
+
+    @property
     def boxes_xyxy(self) -> NDArray[np.float64]:
         """float64[N, 4], pixels, x0 y0 x1 y1: boxes, bounds of quads and polygons; NaN without coordinates."""
         rows = [instance.bounds or (math.nan,) * 4 for instance in self.instances]
@@ -182,7 +194,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
-        score.
+        score, presence, and choices where there were some.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
         polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
@@ -197,6 +209,8 @@ class Result:
             "dropped": self.dropped,
             "foreign": self.foreign,
             "score": self.score,
+            "presence": dict(self.presence),
+            **({"choices": dict(self.choices)} if self.choices else {}),
         }
 
     def to_coco(self, image_id: int = 1, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
@@ -256,6 +270,8 @@ class Result:
             for instance in self.instances
         )
         table = f"<table><tr><th>label</th><th>box</th><th>score</th></tr>{rows}</table>" if rows else ""
+        if self.absent:
+            table += f"<p>not in the image: {html.escape(', '.join(self.absent))}</p>"
         words = f"<b>{html.escape(self.task)}</b><p>{html.escape(self.text)}</p>"
         doubt = (
             "<p>unsure: the picture may be of a kind that the checkpoint was not trained on</p>" if self.foreign else ""

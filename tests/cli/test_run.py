@@ -126,7 +126,7 @@ def test_pictures_are_written_and_named(command, tiny, photos, tmp_path):
 
 
 def test_names_of_many_pictures_sort_like_the_images():
-    files = running._picture_files(Path("out.png"), [Input("a.png", "a.png")] * 12)
+    files = running.picture_files(Path("out.png"), [Input("a.png", "a.png")] * 12)
     assert [file.name for file in (files[0], files[9], files[11])] == ["out-01.png", "out-10.png", "out-12.png"]
     assert files == sorted(files)
 

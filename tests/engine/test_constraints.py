@@ -36,22 +36,9 @@ def test_constrain_bans_per_row():
     constrain(logits, [])
 
 
-@pytest.mark.parametrize(
-    ("end", "spread", "ends"),
-    [
-        (0.5, [0.1] * 4, True),  # 0.4 in sum
-        (0.3, [0.1] * 4, False),  # less than the sum, more than each
-        (0.3, [0.4, 0, 0, 0], False),
-        (0.9, [0] * 4, True),
-    ],
-)
-def test_coordinates_compete_with_an_empty_answer_together(end, spread, ends):
-    rest = 1 - end - sum(spread)
-    logits = torch.tensor([[rest / 3, rest / 3, end, rest / 3, *spread]] * 6).log()
-    together = GenerationOptions(9, coordinates=range(4, 8), forced_bos=None)
-    apart = GenerationOptions(9, forced_bos=None)
-    sampled = GenerationOptions(9, coordinates=range(4, 8), forced_bos=None, do_sample=True)
-    forced = GenerationOptions(9, coordinates=range(4, 8), ban_bos_after_forced=False)
-    rows = [(0, [2], together), (1, [2], apart), (3, [2], sampled), (4, [2, 5], together), (5, [2, 0], forced)]
-    constrain(logits, rows)
-    assert logits[:, 2].isfinite().tolist() == [ends, True, True, True, True, ends]
+def test_an_answer_that_must_not_be_empty_cannot_end_at_once():
+    logits = torch.zeros(5, 8)
+    unforced, forced = GenerationOptions(9, not_empty=True, forced_bos=None), GenerationOptions(9, not_empty=True)
+    free = GenerationOptions(9, forced_bos=None)
+    constrain(logits, [(0, [2], unforced), (1, [2], free), (2, [2, 5], unforced), (3, [2, 0], forced)])
+    assert logits[:, 2].isfinite().tolist() == [False, True, True, False, True]

@@ -101,11 +101,11 @@ class Spy:
         self.rows, self.images, self.pointers = [], [], []
         decode = model.decode
 
-        def recorded(input_ids, cross: CrossCache, *rest):
+        def recorded(input_ids, cross: CrossCache, *rest, **more):
             self.rows.append(len(input_ids))
             self.images.append(len(cross.keys[0]))
             self.pointers.append(cross.keys[0].data_ptr())
-            return decode(input_ids, cross, *rest)
+            return decode(input_ids, cross, *rest, **more)
 
         monkeypatch.setattr(model, "decode", recorded)
 
@@ -118,9 +118,9 @@ def test_beams_share_cross_keys(monkeypatch):
     monkeypatch.setattr(model, "cross_cache", lambda states: pytest.fail("cross keys and values computed again"))
     generate(model, states, mask, [[2], [0, 4, 2]] * 2, GenerationOptions(8, num_beams=3), cross)
     assert set(spy.pointers) == {cross.keys[0].data_ptr()}
-    # The forced first id goes in with the prefix, the forced end needs no network: 8 ids take 6 calls.
-    assert spy.rows == [4] + [12] * 5
-    assert spy.images == [2] * 6
+    # Prefixes of two lengths are read apart, the forced first id with each; the forced end needs no network.
+    assert spy.rows == [2, 2] + [12] * 5
+    assert spy.images == [2] * 7
 
 
 def test_finished_rows_cost_nothing(monkeypatch):

@@ -150,7 +150,7 @@ def test_steps_are_taken_when_they_are_asked_for(model, monkeypatch):
     states, mask = random_states(model, 1)
     calls = []
     decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda *given: (calls.append(1), decode(*given))[1])
+    monkeypatch.setattr(model, "decode", lambda *given, **more: (calls.append(1), decode(*given, **more))[1])
     steps = decoding_steps(model, states, mask, [[2]], GenerationOptions(12))
     next(steps)
     assert not calls

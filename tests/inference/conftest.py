@@ -2,7 +2,7 @@
 
 import pytest
 
-import florence_lite.inference.answering as answering_module
+import florence_lite.inference.decoding as decoding_module
 from florence_lite import Florence
 from florence_lite.engine import Generated
 from tests.tiny import SIDES, tiny_florence
@@ -23,16 +23,21 @@ def scripted(florence, monkeypatch):
     monkeypatch.setattr(
         florence.tokenizer, "encode_prompt", lambda text: sent.setdefault(tuple(encode(text)), text) and encode(text)
     )
-    decode = florence.answering._decode
+    decoding = florence.answering.decoding
+    together = decoding._together
 
-    def answer(requests, *rest):
-        sentences = [sent[tuple(request.prompt_ids)] for request in requests]
+    def answer(rows, is_present, size):
+        sentences = [sent[tuple(row.prompt_ids)] for row in rows]
         calls.append(sentences)
-        ids = [next((known[key] for key in known if key in sentence), []) for sentence in sentences]
-        monkeypatch.setattr(
-            answering_module, "generate", lambda *_, **__: [Generated([0, *each, 2], False) for each in ids]
-        )
-        return decode(requests, *rest)
 
-    monkeypatch.setattr(florence.answering, "_decode", answer)
+        def generate(model, states, mask, prefixes, *_):
+            asked = [sent.get(tuple(prefix)) for prefix in prefixes]  # to the encoder's side the prefixes say nothing
+            asked = asked if all(asked) else sentences
+            ids = [next((known[key] for key in known if key in sentence), []) for sentence in asked]
+            return [Generated([0, *each, 2], False) for each in ids]
+
+        monkeypatch.setattr(decoding_module, "generate", generate)
+        return together(rows, lambda log_odds: True, size)
+
+    monkeypatch.setattr(decoding, "_together", answer)
     return known, calls

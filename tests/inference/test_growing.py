@@ -71,7 +71,9 @@ def steps_of(florence, monkeypatch) -> list:
     """Grows by one at each pass of the decoder."""
     steps = []
     decode = FlorenceModel.decode
-    monkeypatch.setattr(florence.model, "decode", lambda *given: (steps.append(1), decode(florence.model, *given))[1])
+    monkeypatch.setattr(
+        florence.model, "decode", lambda *given, **more: (steps.append(1), decode(florence.model, *given, **more))[1]
+    )
     return steps
 
 

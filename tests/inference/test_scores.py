@@ -105,3 +105,11 @@ def test_a_likelier_id_never_lowers_a_score():
         after = before.copy()
         after[generator.integers(len(after))] += 0.1
         assert score_words(after) >= score_words(before)
+
+
+def test_the_presence_of_a_phrase_scores_its_first_instance():
+    """In the place of the words and of the chance that coordinates begin: the same question, calibrated."""
+    near = np.array([np.nan, np.nan, *[0.9] * 8])
+    items = (item("dog", 0, 6, 2), item("dog", 6, 10, 6))
+    scored = score_instances(items, np.log(TOKENS), np.log(LOCATIONS), np.log(near), presence=0.3)
+    assert [each.score for each in scored] == pytest.approx([0.3 * 0.9**4, LABEL * 0.5 * 0.9**4])

@@ -15,7 +15,6 @@ import florence_lite.inference.encoded as encoded_module
 from florence_lite.florence import Florence
 from florence_lite.images import load_enough
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
-from florence_lite.inference.answering import Answering
 from florence_lite.inference.streaming import batches, is_image
 from florence_lite.results import Result
 from tests.tiny import SIDES, noise_image, tiny_florence
@@ -359,22 +358,3 @@ def test_is_image():
     images = ["a.jpg", noise_image(0), np.zeros((2, 2)), types.SimpleNamespace(movedim=None), b"", io.BytesIO()]
     assert all(map(is_image, images))
     assert not any(map(is_image, [images, tuple(images), iter(images), {}, None, 3]))
-
-
-@pytest.mark.parametrize(("counts", "calls"), [((1,) * 20, [8, 8, 4]), ((20,), [8, 8, 4]), ((3, 3, 3, 5), [5, 6, 3])])
-def test_few_prompts_are_answered_together(toy_tokenizer, monkeypatch, counts, calls):
-    """So that memory is bounded by neither the number of images nor that of prompts."""
-    florence = tiny_florence(toy_tokenizer, "decoder")
-    sizes = []
-    decode = Answering._decode
-    monkeypatch.setattr(Answering, "_decode", lambda self, r, *more: sizes.append(len(r)) or decode(self, r, *more))
-    images = [florence.encode(noise_image(seed)) for seed in range(len(counts))]
-    pairs = [image for image, count in zip(images, counts, strict=True) for _ in range(count)]
-    results = florence.answering.answer(
-        [
-            (image, florence.answering.requests(florence.answering.ask(Prompt("<OD>"), {}), (90, 70))[0])
-            for image in pairs
-        ],
-        SHORT,
-    )
-    assert len(results) == sum(counts) and sorted(sizes) == sorted(calls)

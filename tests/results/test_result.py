@@ -210,6 +210,7 @@ def test_to_dict_is_ready_for_json():
         "dropped": 0,
         "foreign": False,
         "score": 0.5,
+        "presence": {},
     }
 
 
@@ -259,3 +260,15 @@ def test_the_image_does_not_count_in_comparisons():
     assert result(BOX, image=image) == result(BOX)
     assert hash(result(BOX, image=image)) == hash(result(BOX))
     assert "image" not in repr(result(BOX, image=image))
+
+
+def test_what_is_absent_says_so():
+    """A phrase that was asked for and has no instance; an outline without words answers the one phrase there is."""
+    asked = {"dog": 0.9, "a <b> cat": 0.1, "door": 0.4}
+    told = result(BOX, presence=asked)
+    assert told.absent == ["a <b> cat", "door"] and told.to_dict()["presence"] == asked
+    assert "not in the image: a &lt;b&gt; cat, door" in told._repr_html_()
+    assert result(presence={"dog": 0.1}).absent == ["dog"]
+    assert result(replace(BOX, label=""), presence={"dog": 0.9}).absent == []
+    with pytest.raises(ValueError, match="score is 1.5"):
+        result(presence={"dog": 1.5})

@@ -1,0 +1,99 @@
+"""The bound on memory: how many rows follow from it, and that it holds for the longest answers."""
+
+import sys
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import florence_lite.inference.batching as batching
+import florence_lite.inference.decoding as decoding_module
+from florence_lite import Prompt
+from florence_lite.inference.batching import MEMORY, row_bytes, rows_at_once
+from florence_lite.model import FlorenceConfig
+from tests.tiny import POSITIONS, SIDES, noise_image, tiny_florence
+
+LONGEST = {"max_new_tokens": POSITIONS, "threshold": 0.0}
+
+
+class Counted(TorchDispatchMode):
+    """Counts the bytes of the tensors that exist, made while it is on; `peak` is the most at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.peak = {}, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        made = function(*arguments, **(named or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage):
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = storage.nbytes()
+            weakref.finalize(storage, self.sizes.pop, key, None)
+            self.peak = max(self.peak, sum(self.sizes.values()))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("side", SIDES)
+def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, side, beams):
+    florence = tiny_florence(toy_tokenizer, side, eos_gain=None)  # no answer ends by itself
+    monkeypatch.setattr(batching, "LOGITS_AT_ONCE", 2**12)
+    monkeypatch.setattr(sys.modules["florence_lite.engine.score"], "LOGITS_AT_ONCE", 2**12)
+    monkeypatch.setattr(batching, "TOKENS_AT_ONCE", 32)
+    monkeypatch.setattr(sys.modules["florence_lite.engine.prefill"], "TOKENS_AT_ONCE", 32)
+    bound = florence.answering.decoding.memory = 2**21
+    rows = []
+    together = decoding_module.Decoding.steps
+    monkeypatch.setattr(
+        decoding_module.Decoding, "steps", lambda self, r, *more: rows.append(len(r)) or together(self, r, *more)
+    )
+    images = [florence.encode(noise_image(seed), keep_image=False) for seed in range(3)]
+    for image in images:
+        florence.run(image, "<OD>", max_new_tokens=2)  # keeps keys and values of the image
+    prompts = [Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["dog", "cat", "sign"]), Prompt("<OD>")] * 3
+    rows.clear()
+    with Counted() as counted:
+        results = florence.run([image for image in images for _ in range(2)], prompts, num_beams=beams, **LONGEST)
+    assert all(result.truncated for result in results)
+    assert counted.peak <= bound
+    assert 1 < max(rows) < sum(rows) == 12, "neither one by one, nor without a bound"
+    assert counted.peak > bound / 8, "the bound is not used"
+
+
+def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer):
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    config = florence.model.config
+    small, large = (
+        rows_at_once(memory, config, 4, row_bytes(config, 4, POSITIONS, 1, 0)) for memory in (2**26, MEMORY)
+    )
+    assert 1 <= small < large / 8
+    phrases = [f"dog {number}" for number in range(30)]
+    wide = florence.detect(noise_image(0), phrases, threshold=0.3)
+    florence.answering.decoding.memory = 1  # one row at a time, however little it is
+    narrow = florence.detect(noise_image(0), phrases, threshold=0.3)
+    assert wide.token_ids == narrow.token_ids and wide.presence == pytest.approx(narrow.presence, abs=1e-4)
+
+
+def test_hundreds_of_rows_of_the_nano_network_and_few_of_the_large_one():
+    def rows(preset: str, beams: int) -> int:
+        config = FlorenceConfig.preset(preset)
+        own = config.image_tokens if config.prompt_side == "encoder" else 0
+        return rows_at_once(MEMORY, config, 4, row_bytes(config, 4, config.text.positions, beams, own))
+
+    assert rows("nano", 1) > 200 > 20 > rows("base", 1) >= rows("base", 3) >= rows("large", 3) >= 1
+
+
+@pytest.mark.parametrize("memory", [0, 2**26 - 1, -5, 1.5, True, "1 GiB"])
+def test_memory_that_is_none(toy_tokenizer, memory):
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    with pytest.raises(ValueError, match="memory is .*; it must be a whole number of bytes, at least 67,108,864"):
+        florence.memory = memory
+    florence.memory = 2**28
+    assert florence.memory == florence.answering.decoding.memory == 2**28
