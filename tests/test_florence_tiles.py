@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import florence_lite.inference.encoded as encoded_module
-from florence_lite import Florence, Instance
+from florence_lite import Florence, Instance, Result
 from florence_lite.cards import checkpoints
 from florence_lite.geometry import box_iou
 from florence_lite.inference import EncodedImage, ImageError, Prompt
@@ -44,6 +44,24 @@ def image() -> Image.Image:
 def tiles_of(image: Image.Image) -> list[Image.Image]:
     """The four tiles of `TILE` in an image of 100 × 90 pixels."""
     return [image.crop((x, y, x + 60, y + 60)) for y in (0, 30) for x in (0, 40)]
+
+
+def same(one: Result | list[Result], other: Result | list[Result]) -> None:
+    """Assert that results say the same: ids exactly, numbers within the noise of float32 in batches."""
+    if isinstance(one, list):
+        assert len(one) == len(other)
+        for each in zip(one, other, strict=True):
+            same(*each)
+        return
+    assert (one.task, one.size_wh, one.labels, one.token_ids) == (
+        other.task,
+        other.size_wh,
+        other.labels,
+        other.token_ids,
+    )
+    assert one.scores == [score and pytest.approx(score, abs=1e-4) for score in other.scores]
+    assert np.array_equal(one.boxes_xyxy, other.boxes_xyxy) and (one.dropped == other.dropped)
+    assert one.presence == pytest.approx(other.presence, abs=1e-4)
 
 
 def test_every_tile_is_answered_as_an_image_of_its_own(florence, image):
@@ -89,11 +107,11 @@ def test_many_images_of_many_sizes(florence, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     images = [noise_image(seed, size) for seed, size in enumerate([(100, 90), (30, 40), (60, 60), (61, 30)])]
     expected = [florence.run(image, "<OD>", tile=TILE) for image in images]
-    assert florence.run(images, "<OD>", tile=TILE) == expected
-    assert florence.detect(images, tile=TILE) == expected
+    same(florence.run(images, "<OD>", tile=TILE), expected)
+    same(florence.detect(images, tile=TILE), expected)
     paths = [tmp_path / "broken.png", *images[:2], tmp_path / "missing.png", *images[2:], tmp_path / "missing.png"]
     answers = list(florence.run_each(iter(paths), "<OD>", tile=TILE))
-    assert [answer for answer in answers if not isinstance(answer, ImageError)] == expected
+    same([answer for answer in answers if not isinstance(answer, ImageError)], expected)
     faults = [answer for answer in answers if isinstance(answer, ImageError)]
     assert [fault.index for fault in faults] == [0, 3, 6] == [k for k, a in enumerate(answers) if a in faults]
     assert [fault.name for fault in faults] == [str(paths[k]) for k in (0, 3, 6)]
@@ -105,15 +123,24 @@ def test_many_images_of_many_sizes(florence, tmp_path):
 def test_pairs_of_images_and_prompts(florence, image):
     other = noise_image(1, (80, 80))
     got = florence.run([image, other], ["<OD>", "<OCR_WITH_REGION>"], tile=TILE)
-    assert got == [florence.run(image, "<OD>", tile=TILE), florence.run(other, "<OCR_WITH_REGION>", tile=TILE)]
+    same(got, [florence.run(image, "<OD>", tile=TILE), florence.run(other, "<OCR_WITH_REGION>", tile=TILE)])
 
 
 def test_methods_take_tiles(florence, image):
     assert florence.detect(image, tile=TILE) == florence.run(image, "<OD>", tile=TILE)
     assert florence.ocr(image, tile=TILE) == florence.run(image, "<OCR_WITH_REGION>", tile=TILE)
     assert florence.describe(image, tile=TILE) == florence.run(image, "<DENSE_REGION_CAPTION>", tile=TILE)
-    phrases = ["traffic light", "dog"]
-    assert set(florence.detect(image, phrases, tile=TILE).labels) <= set(phrases)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.3])
+def test_phrases_are_as_present_as_in_the_tile_where_they_are_most(florence, image, threshold):
+    phrases = ["traffic light", "dog", "a cat"]
+    got = florence.detect(image, phrases, tile=TILE, threshold=threshold)
+    parts = florence.detect([*tiles_of(image), image], phrases, threshold=threshold)
+    most = {phrase: max(part.presence[phrase] for part in parts) for phrase in phrases}
+    assert got.presence == pytest.approx(most, abs=1e-4)
+    assert set(got.labels) <= set(phrases) and set(got.absent) | set(got.labels) == set(phrases)
+    same(florence.detect([image, image], phrases, tile=TILE, threshold=threshold), [got, got])
 
 
 def test_outlines_of_tiles(florence, image):
