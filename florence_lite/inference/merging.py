@@ -9,7 +9,7 @@ import numpy as np
 
 from florence_lite.answers import Box, Instance, set_frozen
 from florence_lite.cards import TaskCard
-from florence_lite.geometry import box_area, box_iou, clip_ring, mask_to_rings, rasterize
+from florence_lite.geometry import box_area, box_iou, clip_ring, mask_to_rings, polygon_area, rasterize
 from florence_lite.inference.answering import joined
 from florence_lite.inference.stitching import stitched
 from florence_lite.results import Result
@@ -90,6 +90,8 @@ class _Seen:
         set_frozen(self, "bounds", bounds)
         set_frozen(self, "cut_sides", inner & (np.abs(bounds - tile) <= self.tolerance))  # left, top, right, bottom
         set_frozen(self, "cuts", int(self.cut_sides.sum()))
+        area = sum(polygon_area(ring) for ring in self.item.outlines)
+        set_frozen(self, "is_upright", area > 0.99 * box_area(bounds))  # it fills the box round it
 
     @property
     def tolerance(self) -> float:
@@ -175,7 +177,7 @@ def _agreement(a: _Seen, b: _Seen) -> float:
     if (high < low).any() or thin.all():
         return 0.0
     window = (*np.where(thin, low - tolerance, low), *np.where(thin, high + tolerance, high))
-    in_a, in_b = _within(a.item, window), _within(b.item, window)
+    in_a, in_b = _within(a, window), _within(b, window)
     if in_a is None or in_b is None:
         return 0.0
     agreement = 0.0
@@ -187,16 +189,14 @@ def _agreement(a: _Seen, b: _Seen) -> float:
     return max(agreement, float(box_iou(in_a, in_b)[0, 0]))
 
 
-def _within(item: Instance, window: Sequence[float]) -> np.ndarray | None:
+def _within(seen: _Seen, window: Sequence[float]) -> np.ndarray | None:
     """The box float64[4] round what lies in a window; None where nothing does."""
-    bounds = np.array(item.bounds)
-    low, high = np.maximum(bounds[:2], window[:2]), np.minimum(bounds[2:], window[2:])
+    low, high = np.maximum(seen.bounds[:2], window[:2]), np.minimum(seen.bounds[2:], window[2:])
     if (low > high).any():
         return None
-    if item.box is not None:
+    if seen.is_upright:
         return np.concatenate([low, high])
-    rings = [clip_ring(ring, window) for ring in item.outlines]
-    points = np.concatenate(rings)
+    points = np.concatenate([clip_ring(ring, window) for ring in seen.item.outlines])
     return np.concatenate([points.min(0), points.max(0)]) if len(points) else None
 
 
