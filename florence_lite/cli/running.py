@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Threshold,
+    Tile,
     check_picture,
     in_options,
     load,
@@ -62,19 +64,14 @@ def run(
     phrases_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text file of phrases, one a line, for hundreds of them.")
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
-    ] = 0,
+    threshold: Threshold = None,
     nms: Annotated[
         float | None,
         typer.Option(
             metavar="IOU", min=0, max=1, help="Leave out what overlaps a surer one of its label by more, from 0 to 1."
         ),
     ] = None,
-    tile: Annotated[
-        tuple[int, int] | None,
-        typer.Option(metavar="SIZE OVERLAP", help="Ask larger images in tiles of so many pixels, which overlap."),
-    ] = None,
+    tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -109,7 +106,7 @@ def run(
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = AnswerReport(as_json, threshold, nms)
+    report = AnswerReport(as_json, nms)
     answers = florence.run_each(
         [image.source for image in images],
         prompt,
@@ -118,6 +115,7 @@ def run(
         region=region,
         keep_image=picture is not None,
         tile=tile,
+        threshold=threshold,
     )
     with progress_bar(len(images) > FEW) as progress:
         bar = progress.add_task("images", total=len(images))
@@ -200,7 +198,6 @@ class AnswerReport:
     """Prints what becomes of each image, and counts: answers, faults, and answers about pictures that are foreign."""
 
     as_json: bool
-    threshold: float
     nms: float | None = None
     answers: int = field(default=0, init=False)
     faults: int = field(default=0, init=False)
@@ -217,7 +214,6 @@ class AnswerReport:
         """The answer about this image, drawn into a file if that is asked for and can be done."""
         self.answers += 1
         self.foreign += result.foreign
-        result = at_least(result, self.threshold)
         if self.nms is not None:
             result = result.nms(self.nms)
         drawn = picture is not None and self._drawn(result, picture)
@@ -243,14 +239,6 @@ class AnswerReport:
         return True
 
 
-def at_least(result: Result, threshold: float) -> Result:
-    """The answer without the placed instances that score less; `dropped` counts them."""
-    kept = tuple(
-        item for item in result.instances if item.bounds is None or item.score is None or item.score >= threshold
-    )
-    return replace(result, instances=kept, dropped=result.dropped + len(result.instances) - len(kept))
-
-
 def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
     """What to do about answers that nothing is sure of, from a checkpoint that knows one kind of pictures."""
     return (
@@ -269,8 +257,11 @@ def listing(result: Result) -> list[str]:
     lines += [_row(item, width) for item in rows]
     if not lines:
         lines.append("nothing found")
+    if result.absent:
+        absent = (f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent)
+        lines.append(f"not in the image: {', '.join(absent)}")
     if result.dropped:
-        lines.append(f"left out by --threshold or --nms: {result.dropped}")
+        lines.append(f"left out of the answer: {result.dropped}")
     if result.parse_errors:
         lines.append(f"parse errors in the answer, dropped or repaired: {result.parse_errors}")
     if result.truncated:

@@ -12,6 +12,8 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Threshold,
+    Tile,
     check_picture,
     load,
     say,
@@ -32,10 +34,6 @@ OneImage = Annotated[
         show_default=False,
     ),
 ]
-Tile = Annotated[
-    tuple[int, int] | None,
-    typer.Option(metavar="SIZE OVERLAP", help="Look for things in tiles of so many pixels, which overlap."),
-]
 
 
 def segment(
@@ -54,9 +52,7 @@ def segment(
         tuple[float, float, float, float] | None,
         typer.Option(metavar="X0 Y0 X1 Y1", help="Outline what is in this box, in pixels of the image."),
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
-    ] = 0,
+    threshold: Threshold = None,
     tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
@@ -78,12 +74,11 @@ def segment(
     found = find_images(images)
     files = picture_files(picture, found)
     florence = load(checkpoint, device, adapter)
-    report = AnswerReport(as_json, threshold)
+    report = AnswerReport(as_json)
+    options = {"keep_image": picture is not None, "threshold": threshold, "tile": tile}
     for image, file in zip(found, files, strict=True):
         try:
-            result = florence.segment(
-                image.source, phrases=phrases, region=region, tile=tile, keep_image=picture is not None
-            )
+            result = florence.segment(image.source, phrases=phrases, region=region, **options)
         except (ValueError, OSError) as error:
             report.failed(image.name, error)
         else:
@@ -103,7 +98,6 @@ def panoptic(
     stuff: Annotated[
         list[str] | None, typer.Option(metavar="P", help='Phrase of stuff, such as "the sky"; repeat --stuff.')
     ] = None,
-    tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -125,7 +119,7 @@ def panoptic(
     if ids is not None and ids.suffix.lower() != ".png":
         raise ValueError(f"--ids {ids}: the name must end in .png, which keeps every number as it is")
     florence = load(checkpoint, device, adapter)
-    result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [], tile=tile)
+    result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [])
     if picture is not None:
         _save("--picture", result.draw(), picture)
     if ids is not None:
