@@ -223,6 +223,7 @@ CALLS = [  # method, its arguments, the prompts it must ask
     ("describe", {"region": REGION, "what": "category"}, [Prompt("<REGION_TO_CATEGORY>", region=REGION)]),
     ("describe", {"region": REGION, "what": "text"}, [Prompt("<REGION_TO_OCR>", region=REGION)]),
     ("ask", {"question": "is it red?"}, [Prompt("<VQA>", text="is it red?")]),
+    ("infill", {"text": "a <mask>"}, [Prompt("<INFILLING>", text="a <mask>")]),
 ]
 
 

@@ -128,7 +128,7 @@ def say_error(error: Exception | str) -> None:
 
 _OPTIONS = {"phrases": "phrase", "columns": "column"}  # arguments of Python whose options have another name
 _ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
-    r"""(?<![\w/\\.-])(text|phrases|region|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+    r"""(?<![\w/\\.-])(text|phrases|region|tile|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
 )
 
 
@@ -143,7 +143,7 @@ def in_options(message: str) -> str:
         name, value = match.groups()
         if value[0] in "([{":
             value = value[1:-1]
-        if name == "region":
+        if name in ("region", "tile"):
             value = value.replace(",", "").upper()
         if name == "columns":
             value = value.replace('"', "").replace(": ", "=")

@@ -59,9 +59,22 @@ def run(
     phrase: Annotated[
         list[str] | None, typer.Option(metavar="P", help="Phrase of the prompt; repeat --phrase for several.")
     ] = None,
+    phrases_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text file of phrases, one a line, for hundreds of them.")
+    ] = None,
     threshold: Annotated[
         float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
     ] = 0,
+    nms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="IOU", min=0, max=1, help="Leave out what overlaps a surer one of its label by more, from 0 to 1."
+        ),
+    ] = None,
+    tile: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="SIZE OVERLAP", help="Ask larger images in tiles of so many pixels, which overlap."),
+    ] = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -82,9 +95,13 @@ def run(
 
     arguments, prompt = _split(images_and_prompt)
     card = task(prompt)
-    phrases = phrase or None
+    phrases = [*(phrase or []), *_read_phrases(phrases_file)] or None
     if region is None or card.input != "region":
         card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
+    if tile is not None:
+        from florence_lite.inference.tiling import as_tiling
+
+        as_tiling(tile, [card])
     images = find_images(arguments)
     files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter)
@@ -92,7 +109,7 @@ def run(
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = AnswerReport(as_json, threshold)
+    report = AnswerReport(as_json, threshold, nms)
     answers = florence.run_each(
         [image.source for image in images],
         prompt,
@@ -100,6 +117,7 @@ def run(
         phrases=phrases,
         region=region,
         keep_image=picture is not None,
+        tile=tile,
     )
     with progress_bar(len(images) > FEW) as progress:
         bar = progress.add_task("images", total=len(images))
@@ -138,6 +156,22 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     return images, prompt
 
 
+def _read_phrases(file: Path | None) -> list[str]:
+    """The lines of a file that hold anything; [] without one."""
+    if file is None:
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--phrases-file {file} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ValueError(f"--phrases-file {file} cannot be read: {reason}") from None
+    if not (phrases := [line.strip() for line in lines if line.strip()]):
+        raise ValueError(f"--phrases-file {file} holds no phrase; write one a line")
+    return phrases
+
+
 def picture_files(picture: Path | None, images: Sequence[Input]) -> list[Path | None]:
     """The file for the drawn answer of each image; ValueError where it could not be written or is one of the images."""
     if picture is None:
@@ -167,6 +201,7 @@ class AnswerReport:
 
     as_json: bool
     threshold: float
+    nms: float | None = None
     answers: int = field(default=0, init=False)
     faults: int = field(default=0, init=False)
     foreign: int = field(default=0, init=False)
@@ -183,6 +218,8 @@ class AnswerReport:
         self.answers += 1
         self.foreign += result.foreign
         result = at_least(result, self.threshold)
+        if self.nms is not None:
+            result = result.nms(self.nms)
         drawn = picture is not None and self._drawn(result, picture)
         if self.as_json:
             extra = {} if picture is None else {"picture": str(picture) if drawn else None}
@@ -233,7 +270,7 @@ def listing(result: Result) -> list[str]:
     if not lines:
         lines.append("nothing found")
     if result.dropped:
-        lines.append(f"left out, as they score less than --threshold: {result.dropped}")
+        lines.append(f"left out by --threshold or --nms: {result.dropped}")
     if result.parse_errors:
         lines.append(f"parse errors in the answer, dropped or repaired: {result.parse_errors}")
     if result.truncated:

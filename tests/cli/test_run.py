@@ -201,7 +201,7 @@ def test_checkpoint_that_is_none(command, photos, tmp_path):
         (Result("<OD>", (9, 9)), ["nothing found"]),
         (
             Result("<OD>", (9, 9), dropped=2),
-            ["nothing found", "left out, as they score less than --threshold: 2"],
+            ["nothing found", "left out by --threshold or --nms: 2"],
         ),
         (Result("<CAPTION>", (9, 9), text="a dog\nand a cat", score=0.875), ["a dog", "and a cat  (0.88)"]),
         (Result("<OCR>", (9, 9), text="STOP"), ["STOP"]),
