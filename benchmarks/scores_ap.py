@@ -27,9 +27,9 @@ from florence_lite.scenes import Scenes
 from florence_lite.scenes.catalogue import TRAINING_STYLES
 
 MEASURES = {"<OD>": "ap", "<OPEN_VOCABULARY_DETECTION>": "ap_one_class"}
-TODAY = "today's"
+OURS = "P(label) · P(one more) · P(place)"  # the default, of `florence_lite.inference.scores`
 WINDOWS = (5, 10, 25, 50)  # bins on either side of the written one over which coordinates are averaged
-AVERAGED = {f"{TODAY}, coordinates averaged over ±{window} bins": window for window in WINDOWS}
+AVERAGED = {f"{OURS}, coordinates averaged over ±{window} bins": window for window in WINDOWS}
 WAYS = (
     "one for all",
     "geometric mean of the probabilities of its ids",
@@ -38,7 +38,7 @@ WAYS = (
     "p_cont · P(label)^(1/len)",
     "p_cont · P(label)^(1/len) · P(place)",
     "P(one more) · P(label)^(1/len) · P(place)",
-    TODAY,
+    OURS,
     *AVERAGED,
 )
 
@@ -108,9 +108,11 @@ def candidates(florence: Florence, result, logprobs: np.ndarray) -> dict[str, tu
         start, end = item.tokens
         if item.coords_at > start:
             label = written[start : item.coords_at].mean()
+        places = range(item.coords_at, end)
+        if item.box is not None:  # as it is written
+            item = replace(item, box=placed(of_bins, ids - vocabulary.loc_first, places, 0, result.size_wh))
         some, stop = np.logaddexp.reduce(of_bins[item.coords_at]), logprobs[item.coords_at, vocabulary.eos]
         more = some - np.logaddexp(some, stop)
-        places = range(item.coords_at, end)
         sure = COORDINATES * np.mean([within(of_bins[p], ids[p] - vocabulary.loc_first) for p in places])
         values = (
             0.0,
@@ -123,11 +125,9 @@ def candidates(florence: Florence, result, logprobs: np.ndarray) -> dict[str, tu
         )
         for way, value in zip(WAYS, values, strict=False):
             found[way].append(replace(item, score=float(np.exp(value))))
-        found[TODAY].append(item)
+        found[OURS].append(item)
         for name, window in AVERAGED.items():
-            bins = [near(of_bins[place], ids[place] - vocabulary.loc_first, window) for place in places]
-            x0, y0, x1, y1 = dequantize_means(bins, result.size_wh, vocabulary.bins)
-            box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+            box = item.box and placed(of_bins, ids - vocabulary.loc_first, places, window, result.size_wh)
             found[name].append(replace(item, box=box))
     return {way: tuple(items) for way, items in found.items()}
 
@@ -145,10 +145,12 @@ def near(of_bins: np.ndarray, bin: int, window: int) -> float:
     return float((weights * bins).sum() / weights.sum())
 
 
-def dequantize_means(bins: list[float], size_wh: tuple[int, int], count: int) -> list[float]:
-    """Pixels of four bins that need not be whole."""
-    low, high = (dequantize(np.array([[place, place]]), size_wh, count)[0] for place in (0, count - 1))
-    return [low[i % 2] + (high - low)[i % 2] * bin / (count - 1) for i, bin in enumerate(bins)]
+def placed(
+    of_bins: np.ndarray, written: np.ndarray, places: range, window: int, size_wh: tuple[int, int]
+) -> np.ndarray:
+    """The box of four coordinates in pixels, each averaged over `window` bins on either side of the written one."""
+    corners = np.array([near(of_bins[place], written[place], window) for place in places]).reshape(2, 2)
+    return dequantize(np.sort(corners, axis=0), size_wh, of_bins.shape[1]).ravel()
 
 
 if __name__ == "__main__":
