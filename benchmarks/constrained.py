@@ -3,7 +3,7 @@
     python benchmarks/constrained.py --scenes 200 --json
 
 The embedded checkpoint on scenes of the validation split: metrics and parse errors of each task, greedy and drawn at
-random, and the median time of an answer, both ways in turn on every image. Then the time of a decoding of `--tokens` ids
+random, and the median time of an answer, both ways in turn on every image. Then the time of decoding `--tokens` ids
 in a base network with random weights, whose output layer has 51,289 rows: answers of boxes, where most steps need the
 rows of the locations alone, and prose, where all words may follow.
 """
