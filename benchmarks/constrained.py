@@ -48,11 +48,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="of an answer of the base network")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="base", help="of the network with random weights")
+    parser.add_argument(
+        "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     florence = Florence.from_pretrained(arguments.checkpoint)
     if arguments.part == "scenes":
-        samples = Scenes("validation", TRAINING_STYLES, length=arguments.count)
+        samples = Scenes("validation", tuple(arguments.style), length=arguments.count)
         rows = [row for task in TASKS for row in on_scenes(florence, samples, task)]
     else:
         rows = on_random_weights(florence, arguments.size, arguments.tokens, arguments.rounds)

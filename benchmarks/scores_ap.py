@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--data", help="folder of a data set with boxes, instead of scenes")
     parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--scenes", type=int, default=200, help="scenes of the validation split")
+    parser.add_argument(
+        "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     florence = Florence.from_pretrained(arguments.checkpoint)
@@ -57,7 +60,7 @@ def main() -> None:
     if arguments.data:
         samples, tasks = read_dataset(arguments.data, split=arguments.split), ["<OD>"]
     else:
-        samples, tasks = Scenes("validation", TRAINING_STYLES, length=arguments.scenes), list(MEASURES)
+        samples, tasks = Scenes("validation", tuple(arguments.style), length=arguments.scenes), list(MEASURES)
     rows = [row for task in tasks for row in measured(florence, samples, task)]
     if arguments.json:
         print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
