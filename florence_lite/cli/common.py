@@ -113,9 +113,9 @@ class OutputError(Exception):
 INDENT = "\n  "  # no name can begin a line of its own with it
 
 
-def show(line: str = "") -> None:
+def show(line: str = "", end: str = "\n") -> None:
     """A line of an answer or a report, on standard output. What it says of files and labels steers no terminal."""
-    _print(printable(line))
+    _print(printable(line), end)
 
 
 def show_json(record: Any) -> None:
@@ -123,9 +123,9 @@ def show_json(record: Any) -> None:
     _print(json.dumps(record))
 
 
-def _print(line: str) -> None:
+def _print(line: str, end: str = "\n") -> None:
     try:
-        print(line, flush=True)
+        print(line, end=end, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

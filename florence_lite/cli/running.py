@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,8 @@ from florence_lite.printable import printable
 if TYPE_CHECKING:
     from florence_lite.answers import Instance
     from florence_lite.cards import CheckpointCard
+    from florence_lite.florence import Florence
+    from florence_lite.inference import ImageError
     from florence_lite.results import Result
 
 FEW = 3  # images that are answered without a progress bar
@@ -64,6 +66,10 @@ def run(
     phrases_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text file of phrases, one a line, for hundreds of them.")
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="L", help="Close the list of what the answer may say; repeat --label for several."),
+    ] = None,
     threshold: Threshold = None,
     nms: Annotated[
         float | None,
@@ -72,6 +78,9 @@ def run(
         ),
     ] = None,
     tile: Tile = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print words and instances as soon as they are written.")
+    ] = False,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -99,6 +108,8 @@ def run(
         from florence_lite.inference.tiling import as_tiling
 
         as_tiling(tile, [card])
+    if stream and (as_json or nms is not None or tile is not None):
+        raise ValueError("--stream prints an answer before all of it is known: leave --json, --nms and --tile out")
     images = find_images(arguments)
     files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter)
@@ -106,18 +117,14 @@ def run(
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = AnswerReport(as_json, nms)
-    answers = florence.run_each(
-        [image.source for image in images],
-        prompt,
-        text=text,
-        phrases=phrases,
-        region=region,
-        keep_image=picture is not None,
-        tile=tile,
-        threshold=threshold,
-    )
-    with progress_bar(len(images) > FEW) as progress:
+    report = AnswerReport(as_json, nms, stream)
+    asked = {"text": text, "phrases": phrases, "region": region, "keep_image": picture is not None}
+    asked |= {"threshold": threshold} | ({"labels": label} if label else {})
+    if stream:
+        answers = _as_they_grow(florence, images, prompt, asked)
+    else:
+        answers = florence.run_each([image.source for image in images], prompt, tile=tile, **asked)
+    with progress_bar(len(images) > FEW and not stream) as progress:
         bar = progress.add_task("images", total=len(images))
         for image, file, answer in zip(images, files, answers, strict=True):
             if isinstance(answer, ImageError):
@@ -129,6 +136,33 @@ def run(
         say(foreign_note(florence.card, report.foreign, len(images)))
     if report.faults:
         raise typer.Exit(1 if report.answers else 2)
+
+
+def _as_they_grow(
+    florence: Florence, images: Sequence[Input], prompt: str, asked: dict[str, Any]
+) -> Iterator[Result | ImageError]:
+    """The answers of `run_each`, each shown while it is written."""
+    from florence_lite.answers import Instance
+    from florence_lite.inference import ImageError
+
+    for index, image in enumerate(images):
+        show(f"{image.name}  {_plain(prompt)}")
+        in_words = False
+        try:
+            for event in florence.stream(image.source, prompt, **asked):
+                if isinstance(event, str):
+                    show(event if in_words else f"  {event}", end="")
+                    in_words = True
+                    continue
+                if in_words:
+                    show()
+                    in_words = False
+                if not isinstance(event, Instance):
+                    yield event
+                elif event.bounds is not None:
+                    show(f"  {_row(event, 0)}")
+        except (ValueError, OSError) as error:
+            yield ImageError(image.name, index, error)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
@@ -199,6 +233,7 @@ class AnswerReport:
 
     as_json: bool
     nms: float | None = None
+    told: bool = False  # whether what the answers say is shown already
     answers: int = field(default=0, init=False)
     faults: int = field(default=0, init=False)
     foreign: int = field(default=0, init=False)
@@ -221,9 +256,10 @@ class AnswerReport:
             extra = {} if picture is None else {"picture": str(picture) if drawn else None}
             show_json({"image": image, **result.to_dict(), **extra})
             return
-        width, height = result.size_wh
-        show(f"{image}  {_plain(result.task)}  {width}×{height}")
-        for line in listing(result):
+        if not self.told:
+            width, height = result.size_wh
+            show(f"{image}  {_plain(result.task)}  {width}×{height}")
+        for line in listing(result)[len(_said(result)) if self.told else 0 :]:
             show(f"  {line}")
         if drawn:
             show(f"  drawn in {picture}")
@@ -249,14 +285,7 @@ def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
 
 def listing(result: Result) -> list[str]:
     """What a result says, as lines for people: its words, then a row of label, score and box for each instance."""
-    lines = [_plain(line) for line in result.text.splitlines() if line.strip()]
-    if lines and result.score is not None:
-        lines[-1] += f"  ({result.score:.2f})"
-    rows = [item for item in result.instances if item.bounds is not None or item.label != result.text]
-    width = max((len(_plain(item.label)) for item in rows), default=0)
-    lines += [_row(item, width) for item in rows]
-    if not lines:
-        lines.append("nothing found")
+    lines = _said(result) or ["nothing found"]
     if result.absent:
         absent = (f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent)
         lines.append(f"not in the image: {', '.join(absent)}")
@@ -267,6 +296,15 @@ def listing(result: Result) -> list[str]:
     if result.truncated:
         lines.append("the answer was cut short: it reached the most tokens of its task")
     return lines
+
+
+def _said(result: Result) -> list[str]:
+    lines = [_plain(line) for line in result.text.splitlines() if line.strip()]
+    if lines and result.score is not None:
+        lines[-1] += f"  ({result.score:.2f})"
+    rows = [item for item in result.instances if item.bounds is not None or item.label != result.text]
+    width = max((len(_plain(item.label)) for item in rows), default=0)
+    return lines + [_row(item, width) for item in rows]
 
 
 def _row(item: Instance, width: int) -> str:

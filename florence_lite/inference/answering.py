@@ -22,7 +22,7 @@ from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.guides import Guides
 from florence_lite.inference.likelihoods import Likelihoods
 from florence_lite.inference.prompts import Prompt
-from florence_lite.inference.scores import score_instances, score_words
+from florence_lite.inference.scores import average_boxes, score_instances, score_words
 from florence_lite.model import FlorenceModel
 from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer, grammar
@@ -218,6 +218,9 @@ class Answering:
         if card.scoring == "instance":
             locations, within = scores.location_logprobs.double().numpy(), scores.tolerance_logprobs.double().numpy()
             scored = score_instances(answer.instances, token_logprobs, locations, within, presence)
+            if not options.get("compat"):
+                bins = self.tokenizer.vocabulary.bins
+                scored = average_boxes(scored, scores.mean_bins.double().numpy(), size_wh, bins)
             answer = replace(answer, instances=scored)
         if card.input == "phrases" and request.phrase:
             answer = _with_label(answer, request.phrase)

@@ -55,6 +55,27 @@ def test_json_is_one_object_and_nothing_else(command, tiny, photos, prompt):
     assert all(score is None or 0 < score < 1 for score in scores)
 
 
+@pytest.mark.parametrize("prompt", [["<OD>"], ["<CAPTION>"], ["<VQA>", "--text", "what?", "--label", "dog"]])
+def test_stream_says_what_the_listing_says(command, tiny, photos, prompt):
+    """Not told twice, and an image that cannot be read ends nothing."""
+    code, whole, _ = command("run", photos[0], *prompt, "--checkpoint", tiny)
+    code, out, err = command("run", photos[3], photos[0], *prompt, "--checkpoint", tiny, "--stream")
+    assert code == 1 and photos[3] in err
+    lines = [line.split() for line in whole.splitlines()[1:]]
+    streamed = [line.split() for line in out.splitlines()[2:]]
+    if prompt[0] != "<OD>":
+        lines[0] = lines[0][:-1]  # the score is not known before the end
+    assert streamed == lines
+    assert command("run", photos[0], "<OD>", "--checkpoint", tiny, "--stream", "--json")[0] == 2
+
+
+def test_labels_close_the_list(command, tiny, photos):
+    code, out, _ = command(
+        "run", photos[0], "<VQA>", "--text", "what?", "--label", "dog", "--checkpoint", tiny, "--json"
+    )
+    assert code == 0 and json.loads(out)["text"] == "dog"
+
+
 def test_listing_goes_to_standard_output(command, tiny, photos):
     code, out, err = command("run", photos[1], "<OD>", "--checkpoint", tiny)
     assert (code, err) == (0, "")
