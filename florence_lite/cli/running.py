@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Threshold,
+    Tile,
     check_picture,
     in_options,
     load,
@@ -68,19 +70,14 @@ def run(
         list[str] | None,
         typer.Option(metavar="L", help="Close the list of what the answer may say; repeat --label for several."),
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
-    ] = 0,
+    threshold: Threshold = None,
     nms: Annotated[
         float | None,
         typer.Option(
             metavar="IOU", min=0, max=1, help="Leave out what overlaps a surer one of its label by more, from 0 to 1."
         ),
     ] = None,
-    tile: Annotated[
-        tuple[int, int] | None,
-        typer.Option(metavar="SIZE OVERLAP", help="Ask larger images in tiles of so many pixels, which overlap."),
-    ] = None,
+    tile: Tile = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print words and instances as soon as they are written.")
     ] = False,
@@ -120,11 +117,11 @@ def run(
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = AnswerReport(as_json, threshold, nms, stream)
+    report = AnswerReport(as_json, nms, stream)
     asked = {"text": text, "phrases": phrases, "region": region, "keep_image": picture is not None}
-    asked |= {"labels": label} if label else {}
+    asked |= {"threshold": threshold} | ({"labels": label} if label else {})
     if stream:
-        answers = _as_they_grow(florence, images, prompt, threshold, asked)
+        answers = _as_they_grow(florence, images, prompt, asked)
     else:
         answers = florence.run_each([image.source for image in images], prompt, tile=tile, **asked)
     with progress_bar(len(images) > FEW and not stream) as progress:
@@ -142,7 +139,7 @@ def run(
 
 
 def _as_they_grow(
-    florence: Florence, images: Sequence[Input], prompt: str, threshold: float, asked: dict[str, Any]
+    florence: Florence, images: Sequence[Input], prompt: str, asked: dict[str, Any]
 ) -> Iterator[Result | ImageError]:
     """The answers of `run_each`, each shown while it is written."""
     from florence_lite.answers import Instance
@@ -162,7 +159,7 @@ def _as_they_grow(
                     in_words = False
                 if not isinstance(event, Instance):
                     yield event
-                elif event.bounds is not None and (event.score is None or event.score >= threshold):
+                elif event.bounds is not None:
                     show(f"  {_row(event, 0)}")
         except (ValueError, OSError) as error:
             yield ImageError(image.name, index, error)
@@ -235,7 +232,6 @@ class AnswerReport:
     """Prints what becomes of each image, and counts: answers, faults, and answers about pictures that are foreign."""
 
     as_json: bool
-    threshold: float
     nms: float | None = None
     told: bool = False  # whether what the answers say is shown already
     answers: int = field(default=0, init=False)
@@ -253,7 +249,6 @@ class AnswerReport:
         """The answer about this image, drawn into a file if that is asked for and can be done."""
         self.answers += 1
         self.foreign += result.foreign
-        result = at_least(result, self.threshold)
         if self.nms is not None:
             result = result.nms(self.nms)
         drawn = picture is not None and self._drawn(result, picture)
@@ -280,14 +275,6 @@ class AnswerReport:
         return True
 
 
-def at_least(result: Result, threshold: float) -> Result:
-    """The answer without the placed instances that score less; `dropped` counts them."""
-    kept = tuple(
-        item for item in result.instances if item.bounds is None or item.score is None or item.score >= threshold
-    )
-    return replace(result, instances=kept, dropped=result.dropped + len(result.instances) - len(kept))
-
-
 def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
     """What to do about answers that nothing is sure of, from a checkpoint that knows one kind of pictures."""
     return (
@@ -299,8 +286,11 @@ def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
 def listing(result: Result) -> list[str]:
     """What a result says, as lines for people: its words, then a row of label, score and box for each instance."""
     lines = _said(result) or ["nothing found"]
+    if result.absent:
+        absent = (f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent)
+        lines.append(f"not in the image: {', '.join(absent)}")
     if result.dropped:
-        lines.append(f"left out by --threshold or --nms: {result.dropped}")
+        lines.append(f"left out of the answer: {result.dropped}")
     if result.parse_errors:
         lines.append(f"parse errors in the answer, dropped or repaired: {result.parse_errors}")
     if result.truncated:

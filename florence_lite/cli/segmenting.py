@@ -12,6 +12,8 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Threshold,
+    Tile,
     check_picture,
     load,
     say,
@@ -50,9 +52,8 @@ def segment(
         tuple[float, float, float, float] | None,
         typer.Option(metavar="X0 Y0 X1 Y1", help="Outline what is in this box, in pixels of the image."),
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
-    ] = 0,
+    threshold: Threshold = None,
+    tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -73,10 +74,11 @@ def segment(
     found = find_images(images)
     files = picture_files(picture, found)
     florence = load(checkpoint, device, adapter)
-    report = AnswerReport(as_json, threshold)
+    report = AnswerReport(as_json)
+    options = {"keep_image": picture is not None, "threshold": threshold, "tile": tile}
     for image, file in zip(found, files, strict=True):
         try:
-            result = florence.segment(image.source, phrases=phrases, region=region, keep_image=picture is not None)
+            result = florence.segment(image.source, phrases=phrases, region=region, **options)
         except (ValueError, OSError) as error:
             report.failed(image.name, error)
         else:

@@ -221,7 +221,8 @@ class Asking:
         tile: (size, overlap) in pixels, for tasks whose answer lists places: an image that is larger than size × size
             is cut into square tiles, each asked like an image of its own, and the answers are made one; see
             `florence_lite.inference.merging.merged`. Things and lines of text up to the overlap are seen whole in a
-            tile; what a border cuts is put together, and the whole image is asked once for what is larger.
+            tile; what a border cuts is put together, and the whole image is asked once for what is larger. A threshold
+            holds in every tile.
         options: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id

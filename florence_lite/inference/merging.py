@@ -9,7 +9,7 @@ import numpy as np
 
 from florence_lite.answers import Box, Instance, set_frozen
 from florence_lite.cards import TaskCard
-from florence_lite.geometry import box_area, box_iou, clip_ring, mask_to_rings, rasterize
+from florence_lite.geometry import box_area, box_iou, clip_ring, mask_to_rings, polygon_area, rasterize
 from florence_lite.inference.answering import joined
 from florence_lite.inference.stitching import stitched
 from florence_lite.results import Result
@@ -40,11 +40,12 @@ def merged(
     descriptions of their own, whatever it is) and agree in what both tiles see of them. Of the same thing seen several
     times one remains: one that no inner border of the tiles cuts before one that is cut, then the surest. If all are
     cut, they become the box round them, the union of their outlines or one line of text (`stitching.stitched`), with
-    the score of the surest. A cut part that no other tile confirms stays what it is.
+    the score of the surest. A cut part is left out, and counted in `dropped`, where another tile sees all of it and its
+    surroundings and finds nothing of the kind there: networks take parts for things.
 
     Lines of text come from top to bottom, all else in the order of the tiles, row by row. The ids and log-probabilities
     of the tiles stand behind each other, and an instance that was put together has no place in them; parse errors and
-    dropped instances are summed.
+    dropped instances are summed. The presence of a phrase is that in the tile, or the whole, where it is most likely.
     """
     parts = [_moved(part, tile) for part, tile in zip(parts, tiles, strict=True)]
     tiles = list(tiles)
@@ -61,10 +62,14 @@ def merged(
     ]
     is_text = card.grammar == "labelled_quads"
     described = is_text or card.rule == "detection.descriptions"
-    instances = [item for group in _groups(seen, described) for item in (_line if is_text else _things)(group)]
+    groups = _groups(seen, described)
+    believed = [group for group in groups if not _is_refuted(group, tiles)]
+    instances = [item for group in believed for item in (_line if is_text else _things)(group)]
     if is_text:
         instances.sort(key=lambda item: item.bounds[1::-1])
-    return replace(together, instances=tuple(instances))
+    dropped = together.dropped + len(groups) - len(believed)
+    presence = {phrase: max(part.presence.get(phrase, 0) for part in parts) for phrase in together.presence}
+    return replace(together, instances=tuple(instances), dropped=dropped, presence=presence)
 
 
 # ---- what is the same thing ------------------------------------------------------------------------------------------
@@ -85,6 +90,8 @@ class _Seen:
         set_frozen(self, "bounds", bounds)
         set_frozen(self, "cut_sides", inner & (np.abs(bounds - tile) <= self.tolerance))  # left, top, right, bottom
         set_frozen(self, "cuts", int(self.cut_sides.sum()))
+        area = sum(polygon_area(ring) for ring in self.item.outlines)
+        set_frozen(self, "is_upright", area > 0.99 * box_area(bounds))  # it fills the box round it
 
     @property
     def tolerance(self) -> float:
@@ -131,6 +138,23 @@ def _groups(seen: Sequence[_Seen], whatever_label: bool) -> list[list[_Seen]]:
     return list(groups.values())
 
 
+def _is_refuted(group: Sequence[_Seen], tiles: Sequence[TileBox]) -> bool:
+    """Whether it is a single cut part, in the midst of another tile that did not see it."""
+    [part, *others] = group
+    if others or not part.cuts:
+        return False
+    size_wh, tolerance = part.size_wh, part.tolerance
+    return any(
+        tile not in (part.tile, (0, 0, *size_wh))
+        and all(low == 0 or near > low + tolerance for near, low in zip(part.bounds[:2], tile[:2], strict=True))
+        and all(
+            high == side or far < high - tolerance
+            for far, high, side in zip(part.bounds[2:], tile[2:], size_wh, strict=True)
+        )
+        for tile in tiles
+    )
+
+
 def _candidates(seen: Sequence[_Seen]) -> Iterable[list[int]]:
     """For each one the places of those in other tiles that come near it."""
     boxes = np.array([each.bounds for each in seen]).reshape(-1, 4)
@@ -153,7 +177,7 @@ def _agreement(a: _Seen, b: _Seen) -> float:
     if (high < low).any() or thin.all():
         return 0.0
     window = (*np.where(thin, low - tolerance, low), *np.where(thin, high + tolerance, high))
-    in_a, in_b = _within(a.item, window), _within(b.item, window)
+    in_a, in_b = _within(a, window), _within(b, window)
     if in_a is None or in_b is None:
         return 0.0
     agreement = 0.0
@@ -165,16 +189,14 @@ def _agreement(a: _Seen, b: _Seen) -> float:
     return max(agreement, float(box_iou(in_a, in_b)[0, 0]))
 
 
-def _within(item: Instance, window: Sequence[float]) -> np.ndarray | None:
+def _within(seen: _Seen, window: Sequence[float]) -> np.ndarray | None:
     """The box float64[4] round what lies in a window; None where nothing does."""
-    bounds = np.array(item.bounds)
-    low, high = np.maximum(bounds[:2], window[:2]), np.minimum(bounds[2:], window[2:])
+    low, high = np.maximum(seen.bounds[:2], window[:2]), np.minimum(seen.bounds[2:], window[2:])
     if (low > high).any():
         return None
-    if item.box is not None:
+    if seen.is_upright:
         return np.concatenate([low, high])
-    rings = [clip_ring(ring, window) for ring in item.outlines]
-    points = np.concatenate(rings)
+    points = np.concatenate([clip_ring(ring, window) for ring in seen.item.outlines])
     return np.concatenate([points.min(0), points.max(0)]) if len(points) else None
 
 
