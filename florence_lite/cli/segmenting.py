@@ -98,6 +98,7 @@ def panoptic(
     stuff: Annotated[
         list[str] | None, typer.Option(metavar="P", help='Phrase of stuff, such as "the sky"; repeat --stuff.')
     ] = None,
+    tile: Tile = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -119,7 +120,7 @@ def panoptic(
     if ids is not None and ids.suffix.lower() != ".png":
         raise ValueError(f"--ids {ids}: the name must end in .png, which keeps every number as it is")
     florence = load(checkpoint, device, adapter)
-    result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [])
+    result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [], tile=tile)
     if picture is not None:
         _save("--picture", result.draw(), picture)
     if ids is not None:
