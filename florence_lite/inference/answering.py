@@ -269,7 +269,7 @@ class Answering:
         known = [*GenerationOptions.__dataclass_fields__, *NO_DECODING]
         for name in options:
             if name in OF_A_CALL:
-                raise ValueError(f"{name} is no option of this call; {', '.join(OF_A_CALL)} belong to others")
+                raise ValueError(f"unknown option {name!r}: it belongs to other calls than this")
             if name not in known:
                 raise ValueError(
                     f"unknown option {name!r}; {hint(name, [*known, *OF_A_CALL])}decoding options are "
