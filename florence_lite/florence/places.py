@@ -62,6 +62,9 @@ class Places(Asking):
             Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
         tile: as in `run`, but for a region; `refine` gets the picture of a tile then.
 
+        options: as in `run`; `threshold` is about what is there (the presence of phrases, the scores of all boxes), not
+            about how sure an outline is: `result.filter(score=…)` asks for both.
+
         Raises ValueError for other input, for a mask of another size or type, and as `run`.
         """
         if sum(given is not None for given in (phrase, phrases, region)) > 1:
@@ -83,8 +86,8 @@ class Places(Asking):
             one = partial(self.segment, phrases=wanted, refine=refine, keep_image=keep_image, **options)
             return self._in_tiles(images, tile, asked, one, keep_image)
 
-        # A threshold says what is there, not how sure its outline must be.
-        outlining = {name: value for name, value in options.items() if name != "threshold"}
+        # These say what is there, and nothing of its outline.
+        outlining = {name: value for name, value in options.items() if name not in ("threshold", "labels")}
 
         def of(few: list[Any]) -> list[Result]:
             encoded = self.encode(few, keep_image or refine is not None)
@@ -128,6 +131,7 @@ class Places(Asking):
         stuff: Sequence[str] = (),
         *,
         refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Panoptic | list[Panoptic]:
         """Which thing or stuff every pixel of an image belongs to.
@@ -135,20 +139,23 @@ class Places(Asking):
         images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
             `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
         stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+        tile: as in `segment`, for things; stuff is asked for in the whole image.
 
         How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
         empty or a phrase stands twice, and as `segment`.
         """
         check_phrases(things, stuff)
         keep_image = options.pop("keep_image", True)
-        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=options)
+        of_stuff = {name: value for name, value in options.items() if name != "labels"}
+        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=of_stuff)
 
         def of(few: list[Any]) -> list[Panoptic]:
             encoded = self.encode(few, keep_image or refine is not None)
             found = [Result("<OD>", image.size_wh) for image in encoded]
             if things is None or things:
-                found = self.segment(encoded, phrases=things, refine=refine, keep_image=False, **options)
-            answers = self._results([(image, asked) for image in encoded], options, keep_image=False)
+                pictures = encoded if tile is None else few
+                found = self.segment(pictures, phrases=things, refine=refine, tile=tile, keep_image=False, **options)
+            answers = self._results([(image, asked) for image in encoded], of_stuff, keep_image=False)
             parts = zip(encoded, found, answers, strict=True)
             return [panoptic_of(image, each, stuff, rings, keep_image) for image, each, rings in parts]
 

@@ -21,14 +21,16 @@ def test_segment_tells_of_each_image(command, tiny, photos, tmp_path):
     assert code == 0 and out.startswith(f"{photos[0]}  <REGION_TO_SEGMENTATION>  40×50")
     code, out, _ = command("segment", photos[0], "--checkpoint", tiny, "--region", 1, 2, 30, 40)
     assert code == 0 and out
+    code, out, _ = command("segment", photos[0], "--checkpoint", tiny, "--tile", 30, 10)
+    assert code == 0 and out
 
 
 def test_panoptic_writes_ids_and_picture(command, tiny, photos, tmp_path, monkeypatch):
     picture, ids = tmp_path / "out.png", tmp_path / "ids.png"
     asked = []
 
-    def panoptic(florence, image, things, stuff):
-        asked.append((image, things, stuff))
+    def panoptic(florence, image, things, stuff, tile):
+        asked.append((image, things, stuff, tile))
         dog = Instance("a dog", box=(5, 5, 25, 25), score=0.5)
         sky = Instance("the sky", box=(0, 0, 40, 20), score=0.25)
         return assemble((40, 50), [dog, dog], [sky], image=Image.open(image), parse_errors=3)
@@ -43,7 +45,7 @@ def test_panoptic_writes_ids_and_picture(command, tiny, photos, tmp_path, monkey
     assert len(answer["segments"]) == 2
     assert all(areas[segment["id"]] == segment["area"] for segment in answer["segments"])
     assert [row["id"] for row in answer["coco"]] == [1, 2]
-    code, out, _ = command("panoptic", photos[0], *options, "--thing", "a dog")
+    code, out, _ = command("panoptic", photos[0], *options, "--thing", "a dog", "--tile", 30, 10)
     assert code == 0
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["1", "a", "dog", "thing", "0.50", "400", "pixels"],
@@ -53,7 +55,7 @@ def test_panoptic_writes_ids_and_picture(command, tiny, photos, tmp_path, monkey
         ["drawn", "in", str(picture)],
         ["ids", "in", str(ids)],
     ]
-    assert asked == [(photos[0], None, ["the sky"]), (photos[0], ["a dog"], [])]
+    assert asked == [(photos[0], None, ["the sky"], None), (photos[0], ["a dog"], [], (30, 10))]
 
 
 def test_remove_writes_the_picture(command, tiny, photos, tmp_path):

@@ -1,7 +1,5 @@
 """What a call may ask of the decoder, ids that have no token, and answers that are joined."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -156,9 +154,11 @@ def test_prose_about_several_phrases_is_kept(toy_tokenizer, monkeypatch):
     florence = tiny_florence(toy_tokenizer, "decoder")
     card = TaskCard("<COUNT>", "how many", "How many {input}?", "text", input="phrases", scoring="text")
     monkeypatch.setattr(answering_module, "task_card", lambda name: card if name == "<COUNT>" else task(name))
-    written = [Generated([0, *spell(toy_tokenizer, words), 2], False) for words in ("two", "one")]
-    searches = [SimpleNamespace(result=each) for each in written]
-    monkeypatch.setattr(decoding_module, "decoding_steps", lambda *_: iter([searches]))
+    monkeypatch.setattr(
+        decoding_module,
+        "generate",
+        lambda *_, **__: [Generated([0, *spell(toy_tokenizer, words), 2], False) for words in ("two", "one")],
+    )
     result = florence.run(IMAGE, "<COUNT>", phrases=["dogs", "cats"])
     assert result.text == "two\none" and result.score is not None
 

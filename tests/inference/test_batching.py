@@ -50,9 +50,9 @@ def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, sid
     monkeypatch.setattr(sys.modules["florence_lite.engine.prefill"], "TOKENS_AT_ONCE", 32)
     bound = florence.answering.decoding.memory = 2**21
     rows = []
-    together = decoding_module.Decoding.steps
+    together = decoding_module.Decoding._together
     monkeypatch.setattr(
-        decoding_module.Decoding, "steps", lambda self, r, *more: rows.append(len(r)) or together(self, r, *more)
+        decoding_module.Decoding, "_together", lambda self, r, *more: rows.append(len(r)) or together(self, r, *more)
     )
     images = [florence.encode(noise_image(seed), keep_image=False) for seed in range(3)]
     for image in images:
