@@ -271,6 +271,8 @@ class Answering:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
         known = [*GenerationOptions.__dataclass_fields__, *NO_DECODING]
         for name in options:
+            if name in OF_A_CALL:
+                raise ValueError(f"unknown option {name!r}: it belongs to other calls than this")
             if name not in known:
                 raise ValueError(
                     f"unknown option {name!r}; {hint(name, [*known, *OF_A_CALL])}decoding options are "
