@@ -5,7 +5,7 @@
 * text_r@k, image_r@k: own captions among the k best of all captions, own images among the k best of all images.
 * region_r@k: the image and, at an IoU of .5, the place that a phrase means, among the k images of highest presence.
 * matching_auroc: true sentences against wrong ones; left out for a checkpoint that was not trained to match.
-* yes_no, numbers, classes: questions from closed lists, beside free answers and the best answer that is always the same.
+* yes_no, numbers, classes: questions from closed lists, beside free answers and the best constant one.
 * infilling: words in the place of masks, beside a grey picture and the words that are most often right; left out for a
   checkpoint that was not trained to fill in.
 """
@@ -45,9 +45,9 @@ def main() -> None:
         "matching": lambda: matching(florence, samples),
         "infilling": lambda: infilling(florence, samples),
     }
-    trained = florence.card.tasks if florence.card else None
+    trained = florence.card.tasks if florence.card else ()
     for name, task in (("matching", "<IMAGE_TEXT_MATCHING>"), ("infilling", "<INFILLING>")):
-        if trained is not None and task not in trained:
+        if trained and task not in trained:
             measures.pop(name)
     rows = []
     for name, measure in measures.items():

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from florence_lite.data.samples import Sample
-from florence_lite.evaluate.metrics.measurement import Measurement, same_label, share
+from florence_lite.evaluate.metrics import words
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, same_label, share
 from florence_lite.florence import Florence
 from florence_lite.inference import Prompt
 from florence_lite.inference.infilling import INFILLING
-from florence_lite.rules import pairs
+from florence_lite.rules import Pair, pairs
 
 QUESTIONS = "<VQA>"
 BLANK = (128, 128, 128)  # a picture that shows nothing
@@ -28,25 +29,29 @@ def closed_questions(florence: Florence, samples: Sequence[Sample], lists: Mappi
     known = {name: {same_label(answer) for answer in answers} for name, answers in lists.items()}
     found: dict[str, list[tuple[set[str], str, str]]] = {name: [] for name in lists}  # true answers, closed, open
     for sample in samples:
-        asked = []
+        asked: dict[str, list[Pair]] = {}
         for pair in pairs(QUESTIONS, sample.annotation):
-            true = {same_label(text) for text in pair.texts}
-            name = next((name for name in lists if true & known[name]), None)
-            if pair.asked and name is not None:
-                asked.append((name, true, pair.inputs["text"]))
-        encoded = florence.encode(sample.load(), keep_image=False) if asked else None
-        for name, true, question in asked:
-            closed = florence.ask(encoded, question, choices=lists[name], keep_image=False).text
-            found[name].append((true, closed, florence.ask(encoded, question, keep_image=False).text))
+            true = _answers(pair)
+            if pair.asked and (name := next((name for name in lists if true & known[name]), None)):
+                asked.setdefault(name, []).append(pair)
+        image = florence.encode(sample.load(), keep_image=False) if asked else None
+        for name, of_list in asked.items():
+            prompts = [Prompt(QUESTIONS, **pair.inputs) for pair in of_list]
+            closed = florence.run(image, prompts, keep_image=False, choices=lists[name])
+            free = florence.run(image, prompts, keep_image=False)
+            found[name] += [
+                (_answers(pair), same_label(one.text), same_label(other.text))
+                for pair, one, other in zip(of_list, closed, free, strict=True)
+            ]
     metrics = {}
     for name, cases in found.items():
-        constant = Counter(answer for true, _, _ in cases for answer in true & known[name]).most_common(1)
-        said = {"": [same_label(closed) for _, closed, _ in cases], "_open": [same_label(each) for *_, each in cases]}
-        for way, answers in said.items():
-            right = sum(answer in true for answer, (true, *_) in zip(answers, cases, strict=True))
+        for way, place in (("", 1), ("_open", 2)):
+            right = sum(case[place] in case[0] for case in cases)
+            outside = sum(case[place] not in known[name] for case in cases)
             metrics[f"{name}{way}_accuracy"] = share(right, len(cases))
-            metrics[f"{name}{way}_out_of_list"] = share(sum(each not in known[name] for each in answers), len(cases))
-        metrics[f"{name}_constant"] = share(constant[0][1] if constant else 0, len(cases))
+            metrics[f"{name}{way}_out_of_list"] = share(outside, len(cases))
+        constant = Counter(answer for true, _, _ in cases for answer in true & known[name])
+        metrics[f"{name}_constant"] = share(max(constant.values(), default=0), len(cases))
     counts = ", ".join(f"{len(cases)} of {name}" for name, cases in found.items())
     return Measurement(metrics, (f"questions: {counts}",))
 
@@ -57,25 +62,25 @@ def infilling(florence: Florence, samples: Sequence[Sample], each: int = 4) -> M
 
     each: sentences of an image, the same number apart, of all that the task's rule makes.
     """
-    right = blank = 0
-    true: list[str] = []
+    cases, blank = [], []
     for sample in samples:
         asked = [pair for pair in pairs(INFILLING, sample.annotation) if pair.asked]
         asked = asked[:: max(1, len(asked) // each)][:each]
         if not asked:
             continue
         prompts = [Prompt(INFILLING, **pair.inputs) for pair in asked]
-        answers = florence.run(sample.load(), prompts, keep_image=False)
-        without = florence.run(Image.new("RGB", sample.annotation.size_wh, BLANK), prompts, keep_image=False)
-        for pair, seen, unseen in zip(asked, answers, without, strict=True):
-            wanted = [same_label(item.label) for item in pair.instances]
-            true += wanted
-            right += _matches(wanted, [same_label(item.label) for item in seen.instances])
-            blank += _matches(wanted, [same_label(item.label) for item in unseen.instances])
-    constant = max(Counter(true).values(), default=0)
-    metrics = {"infilling": right, "infilling_blank": blank, "infilling_constant": constant}
-    return Measurement({name: share(count, len(true)) for name, count in metrics.items()}, (f"{len(true)} masks",))
+        nothing = Image.new("RGB", sample.annotation.size_wh, BLANK)
+        for picture, answered in ((sample.load(), cases), (nothing, blank)):
+            results = florence.run(picture, prompts, keep_image=False)
+            answered += [Case(pair, result) for pair, result in zip(asked, results, strict=True)]
+    true = Counter(same_label(item.label) for case in cases for item in case.truth.instances)
+    metrics = {
+        "infilling": words.infilling(cases).metrics["infilling"],
+        "infilling_blank": words.infilling(blank).metrics["infilling"],
+        "infilling_constant": share(max(true.values(), default=0), true.total()),
+    }
+    return Measurement(metrics, (f"{true.total()} masks",))
 
 
-def _matches(wanted: list[str], given: list[str]) -> int:
-    return sum(one == other for one, other in zip(wanted, given, strict=False))
+def _answers(pair: Pair) -> set[str]:
+    return {same_label(text) for text in pair.texts}

@@ -1,7 +1,7 @@
 """How well a checkpoint tells which texts and images, and which phrases and places, belong together.
 
-Measured on whole sets of annotated images, where `evaluate` looks at one prompt at a time. All of the images are
-encoded at once and kept.
+Measured on whole sets of annotated images, where `evaluate` looks at one prompt at a time. An image that cannot be read
+raises what `Sample.load` raises.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from florence_lite.data.samples import Sample
 from florence_lite.evaluate.metrics.measurement import Measurement, needed
 from florence_lite.florence import Florence
+from florence_lite.florence.words import CAPTIONS
 from florence_lite.geometry import box_iou
 from florence_lite.inference import Prompt
 from florence_lite.inference.retrieval import MATCHING
@@ -22,7 +23,6 @@ from florence_lite.results import Result
 from florence_lite.rules import Pair, pairs
 
 TOPS = (1, 5, 10)  # of R@k
-CAPTION_PLACES = {"short": 0, "detailed": 1, "paragraph": 2}  # in `Annotation.captions`
 PHRASES = "<OPEN_VOCABULARY_DETECTION>"
 HALF = 0.5  # IoU
 
@@ -31,8 +31,10 @@ def text_retrieval(florence: Florence, samples: Sequence[Sample], detail: str = 
     """text_r@1, @5, @10: share of the images that have one of their own captions among their k best of all captions;
     image_r@1, @5, @10: share of the captions that have one of their images among their k best of all images.
 
-    detail: which captions, as in `Florence.rank`. Equal captions are one, which belongs to all of their images. By
-    `torchmetrics.retrieval.RetrievalHitRate`. Raises ValueError for fewer than two images with captions.
+    detail: which captions, as in `Florence.rank`; those that count as right are what its task's rule tells. Equal ones
+    are one, which belongs to all of their images. By `torchmetrics.retrieval.RetrievalHitRate`.
+
+    Raises ValueError for fewer than two images with captions.
     """
     samples, captions = _with_captions(samples, detail)
     texts = list(dict.fromkeys(text for each in captions for text in each))
@@ -58,7 +60,9 @@ def matching(florence: Florence, samples: Sequence[Sample]) -> Measurement:
     notes = (f"{sum(true)} true and {len(true) - sum(true)} wrong sentences",)
     if len(set(true)) < 2:
         return Measurement({"matching_auroc": None, "matching_accuracy": None}, notes)
-    auroc = needed("torchmetrics.functional.classification").binary_auroc(torch.tensor(given), torch.tensor(true).int())
+    binary_auroc = needed("torchmetrics.functional.classification").binary_auroc
+    # In float32 pairs that are sure would be equal.
+    auroc = binary_auroc(torch.tensor(given, dtype=torch.float64), torch.tensor(true).int())
     right = np.mean((np.array(given) > 0.5) == np.array(true))
     return Measurement({"matching_auroc": float(auroc), "matching_accuracy": float(right)}, notes)
 
@@ -68,8 +72,8 @@ def region_retrieval(florence: Florence, samples: Sequence[Sample]) -> Measureme
     surest box too, at an IoU of .5; presence_r@1, @5, @10: the same whatever the box.
 
     One phrase is looked for per image, the longest that means something there. An image is right where its annotation
-    says that the phrase means something in it; other images may show it without saying so, hence the figures are the
-    least that is true. Raises ValueError for fewer than two images with phrases.
+    says that the phrase means something in it; others may show it without saying so, hence the figures are the least
+    that is true. All of the images are encoded and kept. Raises ValueError for fewer than two images with phrases.
     """
     named = [(sample, _phrases(sample)) for sample in samples]
     named = [(sample, known) for sample, known in named if known]
@@ -101,13 +105,11 @@ def _hit_rate(scores: NDArray[np.float64], right: NDArray[np.bool_], top: int) -
 
 
 def _with_captions(samples: Sequence[Sample], detail: str) -> tuple[list[Sample], list[list[str]]]:
-    if detail not in CAPTION_PLACES:
-        raise ValueError(f"detail is {detail!r}; choose one of {', '.join(CAPTION_PLACES)}")
-    place, found = CAPTION_PLACES[detail], []
+    if detail not in CAPTIONS:
+        raise ValueError(f"detail is {detail!r}; choose one of {', '.join(CAPTIONS)}")
+    found = []
     for sample in samples:
-        annotation = sample.annotation
-        texts = [*annotation.captions[place : place + 1], *(() if place else annotation.more_captions)]
-        if texts := [text.strip() for text in texts if text.strip()]:
+        if texts := [text.strip() for pair in pairs(CAPTIONS[detail], sample.annotation) for text in pair.texts]:
             found.append((sample, texts))
     if len(found) < 2:
         raise ValueError(f"{len(found)} images have captions of the kind {detail!r}; at least two are needed")
