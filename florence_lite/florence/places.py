@@ -10,7 +10,7 @@ from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.images import load_image
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
-from florence_lite.inference.answering import Asked
+from florence_lite.inference.answering import OPEN_VOCABULARY, Asked
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.finding import Found, Search, best_of, check_top
@@ -21,7 +21,6 @@ from florence_lite.inference.tiling import Piece, as_tiling, tiled
 from florence_lite.progress import progress_bar
 from florence_lite.results import Panoptic, Removal, Result
 
-OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
 Answer = TypeVar("Answer")
 
 
