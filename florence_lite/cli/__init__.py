@@ -17,6 +17,7 @@ from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
+from florence_lite.cli.retrieving import find, match, rank
 from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.segmenting import panoptic, remove, segment
 from florence_lite.cli.training import evaluate, train
@@ -52,6 +53,9 @@ app.command(cls=RunCommand)(run)
 app.command()(segment)
 app.command()(panoptic)
 app.command()(remove)
+app.command()(match)
+app.command()(rank)
+app.command()(find)
 app.command()(tasks)
 app.command()(checkpoints)
 app.add_typer(data_app, name="data")

@@ -142,9 +142,15 @@ def say_error(error: Exception | str) -> None:
     say(f"error: {in_options(str(error))}")
 
 
-_OPTIONS = {"phrases": "phrase", "columns": "column"}  # arguments of Python whose options have another name
+_OPTIONS = {  # arguments of Python whose options have another name
+    "phrases": "phrase",
+    "texts": "text",
+    "choices": "choice",
+    "labels": "label",
+    "columns": "column",
+}
 _ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
-    r"""(?<![\w/\\.-])(text|phrases|region|tile|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+    r"""(?<![\w/\\.-])(texts?|phrases|choices|labels|threshold|region|tile|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
 )
 
 

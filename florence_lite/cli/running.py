@@ -66,6 +66,10 @@ def run(
     phrases_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text file of phrases, one a line, for hundreds of them.")
     ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(metavar="C", help="One of the answers there can be, with a probability each; repeat --choice."),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="L", help="Close the list of what the answer may say; repeat --label for several."),
@@ -108,8 +112,10 @@ def run(
         from florence_lite.inference.tiling import as_tiling
 
         as_tiling(tile, [card])
-    if stream and (as_json or nms is not None or tile is not None):
-        raise ValueError("--stream prints an answer before all of it is known: leave --json, --nms and --tile out")
+    if stream and (as_json or choice or nms is not None or tile is not None):
+        raise ValueError(
+            "--stream prints an answer before all of it is known: leave --json, --choice, --nms and --tile out"
+        )
     images = find_images(arguments)
     files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter)
@@ -119,7 +125,7 @@ def run(
 
     report = AnswerReport(as_json, nms, stream)
     asked = {"text": text, "phrases": phrases, "region": region, "keep_image": picture is not None}
-    asked |= {"threshold": threshold} | ({"labels": label} if label else {})
+    asked |= {"threshold": threshold, "labels": label or None, "choices": choice or None}
     if stream:
         answers = _as_they_grow(florence, images, prompt, asked)
     else:
@@ -147,20 +153,23 @@ def _as_they_grow(
 
     for index, image in enumerate(images):
         show(f"{image.name}  {_plain(prompt)}")
-        in_words = False
+        in_words = told = False
         try:
             for event in florence.stream(image.source, prompt, **asked):
                 if isinstance(event, str):
                     show(event if in_words else f"  {event}", end="")
-                    in_words = True
+                    in_words = told = True
                     continue
                 if in_words:
                     show()
                     in_words = False
-                if not isinstance(event, Instance):
-                    yield event
-                elif event.bounds is not None:
-                    show(f"  {_row(event, 0)}")
+                if isinstance(event, Instance):
+                    if event.bounds is not None or not told:
+                        show(f"  {_row(event, 0)}")
+                    continue
+                if event.text and not told:  # what its instances make together
+                    show(f"  {_plain(event.text)}")
+                yield event
         except (ValueError, OSError) as error:
             yield ImageError(image.name, index, error)
 
@@ -299,6 +308,10 @@ def listing(result: Result) -> list[str]:
 
 
 def _said(result: Result) -> list[str]:
+    if result.choices:
+        likeliest = sorted(result.choices.items(), key=lambda each: -each[1])
+        width = max(len(_plain(choice)) for choice in result.choices)
+        return [f"{_plain(choice):{width}}  {probability:.2f}" for choice, probability in likeliest]
     lines = [_plain(line) for line in result.text.splitlines() if line.strip()]
     if lines and result.score is not None:
         lines[-1] += f"  ({result.score:.2f})"

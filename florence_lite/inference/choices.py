@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from florence_lite.cards import TaskCard
-from florence_lite.checks import is_list, is_text
+from florence_lite.checks import is_text
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.likelihoods import Likelihoods
 from florence_lite.tokens.grammars import grammar
@@ -22,18 +22,23 @@ def check_choices(card: TaskCard, options: Mapping[str, Any]) -> None:
     choices = options.get("choices")
     if choices is None:
         return
-    if not is_list(choices, is_text):
+    if not isinstance(choices, list | tuple):
         raise ValueError(f"choices is {choices!r}; it must be a list of strings, each with something in it")
+    stripped = []
+    for place, choice in enumerate(choices):
+        if not is_text(choice):
+            raise ValueError(f"choices[{place}]={choice!r} must be a string with something in it")
+        if choice.strip() in stripped:
+            raise ValueError(f"choices[{place}]={choice!r} is given twice: leave one of them out")
+        stripped.append(choice.strip())
     if len(choices) < 2:
-        raise ValueError(f"choices is {list(choices)!r}; there must be at least two to choose from")
-    stripped = [choice.strip() for choice in choices]
-    if twice := [choice for place, choice in enumerate(stripped) if choice in stripped[:place]]:
-        raise ValueError(f"choices holds {twice[0]!r} twice; each of them can stand there once")
+        raise ValueError(f"choices={list(choices)!r} leaves nothing to choose: give at least two")
     form = grammar(card.grammar)
     if not form.prose or form.single:
-        raise ValueError(f"task {card.name} does not answer in words alone: leave choices out")
-    if others := sorted(set(options) - {"choices", "compat"}):
-        raise ValueError(f"{others[0]} has no part in answers from choices: leave it out, or leave out choices")
+        raise ValueError(f"task {card.name} does not answer in words alone: leave choices=… out")
+    given = {name for name, value in options.items() if value is not None}
+    if others := sorted(given - {"choices", "compat"}):
+        raise ValueError(f"{others[0]}=… has no part in answers from choices: leave it out, or leave choices=… out")
 
 
 def probabilities(

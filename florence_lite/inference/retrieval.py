@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from florence_lite.cards import CheckpointCard
-from florence_lite.checks import is_list, is_number, is_text
+from florence_lite.checks import is_number, is_text
 
 MATCHING = "<IMAGE_TEXT_MATCHING>"
 YES, NO = "yes", "no"
@@ -36,10 +36,13 @@ def check_texts(texts: Any) -> list[str]:
     """The texts without space around them. Raises ValueError where they are no list of strings, or there are none."""
     if isinstance(texts, str):
         raise ValueError(f"texts is one string, {texts[:40]!r}; give a list, texts=[{texts[:40]!r}]")
-    if not is_list(texts, is_text):
-        raise ValueError("texts must be a list of strings, each with something in it")
+    if not isinstance(texts, list | tuple):
+        raise ValueError(f"texts is {texts!r}; it must be a list of strings, each with something in it")
     if not texts:
         raise ValueError("texts=[] is empty; give at least one text")
+    for place, text in enumerate(texts):
+        if not is_text(text):
+            raise ValueError(f"texts[{place}]={text!r} must be a string with something in it")
     return [text.strip() for text in texts]
 
 

@@ -59,12 +59,12 @@ def test_other_tasks_of_words_and_streams(florence):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ([], "at least two to choose from"),
-        (["yes"], "at least two to choose from"),
-        (["yes", ""], "a list of strings, each with something in it"),
-        (["yes", 3], "a list of strings, each with something in it"),
-        ("yes", "a list of strings"),
-        (["yes", "no", "yes "], "holds 'yes' twice"),
+        ([], r"choices=\[\] leaves nothing to choose: give at least two"),
+        (["yes"], r"choices=\['yes'\] leaves nothing to choose: give at least two"),
+        (["yes", ""], r"choices\[1\]='' must be a string with something in it"),
+        (["yes", 3], r"choices\[1\]=3 must be a string with something in it"),
+        ("yes", "choices is 'yes'; it must be a list of strings"),
+        (["yes", "no", "yes "], r"choices\[2\]='yes ' is given twice: leave one of them out"),
         (["a " * 200, "b"], "the length of the text"),
     ],
 )
@@ -76,9 +76,9 @@ def test_lists_that_are_none(florence, choices, message):
 @pytest.mark.parametrize(
     ("prompt", "more", "message"),
     [
-        ("<OD>", {}, "task <OD> does not answer in words alone"),
+        ("<OD>", {}, "task <OD> does not answer in words alone: leave choices=… out"),
         (Prompt("<REGION_TO_CATEGORY>", region=(1, 1, 9, 9)), {}, "does not answer in words alone"),
-        ("<CAPTION>", {"num_beams": 3}, "num_beams has no part in answers from choices"),
+        ("<CAPTION>", {"num_beams": 3}, "num_beams=… has no part in answers from choices"),
     ],
 )
 def test_where_choices_have_no_part(florence, prompt, more, message):

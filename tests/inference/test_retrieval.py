@@ -118,8 +118,9 @@ def test_match_needs_a_checkpoint_that_was_trained_for_it(florence, monkeypatch)
     [
         (IMAGES, [], r"texts=\[\] is empty; give at least one text"),
         (IMAGES, "a dog", r"texts is one string, 'a dog'; give a list"),
-        (IMAGES, ["a dog", " "], "each with something in it"),
-        (IMAGES, None, "texts must be a list of strings"),
+        (IMAGES, ["a dog", " "], r"texts\[1\]=' ' must be a string with something in it"),
+        (IMAGES, ["a dog", 3], r"texts\[1\]=3 must be a string with something in it"),
+        (IMAGES, None, "texts is None; it must be a list of strings"),
         ([], TEXTS, "there are no images"),
         (["absent.png"], TEXTS, "absent.png"),
     ],
