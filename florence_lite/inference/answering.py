@@ -22,7 +22,7 @@ from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.guides import Guides
 from florence_lite.inference.infilling import check_masked, filled, takes_masks
 from florence_lite.inference.likelihoods import Likelihoods
-from florence_lite.inference.prompts import Prompt
+from florence_lite.inference.prompts import Prompt, check_room
 from florence_lite.inference.scores import average_boxes, score_instances, score_words
 from florence_lite.model import FlorenceModel
 from florence_lite.results import Result
@@ -32,7 +32,6 @@ OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "tile", "deta
 SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 NO_DECODING = (*SWITCHES, "labels", "threshold", "choices")  # such options in all
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
-SHOWN = 40  # letters of a long prompt in a message
 
 
 class Asked(NamedTuple):
@@ -192,11 +191,7 @@ class Answering:
         room = config.text.positions
         if config.prompt_side == "encoder":
             room -= config.image_tokens
-        if len(ids) > room:
-            said = request.sentence if len(request.sentence) <= SHOWN else f"{request.sentence[:SHOWN]}…"
-            raise ValueError(
-                f"task {card.name}: the prompt {said!r} has {len(ids)} tokens; the network takes {room}: shorten it"
-            )
+        check_room(f"task {card.name}: the prompt", request.sentence, len(ids), room)
         prefix = len(ids) if config.prompt_side == "decoder" else 1
         if (card.name, prefix) not in known:
             known[card.name, prefix] = self.generation_options(card, prefix, options)

@@ -14,6 +14,7 @@ from florence_lite.inference.batching import tokens_at_once
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.decoding import Decoding
 from florence_lite.inference.encoded import EncodedImage
+from florence_lite.inference.prompts import check_room
 from florence_lite.model import CrossCache
 from florence_lite.tokens import Tokenizer
 
@@ -51,6 +52,9 @@ class Likelihoods:
         """
         prefix = self._prefix(prompt_ids, first)
         ids = [self.ids(text) for text in texts]
+        self._check_prompt(prompt_ids, prefix)
+        for text, each in zip(texts, ids, strict=True):
+            check_room("the text", text, len(each), self.model.config.text.positions + 1 - len(prefix))
         size = self.vocabulary.size
         rows = []
         for few in chunks(images, PROMPTS_AT_ONCE):
@@ -67,6 +71,8 @@ class Likelihoods:
         """
         shared, ids = _differ(self.ids(one), self.ids(other))
         prefixes = [[*self._prefix(prompt_ids, first), *shared] for prompt_ids in prompts]
+        for prompt_ids, prefix in zip(prompts, prefixes, strict=True):
+            self._check_prompt(prompt_ids, prefix)
         if self.model.config.prompt_side == "decoder":
             rows = []
             for few in chunks(images, PROMPTS_AT_ONCE):
@@ -86,6 +92,12 @@ class Likelihoods:
         """What answers stand behind. Florence's decoder starts from </s>, which also ends a prompt."""
         start = prompt_ids if self.model.config.prompt_side == "decoder" else [self.vocabulary.eos]
         return [*start, *([] if first is None else [first])]
+
+    def _check_prompt(self, prompt_ids: list[int], prefix: list[int]) -> None:
+        """Raise ValueError for a prompt that is too long, behind an image in the encoder or in `prefix`."""
+        config, length = self.model.config, len(prompt_ids)
+        others = config.image_tokens if config.prompt_side == "encoder" else len(prefix) - length
+        check_room("the prompt", self.tokenizer.decode(prompt_ids), length, config.text.positions - others)
 
     def _cross(self, images: Sequence[EncodedImage], prompts: Sequence[list[int]]) -> tuple[CrossCache, Tensor | None]:
         """Keys and values of the images, with their prompts where these go to the encoder, and the mask of these."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SHOWN = 40  # letters of long words in a message
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -19,6 +21,13 @@ class Prompt:
     text: str | None = None
     phrases: Sequence[str] | None = None
     region: Sequence[float] | None = None
+
+
+def check_room(what: str, words: str, tokens: int, room: int) -> None:
+    """Raise ValueError where words have more tokens than a network has room for. what: they are, for the message."""
+    if tokens > room:
+        said = words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
+        raise ValueError(f"{what} {said!r} has {tokens} tokens; the network takes {room}: shorten it")
 
 
 def as_prompts(

@@ -65,7 +65,7 @@ def test_other_tasks_of_words_and_streams(florence):
         (["yes", 3], r"choices\[1\]=3 must be a string with something in it"),
         ("yes", "choices is 'yes'; it must be a list of strings"),
         (["yes", "no", "yes "], r"choices\[2\]='yes ' is given twice: leave one of them out"),
-        (["a " * 200, "b"], "the length of the text"),
+        (["a " * 200, "b"], "the text 'a a a a .*…' has 201 tokens; the network takes .*: shorten it"),
     ],
 )
 def test_lists_that_are_none(florence, choices, message):

@@ -59,10 +59,17 @@ def test_a_few_images_are_in_memory(florence):
 @pytest.mark.parametrize(
     ("images", "phrase", "more", "message"),
     [
-        ([], PHRASE, {}, "there are no images"),
-        (IMAGES, " ", {}, "must be a string with something in it"),
-        (IMAGES, PHRASE, {"top": 0}, "top is 0"),
-        (IMAGES, PHRASE, {"threshold": 2}, "threshold is 2"),
+        ([], PHRASE, {}, "there are no images; give at least one"),
+        (iter([]), PHRASE, {}, "there are no images; give at least one"),
+        (IMAGES, "", {}, r"phrases\[0\]='' must be a string with something in it"),
+        (IMAGES, " ", {}, r"phrases\[0\]=' ' must be a string with something in it"),
+        (IMAGES, None, {}, r"phrases\[0\]=None must be a string with something in it"),
+        (IMAGES, PHRASE, {"top": 0}, "top is 0; it must be a whole number of at least 1"),
+        (IMAGES, PHRASE, {"top": 2.5}, "top is 2.5; it must be a whole number of at least 1"),
+        (IMAGES, PHRASE, {"top": True}, "top is True; it must be a whole number"),
+        (IMAGES, PHRASE, {"threshold": 2}, "threshold is 2; it must be a number from 0 to 1"),
+        (IMAGES, PHRASE, {"choices": ["a", "b"]}, "does not answer in words alone: leave choices=… out"),
+        (IMAGES, PHRASE, {"keep_image": "no"}, "keep_image is 'no'; it must be True or False"),
     ],
 )
 def test_mistakes(florence, images, phrase, more, message):

@@ -96,7 +96,8 @@ def test_parts_are_counted_by_the_guide(toy_tokenizer):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a dog", "has no <mask>: put one"),
+        ("a dog", "text='a dog' has no <mask>: put one in the place of what is missing"),
+        (["a <mask>"], "text=.* must be a string with something in it"),
         ("", "must be a string with something in it"),
         (None, 'needs text="…", but nothing was given'),
         ("a <mask> <loc_5>", "holds <loc_5>, which is no word"),

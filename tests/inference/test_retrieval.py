@@ -121,13 +121,21 @@ def test_match_needs_a_checkpoint_that_was_trained_for_it(florence, monkeypatch)
         (IMAGES, ["a dog", " "], r"texts\[1\]=' ' must be a string with something in it"),
         (IMAGES, ["a dog", 3], r"texts\[1\]=3 must be a string with something in it"),
         (IMAGES, None, "texts is None; it must be a list of strings"),
-        ([], TEXTS, "there are no images"),
+        ([], TEXTS, "there are no images; give at least one"),
+        (iter([]), TEXTS, "there are no images; give at least one"),
         (["absent.png"], TEXTS, "absent.png"),
     ],
 )
 def test_mistakes(florence, method, images, texts, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         getattr(florence, method)(images, texts)
+
+
+@pytest.mark.parametrize("method", ["match", "rank"])
+def test_texts_that_are_too_long(florence, method):
+    said = "the prompt 'Does the image show this: a dog and a d" if method == "match" else "the text 'a dog and a dog"
+    with pytest.raises(ValueError, match=f"{said}.*…' has .* tokens; the network takes .*: shorten it"):
+        getattr(florence, method)(IMAGES, ["a dog", "a dog and " * 80])
 
 
 @pytest.mark.parametrize(
