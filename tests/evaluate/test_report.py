@@ -18,6 +18,7 @@ from florence_lite.inference import Prompt
 from florence_lite.results import Result
 from florence_lite.rules import pairs, tasks_with_rules
 from tests.data.annotated import ANNOTATED, SIZE
+from tests.evaluate.given import Named, samples
 from tests.tiny import noise_image, tiny_florence
 
 QUESTIONS = tasks_with_rules()
@@ -65,20 +66,6 @@ class Oracle:
         answer = {} if self.silent else {"text": "".join(truth.texts[:1]), "instances": truth.instances}
         presence = {phrase: float(bool(truth.instances)) for phrase in prompt.phrases or ()}
         return Result(prompt.task, annotation.size_wh, **answer, presence=presence, **self.faults)
-
-
-@dataclasses.dataclass(frozen=True)
-class Named(Sample):
-    """A sample whose picture tells the oracle its name."""
-
-    def load(self):
-        picture = super().load()
-        picture.info["name"] = self.name
-        return picture
-
-
-def samples(*annotations):
-    return [Named(Image.new("RGB", SIZE), each, f"image {n}") for n, each in enumerate(annotations)]
 
 
 OTHER = Annotation(
