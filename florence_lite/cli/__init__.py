@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
@@ -51,6 +52,7 @@ app.command()(tasks)
 app.command()(checkpoints)
 app.add_typer(data_app, name="data")
 app.command()(train)
+app.command()(calibrate)
 app.command("eval", cls=_EvalCommand)(evaluate)
 
 

@@ -9,13 +9,13 @@ from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.images import load_image
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
+from florence_lite.inference.answering import OPEN_VOCABULARY
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
 from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
 from florence_lite.results import Panoptic, Removal, Result
 
-OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
 Found = TypeVar("Found")
 
 

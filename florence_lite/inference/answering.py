@@ -28,6 +28,7 @@ from florence_lite.tokens import Codec, Tokenizer, grammar
 OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
 SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
 NO_DECODING = (*SWITCHES, "labels", "threshold")  # such options in all
+OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
 SHOWN = 40  # letters of a long prompt in a message
 
 
@@ -122,6 +123,14 @@ class Answering:
             self.result(request, image, each, keep_image, options)
             for (image, request), each in zip(pairs, decoded, strict=True)
         ]
+
+    def log_odds(self, image: EncodedImage, phrases: Sequence[str], task: str = OPEN_VOCABULARY) -> dict[str, float]:
+        """Of each phrase, whether it means something in an image (`inference.presence`); nothing is decoded."""
+        asked = self.ask(Prompt(task, phrases=phrases), {})
+        requests = self.requests(asked, image.size_wh)
+        rows = self.rows([(image, request) for request in requests], {})
+        decoded = self.decoding.decode(rows, lambda log_odds: False, self.ids({}))
+        return {request.phrase: each.log_odds for request, each in zip(requests, decoded, strict=True)}
 
     def is_present(self, options: Mapping[str, Any]) -> Callable[[float], bool]:
         """Whether a phrase of given log-odds is answered, by the threshold of the call or of the calibration."""

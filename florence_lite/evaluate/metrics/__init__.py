@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from florence_lite.cards import TaskCard
 from florence_lite.checks import hint
-from florence_lite.evaluate.metrics import detection, places, words
+from florence_lite.evaluate.metrics import detection, places, presence, words
 from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
 from florence_lite.rules import rule_of
 
@@ -40,6 +40,10 @@ METRICS: dict[str, Metric] = {
     "acc@0.5": Metric(places.accuracy_at_half),
     "recall@1": Metric(places.recall_at_one),
     "absent_rejected": Metric(places.absent_rejected),
+    "presence_auroc": Metric(presence.presence_auroc, (presence.PACKAGE,)),
+    "ece": Metric(presence.expected_calibration_error, (presence.PACKAGE,)),
+    "rejection": Metric(presence.rejection),
+    "described_ap": Metric(presence.described_ap, (detection.PACKAGE,)),
     "miou": Metric(places.mask_iou),
     "quad_f1": Metric(places.quad_f1, ("shapely",)),
     "cider": Metric(words.cider, ("pycocoevalcap.cider.cider",)),
@@ -53,7 +57,14 @@ METRICS: dict[str, Metric] = {
 }
 """Names that may stand in the `metrics` of a task card. Add an entry to register a metric of your own."""
 
-LOWER_IS_BETTER = ("cer", "wer")  # metrics; of all others more is better
+LOWER_IS_BETTER = (
+    "cer",
+    "wer",
+    "ece",
+    "presence_fpr95",
+    "presence_fpr95_random",
+    "presence_fpr95_changed",
+)  # metrics; of all others more is better
 
 
 def metric(name: str) -> Metric:
