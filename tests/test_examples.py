@@ -41,7 +41,13 @@ def test_scripts_are_short(script):
         ("detect_and_draw.py", ["drawn in detected.png"], "detected.png"),
         ("many_prompts_one_image.py", ["<CAPTION> ", "<OCR> ", "<VQA> ", "<REGION_TO_CATEGORY> "], None),
         ("open_vocabulary.py", ["rabbit", "the bicycle"], "phrases.png"),
+        ("closed_labels.py", ["any label:", "cat ", "lion or rabbit: lion"], "closed.png"),
+        ("streaming.py", ["rabbit ", "drawn in streamed.png", "rabbit, "], "streamed.png"),
+        ("segment_everything.py", ["rabbit ", " pixels, ", "drawn in outlines.png"], "outlines.png"),
+        ("panoptic.py", [" thing ", "pixels of no segment"], "panoptic.png"),
+        ("remove_object.py", ["painted over: "], "removed.png"),
         ("new_task_at_run_time.py", ["donuts: ", "lions: "], None),
+        ("tiled_detection.py", ["as one image: 0 of 200 found", "in tiles: 1"], "tiles.png"),
     ],
 )
 def test_scripts_run(script, expected, picture, tmp_path, monkeypatch, capsys, own_tasks):

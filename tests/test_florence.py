@@ -399,7 +399,12 @@ def test_instances_know_their_ids(florence, answered):
         for instance in result.instances:
             start, end = instance.tokens
             own = codec.parse([*result.token_ids[start:end], 2], task(prompt.task).grammar, image.size)
-            assert [i.outlines for i in own.instances] == [instance.outlines]
+            [spelled] = own.instances
+            if instance.box is None:
+                assert spelled.outlines == instance.outlines
+            else:  # averaged near the bins that are written
+                sides = np.array(image.size * 2)
+                assert (np.abs(np.subtract(spelled.box, instance.box)) <= sides / 40 + 1e-6).all()
             if instance.coords_at is not None:
                 opening = result.token_ids[instance.coords_at]
                 assert florence.tokenizer.vocabulary.is_loc(opening)

@@ -15,6 +15,7 @@ import pytest
 
 import florence_lite
 from florence_lite.evaluate.metrics import METRICS
+from florence_lite.evaluate.metrics.panoptic import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -209,5 +210,6 @@ def test_every_import_is_a_dependency_by_name():
 
 
 def test_the_extra_eval_is_what_the_metrics_need():
-    modules = {module.split(".")[0] for each in METRICS.values() for module in each.needs}
+    needs = [module for each in METRICS.values() for module in each.needs] + [*PACKAGES]
+    modules = {module.split(".")[0] for module in needs}
     assert distributions(list(modules)) == distributions(EXTRAS["eval"])

@@ -18,6 +18,7 @@ from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
 from florence_lite.cli.running import RunCommand, run
+from florence_lite.cli.segmenting import panoptic, remove, segment
 from florence_lite.cli.training import evaluate, train
 
 MISTAKES = (ValueError, OSError, FloatingPointError)  # of a user: input, files, a learning rate that is too high
@@ -48,6 +49,9 @@ app = typer.Typer(
     cls=_Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command(cls=RunCommand)(run)
+app.command()(segment)
+app.command()(panoptic)
+app.command()(remove)
 app.command()(tasks)
 app.command()(checkpoints)
 app.add_typer(data_app, name="data")

@@ -27,6 +27,22 @@ Adapter = Annotated[
     typer.Option("--adapter", metavar="A", help="Folder or Hub id of a LoRA adapter to merge into the checkpoint."),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="Where the network runs: cpu, cuda or cuda:1.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="S",
+        min=0,
+        max=1,
+        help="Leave out boxes and outlines that score less, and phrases less likely in the image; from 0 to 1.",
+    ),
+]
+Tile = Annotated[
+    tuple[int, int] | None,
+    typer.Option(
+        "--tile", metavar="SIZE OVERLAP", help="Ask larger images in tiles of so many pixels, which overlap by so many."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Format = Annotated[
     str,
@@ -97,9 +113,9 @@ class OutputError(Exception):
 INDENT = "\n  "  # no name can begin a line of its own with it
 
 
-def show(line: str = "") -> None:
+def show(line: str = "", end: str = "\n") -> None:
     """A line of an answer or a report, on standard output. What it says of files and labels steers no terminal."""
-    _print(printable(line))
+    _print(printable(line), end)
 
 
 def show_json(record: Any) -> None:
@@ -107,9 +123,9 @@ def show_json(record: Any) -> None:
     _print(json.dumps(record))
 
 
-def _print(line: str) -> None:
+def _print(line: str, end: str = "\n") -> None:
     try:
-        print(line, flush=True)
+        print(line, end=end, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -128,7 +144,7 @@ def say_error(error: Exception | str) -> None:
 
 _OPTIONS = {"phrases": "phrase", "columns": "column"}  # arguments of Python whose options have another name
 _ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
-    r"""(?<![\w/\\.-])(text|phrases|region|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+    r"""(?<![\w/\\.-])(text|phrases|region|tile|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
 )
 
 
@@ -143,7 +159,7 @@ def in_options(message: str) -> str:
         name, value = match.groups()
         if value[0] in "([{":
             value = value[1:-1]
-        if name == "region":
+        if name in ("region", "tile"):
             value = value.replace(",", "").upper()
         if name == "columns":
             value = value.replace('"', "").replace(": ", "=")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Threshold,
+    Tile,
     check_picture,
     in_options,
     load,
@@ -29,6 +31,8 @@ from florence_lite.printable import printable
 if TYPE_CHECKING:
     from florence_lite.answers import Instance
     from florence_lite.cards import CheckpointCard
+    from florence_lite.florence import Florence
+    from florence_lite.inference import ImageError
     from florence_lite.results import Result
 
 FEW = 3  # images that are answered without a progress bar
@@ -59,9 +63,24 @@ def run(
     phrase: Annotated[
         list[str] | None, typer.Option(metavar="P", help="Phrase of the prompt; repeat --phrase for several.")
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="S", min=0, max=1, help="Leave out what scores less, from 0 to 1.")
-    ] = 0,
+    phrases_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text file of phrases, one a line, for hundreds of them.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="L", help="Close the list of what the answer may say; repeat --label for several."),
+    ] = None,
+    threshold: Threshold = None,
+    nms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="IOU", min=0, max=1, help="Leave out what overlaps a surer one of its label by more, from 0 to 1."
+        ),
+    ] = None,
+    tile: Tile = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print words and instances as soon as they are written.")
+    ] = False,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -82,26 +101,30 @@ def run(
 
     arguments, prompt = _split(images_and_prompt)
     card = task(prompt)
-    phrases = phrase or None
+    phrases = [*(phrase or []), *_read_phrases(phrases_file)] or None
     if region is None or card.input != "region":
         card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
+    if tile is not None:
+        from florence_lite.inference.tiling import as_tiling
+
+        as_tiling(tile, [card])
+    if stream and (as_json or nms is not None or tile is not None):
+        raise ValueError("--stream prints an answer before all of it is known: leave --json, --nms and --tile out")
     images = find_images(arguments)
-    files = _picture_files(picture, images)
+    files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter)
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = _Report(as_json, threshold)
-    answers = florence.run_each(
-        [image.source for image in images],
-        prompt,
-        text=text,
-        phrases=phrases,
-        region=region,
-        keep_image=picture is not None,
-    )
-    with progress_bar(len(images) > FEW) as progress:
+    report = AnswerReport(as_json, nms, stream)
+    asked = {"text": text, "phrases": phrases, "region": region, "keep_image": picture is not None}
+    asked |= {"threshold": threshold} | ({"labels": label} if label else {})
+    if stream:
+        answers = _as_they_grow(florence, images, prompt, asked)
+    else:
+        answers = florence.run_each([image.source for image in images], prompt, tile=tile, **asked)
+    with progress_bar(len(images) > FEW and not stream) as progress:
         bar = progress.add_task("images", total=len(images))
         for image, file, answer in zip(images, files, answers, strict=True):
             if isinstance(answer, ImageError):
@@ -113,6 +136,33 @@ def run(
         say(foreign_note(florence.card, report.foreign, len(images)))
     if report.faults:
         raise typer.Exit(1 if report.answers else 2)
+
+
+def _as_they_grow(
+    florence: Florence, images: Sequence[Input], prompt: str, asked: dict[str, Any]
+) -> Iterator[Result | ImageError]:
+    """The answers of `run_each`, each shown while it is written."""
+    from florence_lite.answers import Instance
+    from florence_lite.inference import ImageError
+
+    for index, image in enumerate(images):
+        show(f"{image.name}  {_plain(prompt)}")
+        in_words = False
+        try:
+            for event in florence.stream(image.source, prompt, **asked):
+                if isinstance(event, str):
+                    show(event if in_words else f"  {event}", end="")
+                    in_words = True
+                    continue
+                if in_words:
+                    show()
+                    in_words = False
+                if not isinstance(event, Instance):
+                    yield event
+                elif event.bounds is not None:
+                    show(f"  {_row(event, 0)}")
+        except (ValueError, OSError) as error:
+            yield ImageError(image.name, index, error)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
@@ -138,7 +188,23 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     return images, prompt
 
 
-def _picture_files(picture: Path | None, images: Sequence[Input]) -> list[Path | None]:
+def _read_phrases(file: Path | None) -> list[str]:
+    """The lines of a file that hold anything; [] without one."""
+    if file is None:
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--phrases-file {file} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ValueError(f"--phrases-file {file} cannot be read: {reason}") from None
+    if not (phrases := [line.strip() for line in lines if line.strip()]):
+        raise ValueError(f"--phrases-file {file} holds no phrase; write one a line")
+    return phrases
+
+
+def picture_files(picture: Path | None, images: Sequence[Input]) -> list[Path | None]:
     """The file for the drawn answer of each image; ValueError where it could not be written or is one of the images."""
     if picture is None:
         return [None] * len(images)
@@ -162,11 +228,12 @@ def _identities(sources: Iterable[Any]) -> set[tuple[int, int]]:
 
 
 @dataclass
-class _Report:
+class AnswerReport:
     """Prints what becomes of each image, and counts: answers, faults, and answers about pictures that are foreign."""
 
     as_json: bool
-    threshold: float
+    nms: float | None = None
+    told: bool = False  # whether what the answers say is shown already
     answers: int = field(default=0, init=False)
     faults: int = field(default=0, init=False)
     foreign: int = field(default=0, init=False)
@@ -182,15 +249,17 @@ class _Report:
         """The answer about this image, drawn into a file if that is asked for and can be done."""
         self.answers += 1
         self.foreign += result.foreign
-        result = at_least(result, self.threshold)
+        if self.nms is not None:
+            result = result.nms(self.nms)
         drawn = picture is not None and self._drawn(result, picture)
         if self.as_json:
             extra = {} if picture is None else {"picture": str(picture) if drawn else None}
             show_json({"image": image, **result.to_dict(), **extra})
             return
-        width, height = result.size_wh
-        show(f"{image}  {_plain(result.task)}  {width}×{height}")
-        for line in listing(result):
+        if not self.told:
+            width, height = result.size_wh
+            show(f"{image}  {_plain(result.task)}  {width}×{height}")
+        for line in listing(result)[len(_said(result)) if self.told else 0 :]:
             show(f"  {line}")
         if drawn:
             show(f"  drawn in {picture}")
@@ -206,14 +275,6 @@ class _Report:
         return True
 
 
-def at_least(result: Result, threshold: float) -> Result:
-    """The answer without the placed instances that score less; `dropped` counts them."""
-    kept = tuple(
-        item for item in result.instances if item.bounds is None or item.score is None or item.score >= threshold
-    )
-    return replace(result, instances=kept, dropped=result.dropped + len(result.instances) - len(kept))
-
-
 def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
     """What to do about answers that nothing is sure of, from a checkpoint that knows one kind of pictures."""
     return (
@@ -224,21 +285,26 @@ def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
 
 def listing(result: Result) -> list[str]:
     """What a result says, as lines for people: its words, then a row of label, score and box for each instance."""
-    lines = [_plain(line) for line in result.text.splitlines() if line.strip()]
-    if lines and result.score is not None:
-        lines[-1] += f"  ({result.score:.2f})"
-    rows = [item for item in result.instances if item.bounds is not None or item.label != result.text]
-    width = max((len(_plain(item.label)) for item in rows), default=0)
-    lines += [_row(item, width) for item in rows]
-    if not lines:
-        lines.append("nothing found")
+    lines = _said(result) or ["nothing found"]
+    if result.absent:
+        absent = (f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent)
+        lines.append(f"not in the image: {', '.join(absent)}")
     if result.dropped:
-        lines.append(f"left out, as they score less than --threshold: {result.dropped}")
+        lines.append(f"left out of the answer: {result.dropped}")
     if result.parse_errors:
         lines.append(f"parse errors in the answer, dropped or repaired: {result.parse_errors}")
     if result.truncated:
         lines.append("the answer was cut short: it reached the most tokens of its task")
     return lines
+
+
+def _said(result: Result) -> list[str]:
+    lines = [_plain(line) for line in result.text.splitlines() if line.strip()]
+    if lines and result.score is not None:
+        lines[-1] += f"  ({result.score:.2f})"
+    rows = [item for item in result.instances if item.bounds is not None or item.label != result.text]
+    width = max((len(_plain(item.label)) for item in rows), default=0)
+    return lines + [_row(item, width) for item in rows]
 
 
 def _row(item: Instance, width: int) -> str:

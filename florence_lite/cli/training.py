@@ -93,15 +93,20 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="A", help="Artwork style; repeat --style for several. Default: the training styles."),
     ] = None,
+    panoptic: Annotated[
+        bool, typer.Option("--panoptic", help="Measure panoptic segmentation instead of tasks, beside a baseline.")
+    ] = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on annotated images, or without --data on generated scenes."""
     asked = [*(tasks or []), *(more_tasks or [])]
+    if panoptic and asked:
+        raise ValueError("--panoptic and --tasks exclude each other; measure them one after the other")
     if data is not None:
         if style:
             raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
-        if not asked:
+        if not asked and not panoptic:
             raise ValueError('--data needs --tasks, the markers of what to ask, such as --tasks "<OD>" "<CAPTION>"')
         report = _measured(
             asked, lambda: read_data(data, format, split, column, outside), lambda: load(checkpoint, device), count
@@ -115,7 +120,7 @@ def evaluate(
             from florence_lite.scenes import TRAINING_STYLES
             from florence_lite.scenes.measure import TASKS, evaluate_scenes
 
-            asked = asked or list(TASKS)
+            asked = [] if panoptic else asked or list(TASKS)
             for name in asked:
                 metrics_of(task(name))
             styles = tuple(style or TRAINING_STYLES)
@@ -125,16 +130,19 @@ def evaluate(
 
 
 def _measured(tasks: list[str], read: Callable[[], Dataset], load: Callable[[], Florence], count: int | None) -> Report:
-    """The report on the data; what is wrong with tasks and data is reported before the network loads."""
+    """The report on the data, without tasks the panoptic one.
+
+    What is wrong with tasks and data is reported before the network loads.
+    """
     from florence_lite.cards import task
 
     with needing("eval"):
+        from florence_lite.evaluate import evaluate, evaluate_panoptic
         from florence_lite.evaluate.metrics import metrics_of
-        from florence_lite.evaluate.report import evaluate
 
         for name in tasks:
             metrics_of(task(name))
     dataset = read()
     for kind, times in Counter(problem.kind for problem in dataset.problems).items():
         say(f"data: {kind}: {times}")
-    return evaluate(load(), dataset, tasks, count)
+    return evaluate(load(), dataset, tasks, count) if tasks else evaluate_panoptic(load(), dataset, count)

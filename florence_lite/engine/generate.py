@@ -262,8 +262,10 @@ class DecodingBatch:
         size = self.model.config.text.vocab_size if self.vocab_size is None else self.vocab_size
         scores = torch.full((len(hidden), size), -math.inf, device=self.device)
         for allowed, rows in alike.items():
-            index = torch.tensor(rows, device=self.device)
-            states = hidden if len(rows) == len(hidden) else hidden[index]
+            index: slice | Tensor = slice(None)
+            if len(rows) < len(hidden):
+                index = torch.tensor(rows, device=self.device)
+            states = hidden[index]
             for ids in allowed or (range(size),):
                 scores[index, ids.start : ids.stop] = self.model.logits(states, ids).float()
         return scores

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class RunningScore:
         self._unread = list(prefix)
         self._cache = model.self_cache(1, len(prefix) + most_ids)
         empty = torch.zeros(0)
-        self.scores = Scores(empty, empty, empty)
+        self.scores = Scores(empty, empty, empty, empty)
 
     @torch.inference_mode()
     def extend(self, ids: list[int]) -> Scores:
@@ -41,9 +43,6 @@ class RunningScore:
             targets = torch.tensor(ids, device=device)
             more = probabilities(self._model, hidden, targets, self._locations, self._tolerance, self._vocab_size)
             self._unread = ids[-1:]
-            self.scores = Scores(
-                torch.cat([self.scores.token_logprobs, more.token_logprobs]),
-                torch.cat([self.scores.location_logprobs, more.location_logprobs]),
-                torch.cat([self.scores.tolerance_logprobs, more.tolerance_logprobs]),
-            )
+            columns = ((getattr(each, column.name) for each in (self.scores, more)) for column in fields(Scores))
+            self.scores = Scores(*(torch.cat(list(column)) for column in columns))
         return self.scores

@@ -23,11 +23,13 @@ class Scores:
     location_logprobs: [T], of the next id being any location, in place of each id of the answer.
     tolerance_logprobs: [T], of the next id being a location within `tolerance` bins of the one that was written, given
         that it is a location; NaN for ids that are none.
+    mean_bins: [T], mean bin of the locations within `tolerance` of the one that was written; NaN for ids that are none.
     """
 
     token_logprobs: Tensor
     location_logprobs: Tensor
     tolerance_logprobs: Tensor
+    mean_bins: Tensor
 
 
 @torch.inference_mode()
@@ -89,7 +91,7 @@ def probabilities(
         logprobs = model.logits(states).float()[:, :vocab_size].log_softmax(-1)
         of_bins = logprobs[:, locations.start : locations.stop]
         written = logprobs.gather(1, ids[:, None])[:, 0]
-        parts.append((written, of_bins.logsumexp(-1), _within(of_bins, ids - locations.start, tolerance)))
+        parts.append((written, of_bins.logsumexp(-1), *_within(of_bins, ids - locations.start, tolerance)))
     return Scores(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
@@ -137,12 +139,16 @@ def _padded(inputs: list[list[int]], cross: CrossCache) -> Tensor:
     return torch.tensor([ids + [0] * (longest - len(ids)) for ids in inputs], device=cross.keys[0].device)
 
 
-def _within(of_bins: Tensor, chosen: Tensor, tolerance: int) -> Tensor:
-    """Log-probability [N] of a bin at most `tolerance` from the chosen one among all bins; NaN where none was chosen.
+def _within(of_bins: Tensor, chosen: Tensor, tolerance: int) -> tuple[Tensor, Tensor]:
+    """Of the bins at most `tolerance` from the chosen one: their log-probability among all bins [N], and their mean
+    [N]; NaN where none was chosen.
 
     of_bins: log-probabilities [N, bins]; chosen: int64 [N], outside of 0 … bins - 1 where none was chosen.
     """
     bins = of_bins.shape[1]
-    far = (torch.arange(bins, device=chosen.device) - chosen[:, None]).abs() > tolerance
-    logprobs = of_bins.masked_fill(far, float("-inf")).logsumexp(-1) - of_bins.logsumexp(-1)
-    return logprobs.masked_fill((chosen < 0) | (chosen >= bins), float("nan"))
+    every = torch.arange(bins, device=chosen.device)
+    near = of_bins.masked_fill((every - chosen[:, None]).abs() > tolerance, float("-inf"))
+    logprobs = near.logsumexp(-1) - of_bins.logsumexp(-1)
+    means = near.softmax(-1) @ every.float()
+    none = (chosen < 0) | (chosen >= bins)
+    return logprobs.masked_fill(none, float("nan")), means.masked_fill(none, float("nan"))

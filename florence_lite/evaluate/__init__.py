@@ -1,8 +1,10 @@
 """Measuring a checkpoint on a data set: `evaluate` asks everything that the data can check and gives a `Report`.
 
 report    questions asked, answers held against the truth, metrics        metrics    one measure each, by name
+panoptic  maps of things and stuff held against the truth
 """
 
+from florence_lite.evaluate.panoptic import evaluate_panoptic
 from florence_lite.evaluate.report import Report, evaluate
 
-__all__ = ["Report", "evaluate"]
+__all__ = ["Report", "evaluate", "evaluate_panoptic"]

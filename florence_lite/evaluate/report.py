@@ -118,7 +118,7 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
         bar = progress.add_task("images", total=number)
         for places in chunks(range(number), IMAGES_AT_ONCE):
             batch = [samples[place] for place in places]
-            readable, encoded = _encoded(florence, batch, problems)
+            readable, encoded = encode_samples(florence, batch, problems)
             images += len(readable)
             for name in measures:
                 cases[name] += _answered(florence, name, readable, encoded, problems)
@@ -126,7 +126,7 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     return _report(measures, cases, images, problems)
 
 
-def _encoded(
+def encode_samples(
     florence: Florence, batch: Sequence[Sample], problems: list[Problem]
 ) -> tuple[list[Sample], Sequence[EncodedImage]]:
     """The samples whose images can be read, with these encoded."""
@@ -136,7 +136,7 @@ def _encoded(
             pictures.append(sample.load())
             readable.append(sample)
         except (ValueError, OSError) as error:
-            problems.append(_problem(sample, "image left out", error))
+            problems.append(problem_of(sample, "image left out", error))
     return readable, florence.encode(pictures, keep_image=False) if pictures else []
 
 
@@ -148,7 +148,7 @@ def _answered(
     for sample, image in zip(samples, encoded, strict=True):
         for pair in pairs(task, sample.annotation):
             if pair.fault:
-                problems.append(_problem(sample, f"prompt of {task} left out", pair.fault))
+                problems.append(problem_of(sample, f"prompt of {task} left out", pair.fault))
             elif pair.asked:
                 asked.append((sample, image, pair))
     cases = []
@@ -159,7 +159,7 @@ def _answered(
             if isinstance(answer, Result):
                 cases.append(Case(pair, replace(answer, token_ids=(), token_logprobs=None)))
             else:
-                problems.append(_problem(sample, f"prompt of {task} left out", answer))
+                problems.append(problem_of(sample, f"prompt of {task} left out", answer))
     return cases
 
 
@@ -173,7 +173,7 @@ def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt])
     return [_run(florence, [image], [prompt])[0] for image, prompt in zip(encoded, prompts, strict=True)]
 
 
-def _problem(sample: Sample, kind: str, error: Exception | str) -> Problem:
+def problem_of(sample: Sample, kind: str, error: Exception | str) -> Problem:
     file = str(sample.image) if isinstance(sample.image, Path) else "image in memory"
     return Problem(file, sample.name, str(error), kind)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from florence_lite.answers import Instance
 from florence_lite.cards import Calibration, CheckpointCard, task
@@ -20,7 +22,8 @@ from florence_lite.inference.growing import grow
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.inference.prompts import as_prompts
-from florence_lite.inference.streaming import is_image, stream
+from florence_lite.inference.streaming import batches, is_image, stream
+from florence_lite.inference.tiling import as_tiling, tiled
 from florence_lite.model import FlorenceModel
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
@@ -201,6 +204,7 @@ class Asking:
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
         keep_image: bool = True,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Result | list[Result]:
         """Answer prompts about images.
@@ -214,6 +218,11 @@ class Asking:
             (x0, y0, x1, y1) in pixels.
         keep_image: whether results keep their pictures, to be drawn: 36 MB for a photo of 12 megapixels, and of
             larger ones a smaller copy.
+        tile: (size, overlap) in pixels, for tasks whose answer lists places: an image that is larger than size × size
+            is cut into square tiles, each asked like an image of its own, and the answers are made one; see
+            `florence_lite.inference.merging.merged`. Things and lines of text up to the overlap are seen whole in a
+            tile; what a border cuts is put together, and the whole image is asked once for what is larger. A threshold
+            holds in every tile.
         options: fields of `GenerationOptions` that replace the defaults, such as num_beams=3, max_new_tokens=64,
             do_sample=True, seed=0. No answer grows longer than the network's table of positions. compat=True decodes
             as transformers (for the original layout, as Microsoft's code) does with the checkpoint's own settings, id
@@ -235,7 +244,7 @@ class Asking:
         asked = self._asked(prompts, keep_image, text, phrases, region, options=options)
         one_prompt = isinstance(prompts, str | Prompt)
         if not isinstance(images, list | tuple):
-            [results] = self._results([(images, asked)], options, keep_image)
+            [results] = self._results([(images, asked)], options, keep_image, tile)
             return results[0] if one_prompt else results
         if one_prompt:
             asked *= len(images)
@@ -245,7 +254,7 @@ class Asking:
                 "or one image or one prompt for all"
             )
         questions = [(image, [each]) for image, each in zip(images, asked, strict=True)]
-        return [results[0] for results in self._results(questions, options, keep_image)]
+        return [results[0] for results in self._results(questions, options, keep_image, tile)]
 
     def run_each(
         self,
@@ -256,6 +265,7 @@ class Asking:
         phrases: Sequence[str] | None = None,
         region: Sequence[float] | None = None,
         keep_image: bool = False,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Iterator[Result | list[Result] | ImageError]:
         """Answer prompts about any number of images, one after the other; nothing is kept of those that are done.
@@ -264,7 +274,7 @@ class Asking:
             a few (`IMAGES_AT_ONCE`) go through the network together.
         prompts: one, or a list of prompts that are all asked about every image.
         keep_image: whether results keep their pictures.
-        text, phrases, region, options: as in `run`.
+        text, phrases, region, tile, options: as in `run`.
 
         Yields, for each image in order, a Result, or a list of them if a list of prompts was given. In the place of all
         answers about an image that cannot be read, or does not hold a region that is asked about, stands an
@@ -281,7 +291,7 @@ class Asking:
                 f"images is one {type(images).__name__}; run_each takes a list or another iterable, run takes one"
             )
         asked = self._asked(prompts, keep_image, text, phrases, region, options=options)
-        answers = stream(self.encoder, self.answering, ((image, asked) for image in images), options, keep_image)
+        answers = self._answers(((image, asked) for image in images), asked, options, keep_image, tile)
         return map(_only, answers) if isinstance(prompts, str | Prompt) else answers
 
     def stream(
@@ -327,19 +337,59 @@ class Asking:
             raise ValueError(f"keep_image is {keep_image!r}; it must be True or False")
         return [self.answering.ask(prompt, options) for prompt in as_prompts(prompts, text, phrases, region)]
 
+    def _answers(
+        self,
+        questions: Iterable[tuple[Any, Sequence[Asked]]],
+        asked: Iterable[Asked],
+        options: Mapping[str, Any],
+        keep_image: bool,
+        tile: tuple[int, int] | None,
+    ) -> Iterator[list[Result] | ImageError]:
+        """What `stream` yields, of images in tiles what `tiled` yields. asked: all that the questions ask."""
+        if tile is None:
+            return stream(self.encoder, self.answering, questions, options, keep_image)
+        tiling = as_tiling(tile, [each.card for each in asked])
+        return tiled(
+            questions,
+            tiling,
+            lambda pieces: stream(self.encoder, self.answering, pieces, options, keep_image),
+            keep_image,
+        )
+
     def _results(
-        self, questions: Sequence[tuple[Any, Sequence[Asked]]], options: Mapping[str, Any], keep_image: bool
+        self,
+        questions: Sequence[tuple[Any, Sequence[Asked]]],
+        options: Mapping[str, Any],
+        keep_image: bool,
+        tile: tuple[int, int] | None = None,
     ) -> list[list[Result]]:
         """For each image, the results of what is asked about it. Raises what is wrong with the first bad image."""
         results: list[list[Result]] = []
+        asked = [each for _, of_image in questions for each in of_image]
         with progress_bar(len(questions) > IMAGES_AT_ONCE) as progress:
             bar = progress.add_task("images", total=len(questions))
-            for answer in stream(self.encoder, self.answering, questions, options, keep_image):
+            for answer in self._answers(questions, asked, options, keep_image, tile):
                 if isinstance(answer, ImageError):
                     raise answer.reason
                 results.append(answer)
                 progress.advance(bar)
         return results
+
+    def _of_images(self, images: Any, work: Callable[[list[EncodedImage]], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The rows that `work` finds for encoded images, one for each: a few images at a time, none of which is kept.
+
+        images: one, or any iterable of them. Raises ValueError where there are none, and what is wrong with a bad one.
+        """
+        images = [images] if is_image(images) or not isinstance(images, Iterable) else images
+        rows = []
+        with progress_bar(isinstance(images, Sized) and len(images) > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=len(images) if isinstance(images, Sized) else None)
+            for few in batches(images, IMAGES_AT_ONCE):
+                rows.append(work(self.encoder.encode([self.encoder.open(each, keep_image=False) for each in few])))
+                progress.advance(bar, len(few))
+        if not rows:
+            raise ValueError("there are no images; give at least one")
+        return np.concatenate(rows)
 
 
 def _only(answer: list[Result] | ImageError) -> Result | ImageError:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import partial
 from typing import Any, TypeVar
 
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.images import load_image
-from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
-from florence_lite.inference.answering import OPEN_VOCABULARY
+from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
+from florence_lite.inference.answering import OPEN_VOCABULARY, Asked
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
+from florence_lite.inference.finding import Found, Search, best_of, check_top
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
 from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
+from florence_lite.inference.streaming import batches, is_image
+from florence_lite.inference.tiling import Piece, as_tiling, tiled
+from florence_lite.progress import progress_bar
 from florence_lite.results import Panoptic, Removal, Result
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 class Places(Asking):
@@ -41,6 +46,7 @@ class Places(Asking):
         *,
         phrases: Sequence[str] | None = None,
         refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Result | list[Result]:
         """Outlines of all objects, of what a phrase or several phrases name, or of what is in a region.
@@ -53,6 +59,10 @@ class Places(Asking):
         refine: called for every object as refine(image, box, polygons), with the RGB picture, the box and the rings in
             pixels of the picture, [] where none could be read; the mask bool[H, W] that it returns becomes the outline.
             Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
+        tile: as in `run`, but for a region; `refine` gets the picture of a tile then.
+
+        options: as in `run`; `threshold` is about what is there (the presence of phrases, the scores of all boxes), not
+            about how sure an outline is: `result.filter(score=…)` asks for both.
 
         Raises ValueError for other input, for a mask of another size or type, and as `run`.
         """
@@ -63,15 +73,20 @@ class Places(Asking):
         keep_image = options.pop("keep_image", True)
         prompt = Prompt(OF_REGION, region=region)
         if region is not None and refine is None:
-            return self.run(images, prompt, keep_image=keep_image, **options)
+            return self.run(images, prompt, keep_image=keep_image, tile=tile, **options)
         wanted = phrases if phrase is None else [phrase]
         # What is wrong for every image is told before one is read.
         self._asked(prompt if region is not None else "<OD>", keep_image, options=options)
         if wanted is not None:
             task(OPEN_VOCABULARY).prompt(phrases=wanted)
+        if tile is not None:
+            found_by = "<OD>" if wanted is None else Prompt(OPEN_VOCABULARY, phrases=wanted)
+            asked = self._asked(prompt if region is not None else found_by, keep_image, options=options)
+            one = partial(self.segment, phrases=wanted, refine=refine, keep_image=keep_image, **options)
+            return self._in_tiles(images, tile, asked, one, keep_image)
 
-        # A threshold says what is there, not how sure its outline must be.
-        outlining = {name: value for name, value in options.items() if name != "threshold"}
+        # These say what is there, and nothing of its outline.
+        outlining = {name: value for name, value in options.items() if name not in ("threshold", "labels")}
 
         def of(few: list[Any]) -> list[Result]:
             encoded = self.encode(few, keep_image or refine is not None)
@@ -85,6 +100,29 @@ class Places(Asking):
 
         return _in_batches(images, of)
 
+    def _in_tiles(
+        self,
+        images: Any,
+        tile: tuple[int, int],
+        asked: list[Asked],
+        answer: Callable[[list[Any]], list[Result]],
+        keep_image: bool,
+    ) -> Result | list[Result]:
+        """What `answer` gives for a few tiles at a time, as an answer about each image; `asked` is what finds it."""
+
+        def of(pieces: Iterator[Piece]) -> Iterator[list[Result]]:
+            for few in batches(pieces, IMAGES_AT_ONCE):
+                yield from ([result] for result in answer([picture for picture, _ in few]))
+
+        tiling = as_tiling(tile, [each.card for each in asked])
+        single = not isinstance(images, list | tuple)
+        results: list[Result] = []
+        for given in tiled(((image, asked) for image in ([images] if single else images)), tiling, of, keep_image):
+            if isinstance(given, ImageError):
+                raise given.reason
+            results += given
+        return results[0] if single else results
+
     def panoptic(
         self,
         images: Any,
@@ -92,6 +130,7 @@ class Places(Asking):
         stuff: Sequence[str] = (),
         *,
         refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
         **options: Any,
     ) -> Panoptic | list[Panoptic]:
         """Which thing or stuff every pixel of an image belongs to.
@@ -99,20 +138,23 @@ class Places(Asking):
         images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
             `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
         stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+        tile: as in `segment`, for things; stuff is asked for in the whole image.
 
         How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
         empty or a phrase stands twice, and as `segment`.
         """
         check_phrases(things, stuff)
         keep_image = options.pop("keep_image", True)
-        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=options)
+        of_stuff = {name: value for name, value in options.items() if name != "labels"}
+        asked = self._asked([Prompt(OF_PHRASE, phrases=[phrase]) for phrase in stuff], keep_image, options=of_stuff)
 
         def of(few: list[Any]) -> list[Panoptic]:
             encoded = self.encode(few, keep_image or refine is not None)
             found = [Result("<OD>", image.size_wh) for image in encoded]
             if things is None or things:
-                found = self.segment(encoded, phrases=things, refine=refine, keep_image=False, **options)
-            answers = self._results([(image, asked) for image in encoded], options, keep_image=False)
+                pictures = encoded if tile is None else few
+                found = self.segment(pictures, phrases=things, refine=refine, tile=tile, keep_image=False, **options)
+            answers = self._results([(image, asked) for image in encoded], of_stuff, keep_image=False)
             parts = zip(encoded, found, answers, strict=True)
             return [panoptic_of(image, each, stuff, rings, keep_image) for image, each, rings in parts]
 
@@ -138,12 +180,50 @@ class Places(Asking):
         encoded = image if isinstance(image, EncodedImage) else picture
         return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
+    def find(self, images: Any, phrase: str, top: int = 5, keep_image: bool = True, **options: Any) -> Search:
+        """Which images show what a phrase names, and where: the `top` images in which it is most probably present.
+
+        images: one, or any iterable of them, a generator too, in constant memory. One that cannot be read is left out
+            and stands in `Search.errors`.
+        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` says from which
+            presence on the phrase is answered with boxes.
+
+        >>> for found in florence.find(Path("photos").glob("*.jpg"), "a red car"):
+        ...     print(found.name, found.presence, found.result.boxes_xyxy)
+
+        Raises ValueError where there are no images, and for a phrase or options that are wrong for every image.
+        """
+        check_top(top)
+        prompt = Prompt(OPEN_VOCABULARY, phrases=[phrase])
+        [asked] = self._asked(prompt, keep_image, options=options)
+        never = {**options, "threshold": 1.0}  # whether it is there, not where
+
+        def presence_in(encoded: list[EncodedImage]) -> list[float]:
+            pairs = [(each, request) for each in encoded for request in self.answering.requests(asked, each.size_wh)]
+            answers = self.answering.answer(pairs, never, keep_image=False)
+            return [next(iter(answer.presence.values())) for answer in answers]
+
+        images = [images] if is_image(images) or not isinstance(images, Iterable) else images
+        total = len(images) if isinstance(images, Sized) else None
+        with progress_bar(total is None or total > IMAGES_AT_ONCE) as progress:
+            bar = progress.add_task("images", total=total)
+            best, errors, count = best_of(
+                self.encoder, images, presence_in, top, keep_image, lambda more: progress.advance(bar, more)
+            )
+        if not count:
+            raise ValueError("there are no images; give at least one")
+        answers = self.run([each.image for each in best], prompt, keep_image=keep_image, **options)
+        found = [
+            Found(each.index, each.name, each.presence, answer) for each, answer in zip(best, answers, strict=True)
+        ]
+        return Search(phrase, tuple(found), count, tuple(errors))
+
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
         return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)
 
 
-def _in_batches(images: Any, answer: Callable[[list[Any]], list[Found]]) -> Found | list[Found]:
+def _in_batches(images: Any, answer: Callable[[list[Any]], list[Answer]]) -> Answer | list[Answer]:
     """What `answer` gives for a few images at a time: for one image one answer, for a list of them a list."""
     if not isinstance(images, list | tuple):
         return answer([images])[0]

@@ -9,8 +9,16 @@ growing         answers bit by bit, while they are written
 outlining       boxes → outlines, one answer for each
 panoptic        things and stuff → one map of segments
 editing         painting over what was found
+likelihoods     how likely answers are that somebody else wrote
+choices         answers from a closed list
+retrieval       which texts suit which images
+finding         which images show what a phrase names
+infilling       words in the place of masks
 scores          confidence of answers, from the network's probabilities
 streaming       any number of images, loaded as they are needed, answered in order
+tiling          large images in tiles
+merging         the answers about the tiles of an image as one
+stitching       parts of a line of text as one
 chunks          lists in pieces
 parts           whether network, tokenizer and preprocessing belong together
 """

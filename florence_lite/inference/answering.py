@@ -15,19 +15,21 @@ from florence_lite.cards.task_card import region_corners
 from florence_lite.checks import hint, is_number
 from florence_lite.engine import GenerationOptions, check_ids
 from florence_lite.inference.batching import MEMORY
+from florence_lite.inference.choices import check_choices, probabilities
 from florence_lite.inference.decoding import Decoded, Decoding, Row
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.guides import Guides
+from florence_lite.inference.likelihoods import Likelihoods
 from florence_lite.inference.prompts import Prompt
-from florence_lite.inference.scores import score_instances, score_words
+from florence_lite.inference.scores import average_boxes, score_instances, score_words
 from florence_lite.model import FlorenceModel
 from florence_lite.results import Result
 from florence_lite.tokens import Codec, Tokenizer, grammar
 
-OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "detail", "what", "regions")  # what else it takes
+OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "tile", "detail", "what", "regions")  # and more
 SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
-NO_DECODING = (*SWITCHES, "labels", "threshold")  # such options in all
+NO_DECODING = (*SWITCHES, "labels", "threshold", "choices")  # such options in all
 OPEN_VOCABULARY = "<OPEN_VOCABULARY_DETECTION>"
 SHOWN = 40  # letters of a long prompt in a message
 
@@ -75,12 +77,14 @@ class Answering:
         self._silent = {tokenizer.vocabulary.bos, tokenizer.vocabulary.eos}  # an answer of these alone says nothing
         self._known: WeakKeyDictionary[EncodedImage, bool] = WeakKeyDictionary()
         self.decoding = Decoding(model, tokenizer.vocabulary, memory)
+        self.likelihoods = Likelihoods(self.decoding, tokenizer)
 
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
         generation = self.generation_options(card, prefix_length=1, options=options)
         self.guides.check_labels(card, options, generation.max_new_tokens)
+        check_choices(card, options)
         if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
         else:  # whether it lies in the image is known later
@@ -117,12 +121,43 @@ class Answering:
 
         Raises ValueError for a prompt that is too long for the network.
         """
+        if options.get("choices") is not None:
+            return self._choose(pairs, options, keep_image)
         rows = self.rows(pairs, options)
         decoded = self.decoding.decode(rows, self.is_present(options), self.ids(options))
         return [
             self.result(request, image, each, keep_image, options)
             for (image, request), each in zip(pairs, decoded, strict=True)
         ]
+
+    def _choose(
+        self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any], keep_image: bool
+    ) -> list[Result]:
+        """`answer` from the closed list `choices`."""
+        asked = [(image, request.prompt_ids) for image, request in pairs]
+        first = self.first_id(pairs[0][1].card, options) if pairs else None
+        results = []
+        for (image, request), shares in zip(
+            pairs, probabilities(self.likelihoods, asked, options["choices"], first), strict=True
+        ):
+            text = max(shares, key=shares.__getitem__)
+            answer, score = Answer(text), min(shares[text], 1.0)
+            results.append(
+                Result.from_answer(
+                    request.card.name,
+                    image.size_wh,
+                    answer,
+                    foreign=is_foreign(self.card, partial(self._knows, image), answer, score),
+                    score=score,
+                    choices=shares,
+                    image=image.image if keep_image else None,
+                )
+            )
+        return results
+
+    def first_id(self, card: TaskCard, options: Mapping[str, Any]) -> int | None:
+        """The id that every answer is forced to begin with, None where there is none."""
+        return self.generation_options(card, 1, {"compat": options.get("compat", False)}).forced_bos
 
     def log_odds(self, image: EncodedImage, phrases: Sequence[str], task: str = OPEN_VOCABULARY) -> dict[str, float]:
         """Of each phrase, whether it means something in an image (`inference.presence`); nothing is decoded."""
@@ -192,6 +227,9 @@ class Answering:
         if card.scoring == "instance":
             locations, within = scores.location_logprobs.double().numpy(), scores.tolerance_logprobs.double().numpy()
             scored = score_instances(answer.instances, token_logprobs, locations, within, presence)
+            if not options.get("compat"):
+                bins = self.tokenizer.vocabulary.bins
+                scored = average_boxes(scored, scores.mean_bins.double().numpy(), size_wh, bins)
             answer = replace(answer, instances=scored)
         if card.input == "phrases" and request.phrase:
             answer = _with_label(answer, request.phrase)
@@ -242,6 +280,8 @@ class Answering:
         """The task's defaults, replaced by the checkpoint's, replaced by the caller's; never more tokens than fit."""
         known = [*GenerationOptions.__dataclass_fields__, *NO_DECODING]
         for name in options:
+            if name in OF_A_CALL:
+                raise ValueError(f"unknown option {name!r}: it belongs to other calls than this")
             if name not in known:
                 raise ValueError(
                     f"unknown option {name!r}; {hint(name, [*known, *OF_A_CALL])}decoding options are "

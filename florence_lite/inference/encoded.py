@@ -196,6 +196,12 @@ class OpenedImage:
     kept: Image.Image | None
 
 
+def kept_picture(picture: Image.Image) -> Image.Image:
+    """The picture, or a smaller copy where it has more than `KEPT_PIXELS`."""
+    shrink = math.ceil(math.sqrt(picture.width * picture.height / KEPT_PIXELS))
+    return picture.reduce(shrink) if shrink > 1 else picture
+
+
 class ImageEncoder:
     """Encodes images with one network. name: of its checkpoint, for messages."""
 
@@ -246,10 +252,7 @@ class ImageEncoder:
     def _opened(self, image: Any, keep_image: bool) -> OpenedImage:
         picture, size_wh = load_enough(image, ENOUGH_WH)
         pixels = self.preprocessor.resized(picture)
-        if not keep_image:
-            return OpenedImage(size_wh, pixels, None)
-        shrink = math.ceil(math.sqrt(picture.width * picture.height / KEPT_PIXELS))
-        return OpenedImage(size_wh, pixels, picture.reduce(shrink) if shrink > 1 else picture)
+        return OpenedImage(size_wh, pixels, kept_picture(picture) if keep_image else None)
 
     @torch.inference_mode()
     def encode(self, opened: Sequence[OpenedImage | EncodedImage]) -> list[EncodedImage]:

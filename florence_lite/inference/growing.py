@@ -35,6 +35,9 @@ def grow(
     certain, which with beams is when all of them have these ids; then the `Result`. Nothing is worked out before it is
     asked for, and closing the generator ends the work.
     """
+    if options.get("choices") is not None:  # which are weighed, not written
+        yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
+        return
     results: list[Result] = []
     for few in chunks(requests, AT_ONCE):
         results += yield from _grow(answering, image, few, options, keep_image)

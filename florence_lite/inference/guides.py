@@ -25,6 +25,7 @@ CONSTRAINED = True  # unless a call says otherwise
 GUIDES_KEPT = 256  # of calls with different labels or captions
 _WORD = re.compile(r"\w+")
 _FRAME = 2  # `<s>` and `</s>`
+MASK = "<mask>"
 _ROOT, _OUTSIDE = 0, -1  # nodes of a trie; outside is what no label begins with
 
 
@@ -122,13 +123,14 @@ class AnswerGuide:
         if id_class is IdClass.TEXT:
             node = _ROOT
             if self._labels is not None:
-                before = place.node if place.form.stage is Stage.LABEL else _ROOT
+                before = place.node if place.form.stage is Stage.LABEL else _ROOT  # the root where one is due
                 node = self._labels.step(before, token_id)
             return Place(form, node, named=True)
         corner = ()
         if id_class is IdClass.LOC and form.stage is Stage.GROUP and self._form.group == 4:
             corner = (*place.corner, self._vocabulary.bin(token_id))[:2]
-        return Place(form, place.node, place.named, corner)
+        node = _ROOT if form.stage is Stage.LABEL and not form.labelled else place.node  # a label is due
+        return Place(form, node, place.named, corner)
 
     def allowed(self, place: Place) -> tuple[range, ...]:
         """Ids that may follow; the end of an answer that is over."""
@@ -149,7 +151,7 @@ class AnswerGuide:
         ids = self._of_class[id_class]
         if self._labels is None or place.node == _OUTSIDE:
             return ids
-        in_label = place.form.stage is Stage.LABEL
+        in_label = place.form.stage is Stage.LABEL and place.form.labelled
         whole = in_label and place.node in self._labels.ends
         begins = place.form.stage in (Stage.START, Stage.BETWEEN)
         if id_class is IdClass.TEXT:
@@ -161,6 +163,29 @@ class AnswerGuide:
         if begins:
             return ids if self._unlabelled or (place.named and self._form.inherits_label) else ()
         return ids
+
+
+class PartsGuide:
+    """A `Guide` for answers of a known number of parts, each guided by `inner`. Its places are pairs: one of `inner`,
+    and the number of the part, from 1."""
+
+    def __init__(self, vocabulary: Vocabulary, inner: AnswerGuide, count: int):
+        self._vocabulary, self._inner, self._count = vocabulary, inner, count
+        self.start = (inner.start, 1)
+
+    def advance(self, place: tuple[Place, int], token_id: int) -> tuple[Place, int]:
+        inner, part = place
+        return self._inner.advance(inner, token_id), part + (token_id == self._vocabulary.sep)
+
+    def allowed(self, place: tuple[Place, int]) -> tuple[range, ...]:
+        """Neither the end before the last part nor a further part behind it."""
+        inner, part = place
+        excluded = self._vocabulary.eos if part < self._count or not inner.named else self._vocabulary.sep
+        kept = []
+        for ids in self._inner.allowed(inner):
+            below, above = range(ids.start, min(ids.stop, excluded)), range(max(ids.start, excluded + 1), ids.stop)
+            kept += [each for each in (below, above) if each]
+        return tuple(kept) or (_one(self._vocabulary.eos),)
 
 
 def _one(token_id: int) -> range:
@@ -185,13 +210,20 @@ class Guides:
         self._tokenizer = tokenizer
         self._made = lru_cache(GUIDES_KEPT)(self._make)
 
-    def guide(self, card: TaskCard, prompt: Prompt, options: Mapping[str, Any]) -> AnswerGuide | None:
+    def guide(self, card: TaskCard, prompt: Prompt, options: Mapping[str, Any]) -> AnswerGuide | PartsGuide | None:
         """What guides the answer to a prompt, or None: with constrained=False, with compat=True, and for a free prompt,
         whose answer may have any form.
 
         options: of the call. Its `labels` close the list of labels; without them the card says whether they are words
-        of the caption, or one of the phrases (a single one need not be written out).
+        of the caption, or one of the phrases (a single one need not be written out). An infilling has as many
+        parts as its prompt has masks.
         """
+        inner = self._guide(card, prompt, options)
+        if inner is None or not grammar(card.grammar).parts or not (masks := prompt.text.count(MASK)):
+            return inner
+        return PartsGuide(self._tokenizer.vocabulary, inner, masks)
+
+    def _guide(self, card: TaskCard, prompt: Prompt, options: Mapping[str, Any]) -> AnswerGuide | None:
         labels = options.get("labels")
         if not is_guided(options) or (card.is_free and labels is None):
             return None

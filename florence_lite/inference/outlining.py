@@ -103,4 +103,4 @@ def _refined(box: Box, rings: Polygons, image: EncodedImage, refine: Refine) -> 
             f"refine returned {mask.dtype}{list(mask.shape)}; it must return a mask bool[{height}, {width}], as high "
             "and as wide as the picture that it was given"
         )
-    return tuple(tuple(map(tuple, (ring / scale).tolist())) for ring in mask_to_rings(mask)) if mask.any() else ()
+    return tuple(tuple(map(tuple, (ring / scale).tolist())) for ring in mask_to_rings(mask))

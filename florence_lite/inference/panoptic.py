@@ -58,6 +58,7 @@ def panoptic_of(
         parse_errors=sum(part.parse_errors for part in parts),
         truncated=any(part.truncated for part in parts),
         foreign=all(part.foreign for part in parts),
+        presence={phrase: value for part in parts for phrase, value in part.presence.items()},
         image=image.image if keep_image else None,
     )
 

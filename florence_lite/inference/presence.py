@@ -79,4 +79,4 @@ def openings_with_labels(
 def _of_empty(token_logprobs: Tensor) -> Scores:
     """Scores of an answer that places nothing."""
     nowhere = torch.full_like(token_logprobs, float("nan"))
-    return Scores(token_logprobs, nowhere, nowhere)
+    return Scores(token_logprobs, nowhere, nowhere, nowhere)

@@ -100,7 +100,7 @@ def _answered(
             opened.append(picture)
             answers.append(None)
         except (ValueError, OSError) as error:
-            answers.append(ImageError(_name(image, index), index, _without_frames(error)))
+            answers.append(image_error(image, index, error))
 
     encoded = encoder.encode(opened)
     pairs = [
@@ -114,7 +114,13 @@ def _answered(
     return deque(next(of_images) if answer is None else answer for answer in answers)
 
 
-def _name(image: Any, index: int) -> str:
+def image_error(image: Any, index: int, reason: Exception) -> ImageError:
+    """What stands in the place of the answer about an image, which is the `index`-th, with what is wrong with it."""
+    return ImageError(image_name(image, index), index, _without_frames(reason))
+
+
+def image_name(image: Any, index: int) -> str:
+    """The path of an image, or its place among the images."""
     path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", None)
     return os.fsdecode(path) if path else f"{index} (counted from 0)"
 

@@ -42,7 +42,7 @@ class Panoptic:
     id_map: int32[H, W] at the image's resolution: the id of a segment, 0 for none.
     segments: in the order of their ids.
     dropped: segments left out because others hide too much of them, or because they enclose no pixel.
-    parse_errors, truncated, foreign: of the answers behind it, as in `Result`.
+    parse_errors, truncated, foreign, presence: of the answers behind it, as in `Result`.
     image: the picture, RGB, kept to be drawn on, or None.
     """
 
@@ -52,6 +52,7 @@ class Panoptic:
     parse_errors: int = 0
     truncated: bool = False
     foreign: bool = False
+    presence: Mapping[str, float] = field(default_factory=dict)
     image: Image.Image | None = field(default=None, repr=False)
 
     @property
@@ -84,8 +85,8 @@ class Panoptic:
         return self._mapped({segment.id: segment.id for segment in self.segments if segment.is_thing})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: size_wh, segments, dropped, parse_errors, truncated, foreign; the id map is
-        `to_png`'s."""
+        """Plain data for JSON: size_wh, segments, dropped, parse_errors, truncated, foreign, presence; the id
+        map is `to_png`'s."""
         return {
             "size_wh": list(self.size_wh),
             "segments": [asdict(segment) for segment in self.segments],
@@ -93,6 +94,7 @@ class Panoptic:
             "parse_errors": self.parse_errors,
             "truncated": self.truncated,
             "foreign": self.foreign,
+            "presence": dict(self.presence),
         }
 
     def to_png(self) -> Image.Image:

@@ -44,6 +44,7 @@ class Result:
         one that stands here and has no instance is absent. Calibrated where the checkpoint is.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
+    choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.
     token_ids: the ids the model produced after its prompt; token_logprobs: their natural log-probabilities, or None.
     image: the picture itself, RGB, or None; kept for display only; it does not count in comparisons.
     """
@@ -57,6 +58,7 @@ class Result:
     dropped: int = 0
     foreign: bool = False
     score: float | None = None
+    choices: Mapping[str, float] = field(default_factory=dict, hash=False)
     presence: Mapping[str, float] = field(default_factory=dict, hash=False)
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
@@ -192,7 +194,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: task, size_wh, text, instances, parse_errors, truncated, dropped, foreign,
-        score, presence.
+        score, presence, and choices where there were some.
 
         Each instance has label, box (its bounds, or null) and score (or null); a quad adds `quad` (8 numbers), a
         polygon adds `polygons` (a list of outlines of [x, y]). Token ids stay on the object.
@@ -208,6 +210,7 @@ class Result:
             "foreign": self.foreign,
             "score": self.score,
             "presence": dict(self.presence),
+            **({"choices": dict(self.choices)} if self.choices else {}),
         }
 
     def to_coco(self, image_id: int = 1, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from florence_lite.evaluate.report import Report, evaluate
+from florence_lite.evaluate import Report, evaluate, evaluate_panoptic
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceConfig
 from florence_lite.scenes.catalogue import TRAINING_STYLES
@@ -23,11 +23,13 @@ def evaluate_scenes(
     styles: Sequence[str] = TRAINING_STYLES,
     tasks: Sequence[str] = TASKS,
 ) -> Report:
-    """The report on the first `count` scenes of a split, drawn at the checkpoint's own image size.
+    """The report on the first `count` scenes of a split, drawn at the checkpoint's own image size; without tasks, of
+    panoptic segmentation.
 
-    Raises what `Scenes` and `florence_lite.evaluate.report.evaluate` raise.
+    Raises what `Scenes`, `florence_lite.evaluate.evaluate` and `evaluate_panoptic` raise.
     """
-    return evaluate(florence, Scenes(split, tuple(styles), florence.model.config.image_size_wh), tasks, count)
+    scenes = Scenes(split, tuple(styles), florence.model.config.image_size_wh)
+    return evaluate(florence, scenes, tasks, count) if tasks else evaluate_panoptic(florence, scenes, count)
 
 
 def scene_validation(config: TrainConfig) -> Validation:

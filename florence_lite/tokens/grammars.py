@@ -145,7 +145,7 @@ class Grammar:
 
     def cut(self, state: State) -> Actions:
         """What remains to be done where the ids stop in this state without `</s>`."""
-        return () if state.ended else tuple(a for a in self._end(state) if a is not Action.FAULT)
+        return () if state.ended or self.parts else tuple(a for a in self._end(state) if a is not Action.FAULT)
 
     def check(self, answer: Answer) -> None:
         """Raise ValueError, naming this grammar, where it cannot express an answer."""

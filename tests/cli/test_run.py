@@ -55,6 +55,27 @@ def test_json_is_one_object_and_nothing_else(command, tiny, photos, prompt):
     assert all(score is None or 0 < score < 1 for score in scores)
 
 
+@pytest.mark.parametrize("prompt", [["<OD>"], ["<CAPTION>"], ["<VQA>", "--text", "what?", "--label", "dog"]])
+def test_stream_says_what_the_listing_says(command, tiny, photos, prompt):
+    """Not told twice, and an image that cannot be read ends nothing."""
+    code, whole, _ = command("run", photos[0], *prompt, "--checkpoint", tiny)
+    code, out, err = command("run", photos[3], photos[0], *prompt, "--checkpoint", tiny, "--stream")
+    assert code == 1 and photos[3] in err
+    lines = [line.split() for line in whole.splitlines()[1:]]
+    streamed = [line.split() for line in out.splitlines()[2:]]
+    if prompt[0] != "<OD>":
+        lines[0] = lines[0][:-1]  # the score is not known before the end
+    assert streamed == lines
+    assert command("run", photos[0], "<OD>", "--checkpoint", tiny, "--stream", "--json")[0] == 2
+
+
+def test_labels_close_the_list(command, tiny, photos):
+    code, out, _ = command(
+        "run", photos[0], "<VQA>", "--text", "what?", "--label", "dog", "--checkpoint", tiny, "--json"
+    )
+    assert code == 0 and json.loads(out)["text"] == "dog"
+
+
 def test_listing_goes_to_standard_output(command, tiny, photos):
     code, out, err = command("run", photos[1], "<OD>", "--checkpoint", tiny)
     assert (code, err) == (0, "")
@@ -126,7 +147,7 @@ def test_pictures_are_written_and_named(command, tiny, photos, tmp_path):
 
 
 def test_names_of_many_pictures_sort_like_the_images():
-    files = running._picture_files(Path("out.png"), [Input("a.png", "a.png")] * 12)
+    files = running.picture_files(Path("out.png"), [Input("a.png", "a.png")] * 12)
     assert [file.name for file in (files[0], files[9], files[11])] == ["out-01.png", "out-10.png", "out-12.png"]
     assert files == sorted(files)
 
@@ -201,7 +222,7 @@ def test_checkpoint_that_is_none(command, photos, tmp_path):
         (Result("<OD>", (9, 9)), ["nothing found"]),
         (
             Result("<OD>", (9, 9), dropped=2),
-            ["nothing found", "left out, as they score less than --threshold: 2"],
+            ["nothing found", "left out of the answer: 2"],
         ),
         (Result("<CAPTION>", (9, 9), text="a dog\nand a cat", score=0.875), ["a dog", "and a cat  (0.88)"]),
         (Result("<OCR>", (9, 9), text="STOP"), ["STOP"]),
@@ -363,11 +384,68 @@ def test_threshold(command, tiny, photos):
     assert code == 2 and "--threshold" in err
 
 
-def test_threshold_is_for_what_has_a_place_and_a_score():
-    items = (Instance("dog"), Instance("dog", box=(0, 0, 1, 1)), Instance("dog", box=(0, 0, 1, 1), score=0.3))
-    result = Result("<OD>", (9, 9), instances=items, dropped=1)
-    assert running.at_least(result, 0.5).instances == items[:2]
-    assert (running.at_least(result, 0.5).dropped, running.at_least(result, 0.3)) == (2, result)
+def test_absent_phrases_are_listed_with_their_presence(command, tiny, photos, tmp_path):
+    """Hundreds of phrases from a file, beside those of the options."""
+    (tmp_path / "phrases.txt").write_text("\ufeffa cat\n\n  the dog \n" + "\n".join(map(str, range(200))), "utf-8")
+    options = ["run", photos[0], "<OPEN_VOCABULARY_DETECTION>", "--checkpoint", tiny, "--phrase", "a bus"]
+    options += ["--phrases-file", tmp_path / "phrases.txt", "--threshold"]
+    answer = json.loads(command(*options, 1, "--json")[1])
+    assert list(answer["presence"])[:3] == ["a bus", "a cat", "the dog"] and len(answer["presence"]) == 203
+    assert all(0 <= presence <= 1 for presence in answer["presence"].values()) and not answer["instances"]
+    _, out, _ = command(*options, 1)
+    assert re.search(r"nothing found\n  not in the image: a bus \([01]\.\d\d\), a cat \([01]\.\d\d\), the dog", out)
+    assert "not in the image" not in command(*options, 0)[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b" \n\n", "holds no phrase; write one a line"),
+        (b"\xff\xfe\x00", "cannot be read: it is no text in UTF-8"),
+    ],
+)
+def test_files_without_phrases_are_told(command, tiny, photos, tmp_path, content, message):
+    file = tmp_path / "phrases.txt"
+    if content is not None:
+        file.write_bytes(content)
+    options = ["--phrases-file", file, "--checkpoint", tiny]
+    code, out, err = command("run", photos[0], "<OPEN_VOCABULARY_DETECTION>", *options)
+    assert (code, out) == (2, "") and err.startswith(f"error: --phrases-file {file} {message}")
+
+
+def test_nms_leaves_out_what_overlaps(command, tiny, photos):
+    options = ["run", photos[0], "<OD>", "--checkpoint", tiny, "--json"]
+    everything, some = (json.loads(command(*options, *more)[1]) for more in ((), ("--nms", 0)))
+    scores = [item["score"] for item in everything["instances"]]
+    assert max(scores) in [item["score"] for item in some["instances"]]
+    assert len(some["instances"]) + some["dropped"] == len(scores)
+    code, _, err = command(*options, "--nms", 1.5)
+    assert code == 2 and "--nms" in err
+
+
+def test_images_in_tiles(command, tiny, photos, tmp_path):
+    """An image that is no larger than a tile is answered as without; of a larger one every tile is."""
+    options = ["<OD>", "--checkpoint", tiny, "--json"]
+    plain, same = (command("run", photos[0], *options, *more)[1] for more in ((), ("--tile", 50, 10)))
+    assert plain == same
+    Image.open(photos[0]).resize((200, 150)).save(tmp_path / "large.png")
+    code, out, err = command("run", tmp_path / "large.png", photos[3], *options, "--tile", 100, 20)
+    assert code == 1 and err.count("\n") == 1
+    assert json.loads(out.splitlines()[0])["size_wh"] == [200, 150]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["<OD>", "--tile", "100", "200"], "error: --tile 100 200: the overlap must be smaller than the size"),
+        (["<OD>", "--tile", "-100", "20"], "error: --tile -100 20 must be (size, overlap)"),
+        (["<CAPTION>", "--tile", "100", "20"], "error: task <CAPTION> cannot be asked in tiles"),
+    ],
+)
+def test_wrong_tiles_are_told_before_the_network_loads(command, photos, arguments, message):
+    code, out, err = command("run", photos[0], *arguments, "--checkpoint", "nowhere")
+    assert (code, out) == (2, "") and err.startswith(message)
 
 
 @needs_embedded

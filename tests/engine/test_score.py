@@ -63,6 +63,21 @@ def test_vocabulary_wide_scores_are_bounded(model, monkeypatch):
     assert max(sizes) == 7 and sum(sizes) == 5 * 18
 
 
+@torch.inference_mode()
+def test_means_of_near_locations(model):
+    """Of the written location and its neighbours, by hand; no id but a location has one."""
+    states, mask = random_states(model, 1)
+    answer = [5, LOCATIONS[3], LOCATIONS[0], 2]
+    (scores,) = score(model, states, mask, [[2]], [answer], LOCATIONS, NEAR)
+    hidden = model.decode(torch.tensor([[2, *answer[:-1]]]), model.cross_cache(states), mask)[0]
+    for place, bin in ((1, 3), (2, 0)):
+        near = range(max(bin - NEAR, 0), min(bin + NEAR + 1, len(LOCATIONS)))
+        weights = model.logits(hidden[place])[[LOCATIONS[each] for each in near]].softmax(-1)
+        expected = sum(float(weight) * each for weight, each in zip(weights, near, strict=True))
+        assert float(scores.mean_bins[place]) == pytest.approx(expected, abs=1e-4)
+    assert scores.mean_bins.isnan().tolist() == [True, False, False, True]
+
+
 def test_greedy_answers_score_as_the_likeliest(model):
     states, mask = random_states(model, 1)
     (answer,) = generate(model, states, mask, [[2]], GenerationOptions(12, forced_bos=None))

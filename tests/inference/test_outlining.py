@@ -177,6 +177,8 @@ def test_phrases_bring_none_one_or_many(florence, scripted, toy_tokenizer):
     assert all(item.kind == "polygons" for item in result.instances)
     assert florence.segment(noise_image(0), "a cat").labels == ["a cat"]
     assert florence.segment(noise_image(0), "a unicorn").instances == ()
+    assert result.presence.keys() == {"a dog", "a unicorn", "a cat"}
+    assert florence.segment(noise_image(0), labels=["dog", "cat"]).instances == ()
 
 
 def test_a_given_region_may_be_refined(florence, scripted, toy_tokenizer):

@@ -40,7 +40,7 @@ def test_what_keeps_too_little_is_dropped_and_hides_nothing():
     things = [block("dog", 0, 8, 0.9), block("cat", 3, 9, 0.8), block("fox", 5, 15, 0.7)]
     result = assemble(SIZE, things, [])
     assert result.id_map[0].tolist() == [1] * 8 + [2] * 7 + [0] * 5  # the fox gets what the cat would have hidden
-    assert (result.labels, result.dropped) == (["dog", "fox"], 1)
+    assert ([segment.area for segment in result.segments], result.dropped) == ([80, 70], 1)
     kept = assemble(SIZE, [block("dog", 0, 8, 0.9), block("cat", 4, 12, 0.8)], [])
     assert kept.dropped == 0  # half of it is just enough
 
@@ -95,6 +95,7 @@ def test_detected_things_lie_on_the_stuff_that_is_asked_for(florence, scripted, 
     picture = noise_image(0, (1000, 1000))
     result = florence.panoptic(picture, stuff=["the sky", "the sea"])
     assert [(s.label, s.is_thing) for s in result.segments] == [("dog", True), ("the sky", False)]
+    assert result.presence.keys() == {"the sky", "the sea"}
     assert result.image.size == (1000, 1000)
     dog = rasterize([[(100.5, 100.5), (499.5, 100.5), (499.5, 499.5), (100.5, 499.5)]], (1000, 1000))
     assert (result.mask(1) == dog).all() and result.id_map[200, 700] == 0  # a hole of the sky stays one
@@ -118,6 +119,18 @@ def test_things_may_be_phrases_and_faults_are_summed(florence, scripted, toy_tok
     assert (result.id_map == 1).sum() == result.segments[0].area > 0  # the dog keeps its box
 
 
+def test_things_of_a_large_image_may_be_looked_for_in_tiles(florence, scripted, toy_tokenizer):
+    known, calls = scripted
+    known["Locate the objects"] = spell(toy_tokenizer, "dog", [100, 100, 500, 500])
+    known["polygon mask"] = spell(toy_tokenizer, [100, 100, 499, 100, 499, 499, 100, 499])
+    known["the sky"] = spell(toy_tokenizer, [0, 0, 999, 0, 999, 499, 0, 499])
+    result = florence.panoptic(noise_image(0, (200, 100)), stuff=["the sky"], tile=(100, 0))
+    dogs = [segment for segment in result.segments if segment.is_thing]
+    assert len(dogs) >= 2 and result.size_wh == (200, 100)
+    sentences = [sentence for call in calls for sentence in call]
+    assert sum("the sky" in sentence for sentence in sentences) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -130,6 +143,7 @@ def test_things_may_be_phrases_and_faults_are_summed(florence, scripted, toy_tok
         ({"things": [5]}, r"things\[0\]=5 must be a string"),
         ({"stuff": ["the sky", "the sky "]}, "'the sky' is given twice"),
         ({"things": ["dog"], "stuff": ["dog"]}, "'dog' is given twice"),
+        ({"tile": (10, 20)}, "the overlap must be smaller"),
         ({"refine": 5}, "refine is 5; it must be a function"),
         ({"stuff": ["the sky"], "max_tokens": 3}, "unknown option 'max_tokens'"),
     ],

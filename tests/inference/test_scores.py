@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from florence_lite.answers import Instance
-from florence_lite.inference.scores import LOWEST, score_instances, score_words
+from florence_lite.inference.scores import LOWEST, average_boxes, score_instances, score_words
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 
@@ -113,3 +113,19 @@ def test_the_presence_of_a_phrase_scores_its_first_instance():
     items = (item("dog", 0, 6, 2), item("dog", 6, 10, 6))
     scored = score_instances(items, np.log(TOKENS), np.log(LOCATIONS), np.log(near), presence=0.3)
     assert [each.score for each in scored] == pytest.approx([0.3 * 0.9**4, LABEL * 0.5 * 0.9**4])
+
+
+def test_boxes_lie_at_the_means_of_their_coordinates():
+    """On the grid of bins, with corners in order; what is no box, or has no known place, stays."""
+    nan = np.nan
+    means = np.array([nan, 3.4, 2.6, 8.5, 9.0, nan, 7.0, 5.0, 6.0, 6.0])
+    quad = Instance("text", quad=(0, 0, 1, 0, 1, 1, 0, 1), tokens=(1, 5), coords_at=1)
+    items = (item("dog", 0, 5, 1), item("dog", 6, 10, 6), Instance("dog", box=BOX), quad, item("dog", 0, 1, None))
+    moved = average_boxes(items, means, (20, 10), 10)
+    assert moved[0].box == (7, 3.5, 17, 9.5) and moved[1].box == (13, 5.5, 15, 6.5)
+    assert moved[2:] == items[2:]
+    assert [(each.label, each.tokens, each.coords_at) for each in moved] == [
+        (each.label, each.tokens, each.coords_at) for each in items
+    ]
+    faulty = average_boxes((item("dog", 0, 7, 1),), means, (20, 10), 10)  # five numbers: something stood between
+    assert faulty[0].box == BOX

@@ -1,0 +1,114 @@
+"""How likely answers are that somebody else wrote: the choices of a question, the sentences of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from florence_lite.engine.likelihood import likelihoods, log_odds
+from florence_lite.inference.batching import tokens_at_once
+from florence_lite.inference.chunks import chunks
+from florence_lite.inference.decoding import Decoding
+from florence_lite.inference.encoded import EncodedImage
+from florence_lite.model import CrossCache
+from florence_lite.tokens import Tokenizer
+
+TOKENS_AT_ONCE = 4096  # ids that go through the network together, fewer where they would take too much memory
+PROMPTS_AT_ONCE = 8  # prompts that go through the encoder together, each behind all tokens of its image
+
+
+class Likelihoods:
+    """The likelihoods of one network, natural logarithms, float64, found within the memory of `decoding`."""
+
+    def __init__(self, decoding: Decoding, tokenizer: Tokenizer):
+        self.decoding, self.model = decoding, decoding.model
+        self.tokenizer, self.vocabulary = tokenizer, tokenizer.vocabulary
+
+    @property
+    def at_once(self) -> int:
+        """Ids that go through the decoder together."""
+        config, each = self.model.config, self.model.embed_tokens.weight.element_size()
+        return min(TOKENS_AT_ONCE, tokens_at_once(self.decoding.memory, config, each))
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of an answer with the end behind it."""
+        return [*self.tokenizer.encode_plain(text), self.vocabulary.eos]
+
+    @torch.inference_mode()
+    def of_texts(
+        self, images: Sequence[EncodedImage], prompt_ids: list[int], texts: Sequence[str], first: int | None
+    ) -> NDArray[np.float64]:
+        """log P(text and end | image, prompt), [I, T], of every text as the answer to one prompt about every image.
+
+        first: the id that answers are forced to begin with, which does not count; None where there is none.
+
+        A prompt is read once for each image, whichever side it goes to. Raises ValueError for a prompt and a text that
+        are too long for the network.
+        """
+        prefix = self._prefix(prompt_ids, first)
+        ids = [self.ids(text) for text in texts]
+        size = self.vocabulary.size
+        rows = []
+        for few in chunks(images, PROMPTS_AT_ONCE):
+            cross = self._cross(few, [prompt_ids] * len(few))[0]
+            rows.append(likelihoods(self.model, cross, None, prefix, ids, self.at_once, size).numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, len(texts)))
+
+    @torch.inference_mode()
+    def odds(
+        self, images: Sequence[EncodedImage], prompts: Sequence[list[int]], one: str, other: str, first: int | None
+    ) -> NDArray[np.float64]:
+        """log P(one | image, prompt) − log P(other | image, prompt), [I, T], of every prompt about every image: of the
+        first ids in which the two answers differ. first: as in `of_texts`.
+        """
+        shared, ids = _differ(self.ids(one), self.ids(other))
+        prefixes = [[*self._prefix(prompt_ids, first), *shared] for prompt_ids in prompts]
+        if self.model.config.prompt_side == "decoder":
+            rows = []
+            for few in chunks(images, PROMPTS_AT_ONCE):
+                cross = self._cross(few, [])[0]
+                rows.append(log_odds(self.model, cross, None, prefixes, *ids, self.at_once).numpy())
+            return np.concatenate(rows) if rows else np.zeros((0, len(prompts)))
+        found = np.empty((len(images), len(prompts)))
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        for row, image in enumerate(images):
+            for few in chunks(order, PROMPTS_AT_ONCE):
+                cross, mask = self._cross([image] * len(few), [prompts[place] for place in few])
+                values = log_odds(self.model, cross, mask, prefixes[:1], *ids, self.at_once)
+                found[row, list(few)] = values[:, 0].numpy()
+        return found
+
+    def _prefix(self, prompt_ids: list[int], first: int | None) -> list[int]:
+        """What answers stand behind. Florence's decoder starts from </s>, which also ends a prompt."""
+        start = prompt_ids if self.model.config.prompt_side == "decoder" else [self.vocabulary.eos]
+        return [*start, *([] if first is None else [first])]
+
+    def _cross(self, images: Sequence[EncodedImage], prompts: Sequence[list[int]]) -> tuple[CrossCache, Tensor | None]:
+        """Keys and values of the images, with their prompts where these go to the encoder, and the mask of these."""
+        if self.model.config.prompt_side == "decoder":
+            caches = [image.cross_cache(self.model) for image in images]
+            if len(caches) == 1:
+                return caches[0], None
+            layers = range(len(caches[0].keys))
+            keys, values = (
+                tuple(torch.cat([getattr(cache, name)[layer] for cache in caches]) for layer in layers)
+                for name in ("keys", "values")
+            )
+            return CrossCache(keys, values), None
+        longest, pad = max(map(len, prompts)), self.vocabulary.pad
+        features = torch.stack([image.features for image in images])
+        ids = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts], device=features.device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=features.device)
+        mask = torch.arange(longest, device=features.device) < lengths[:, None]
+        states, mask = self.model.encode(features, ids, None if mask.all() else mask)
+        return self.model.cross_cache(states), mask
+
+
+def _differ(one: list[int], other: list[int]) -> tuple[list[int], tuple[int, int]]:
+    """What both begin with, and the two ids that follow it."""
+    place = next(n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return one[:place], (one[place], other[place])
