@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
 from florence_lite.inference import Prompt
-from florence_lite.inference.infilling import INFILLING, check_masked, filled
+from florence_lite.inference.infilling import INFILLING
 from florence_lite.inference.retrieval import (
     MATCHING,
     NO,
@@ -74,9 +74,7 @@ class Words(Asking):
 
         Raises ValueError for a text without a mask or with other marks, and as `run`.
         """
-        check_masked(text)
-        results = self.run(images, Prompt(INFILLING, text=text), **options)
-        return [filled(each, text) for each in results] if isinstance(results, list) else filled(results, text)
+        return self.run(images, Prompt(INFILLING, text=text), **options)
 
     def match(self, images: Any, texts: Sequence[str]) -> NDArray[np.float64]:
         """The probability that each text is true of each image, float64 [images, texts]: "yes" against "no" as the

@@ -20,6 +20,7 @@ from florence_lite.inference.decoding import Decoded, Decoding, Row
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.guides import Guides
+from florence_lite.inference.infilling import check_masked, filled, takes_masks
 from florence_lite.inference.likelihoods import Likelihoods
 from florence_lite.inference.prompts import Prompt
 from florence_lite.inference.scores import average_boxes, score_instances, score_words
@@ -87,6 +88,8 @@ class Answering:
         check_choices(card, options)
         if card.input != "region" or prompt.region is None:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
+            if takes_masks(card):
+                check_masked(prompt.text)
         else:  # whether it lies in the image is known later
             region_corners(card.name, prompt.region)
         # The decoder side was trained on single phrases; on the encoder's, others join them.
@@ -224,6 +227,8 @@ class Answering:
         if any(token not in self._silent for token in ids):
             answer = self.codec.parse(ids, card.grammar, size_wh)
         answer = replace(answer, truncated=generated.truncated)
+        if takes_masks(card):
+            answer = filled(answer, request.prompt.text)
         if card.scoring == "instance":
             locations, within = scores.location_logprobs.double().numpy(), scores.tolerance_logprobs.double().numpy()
             scored = score_instances(answer.instances, token_logprobs, locations, within, presence)

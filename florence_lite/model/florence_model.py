@@ -156,10 +156,11 @@ class FlorenceModel(nn.Module):
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
         """Hidden states [..., D] to unnormalised scores [..., vocab_size], or [..., len(ids)] of those ids alone."""
         chosen = slice(None) if ids is None else slice(ids.start, ids.stop)
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        if type(head) in (nn.Embedding, nn.Linear):
-            return F.linear(hidden, head.weight[chosen])
-        return head(hidden)[..., chosen]  # with an adapter, say
+        if self.lm_head is None:
+            return F.linear(hidden, self.embed_tokens.weight[chosen])
+        if type(self.lm_head) is nn.Linear:
+            return F.linear(hidden, self.lm_head.weight[chosen])
+        return self.lm_head(hidden)[..., chosen]  # with an adapter, say
 
 
 def _init_weights(module: nn.Module) -> None:

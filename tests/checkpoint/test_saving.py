@@ -102,11 +102,9 @@ def test_decoding_defaults(toy_tokenizer):
     """The checkpoint's, but for lengths and, outside of prose, the n-gram rule; all of them with compat."""
     florence = Florence(tiny_florence(toy_tokenizer, "encoder").model, toy_tokenizer, decoding=DECODING)
     expected = {
-        ("<OD>", False): (3, 0, True, 1.5, None),
-        ("<CAPTION>", False): (3, 3, True, 1.5, None),
-        ("<OPEN_VOCABULARY_DETECTION>", False): (3, 0, True, 1.5, florence.answering._locations),
-        ("<OD>", True): (3, 3, False, 1.5, None),
-        ("<OPEN_VOCABULARY_DETECTION>", True): (3, 3, False, 1.5, None),
+        ("<OD>", False): (3, 0, True, 1.5),
+        ("<CAPTION>", False): (3, 3, True, 1.5),
+        ("<OD>", True): (3, 3, False, 1.5),
     }
     for (name, compat), values in expected.items():
         options = florence.answering.generation_options(task(name), 1, {"compat": compat})
@@ -115,7 +113,6 @@ def test_decoding_defaults(toy_tokenizer):
             options.no_repeat_ngram_size,
             options.ban_bos_after_forced,
             options.length_penalty,
-            options.coordinates,
         ) == values
     assert florence.answering.generation_options(task("<OD>"), 1, {"do_sample": True}).num_beams == 1
     assert florence.answering.generation_options(task("<OD>"), 1, {"num_beams": 2}).num_beams == 2

@@ -1,6 +1,11 @@
-"""Answered prompts made by hand, for tables of metrics."""
+"""Answered prompts and annotated images made by hand."""
+
+import dataclasses
+
+from PIL import Image
 
 from florence_lite.answers import Instance
+from florence_lite.data.samples import Sample
 from florence_lite.evaluate.metrics import Case
 from florence_lite.results import Result
 from florence_lite.rules import Pair
@@ -24,3 +29,18 @@ def places(truth=(), answer=(), ignored=()):
 def words(answer, *texts):
     """A case of an answer in words and the texts that count as right."""
     return Case(Pair(texts=texts), Result("<ANY>", SIZE, text=answer))
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(Sample):
+    """A sample whose picture tells a stand-in for `Florence` its name."""
+
+    def load(self):
+        picture = super().load()
+        picture.info["name"] = self.name
+        return picture
+
+
+def samples(*annotations):
+    """Of black pictures called image 0, image 1 …"""
+    return [Named(Image.new("RGB", each.size_wh), each, f"image {n}") for n, each in enumerate(annotations)]

@@ -183,6 +183,23 @@ def test_label_f1(truth, answer, precision, recall, f1):
     assert metrics("label_f1", case) == {k: v if v is None else pytest.approx(v) for k, v in expected.items()}
 
 
+@pytest.mark.parametrize(
+    ("truths", "answers", "expected"),
+    [
+        ([["dog", "grass"]], [["Dog", " grass "]], 1),
+        ([["dog", "grass"]], [["grass", "dog"]], 0),  # each in its place
+        ([["dog", "grass"], ["cat"]], [["dog"], ["dog"]], 1 / 3),  # masks count, not sentences
+        ([["dog"]], [["dog", "grass"]], 1),
+        ([["dog"]], [[]], 0),
+        ([], [], None),
+    ],
+)
+def test_infilling(truths, answers, expected):
+    given = zip(truths, answers, strict=True)
+    cases = [places([Instance(word) for word in truth], [Instance(word) for word in said]) for truth, said in given]
+    assert metrics("infilling", *cases) == {"infilling": expected if expected is None else pytest.approx(expected)}
+
+
 def test_what_is_ignored_is_not_wrong_to_name():
     answer = [found("dog", (0, 0, 9, 9)), found("cat", (20, 20, 40, 40)), found("cat", (50, 20, 70, 40))]
     for label, precision in (("cat", 1), ("", 1), ("yak", 1 / 3)):

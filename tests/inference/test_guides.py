@@ -17,7 +17,11 @@ SIZE = (90, 70)
 LABELS = ["dog", "dog house", "café", "猫", "door handle"]
 CAPTION = "A red apple, and the dog's green-door handle; 2 wheels"
 WAYS = [{}, {"num_beams": 3}, {"do_sample": True, "seed": 0}, {"do_sample": True, "seed": 1, "temperature": 3.0}]
-SENTENCES = {"<CAPTION_TO_PHRASE_GROUNDING>": {"text": CAPTION}, "<VQA>": {"text": "what?"}}
+SENTENCES = {
+    "<CAPTION_TO_PHRASE_GROUNDING>": {"text": CAPTION},
+    "<VQA>": {"text": "what?"},
+    "<INFILLING>": {"text": "a <mask> and a <mask>"},
+}
 
 
 def guide_of(tokenizer, name, labels=None, unlabelled=False) -> AnswerGuide:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task
 from florence_lite.inference.guides import Guides, PartsGuide
+from florence_lite.inference.infilling import filled
 from florence_lite.inference.prompts import Prompt
 from tests.tiny import noise_image
 
@@ -32,6 +34,7 @@ def test_the_sentence_is_completed(florence, written):
     assert result.text == "a dog on the green door" and result.labels == ["dog", "green door"]
     assert all(0 < score < 1 for score in result.scores) and not result.parse_errors
     assert [each.text for each in florence.infill([IMAGE, IMAGE], f" {TEXT} ")] == [result.text] * 2
+    assert florence.run(IMAGE, "<INFILLING>", text=TEXT) == result
 
 
 @pytest.mark.parametrize(
@@ -48,11 +51,21 @@ def test_parts_that_are_missing_or_too_many(florence, written, parts, text, labe
     assert (result.text, result.labels, result.parse_errors) == (text, labels, faults)
 
 
+def test_what_an_answer_that_is_cut_short_did_not_get_to_is_no_fault(florence):
+    answer = filled(Answer(instances=(Instance("dog"),), truncated=True), TEXT)
+    assert (answer.text, answer.parse_errors) == ("a dog on the <mask>", 0)
+    result = florence.infill(IMAGE, TEXT, max_new_tokens=2)
+    assert result.truncated and result.text.endswith("on the <mask>") and not result.parse_errors
+
+
 @pytest.mark.parametrize("masks", [1, 2, 3])
 def test_a_guided_answer_has_a_part_for_each_mask(florence, masks):
     """Whatever a random network would like to write."""
     text = " and ".join(["<mask>"] * masks)
-    result = florence.infill(IMAGE, text, max_new_tokens=24, labels=["dog", "cat", "grass"])
+    options = {"max_new_tokens": 24, "labels": ["dog", "cat", "grass"]}
+    result = florence.infill(IMAGE, text, **options)
+    *parts, last = florence.stream(IMAGE, "<INFILLING>", text=text, **options)
+    assert [part.label for part in parts] == result.labels and last == result
     assert len(result) == masks and not result.parse_errors and not result.truncated
     assert set(result.labels) <= {"dog", "cat", "grass"} and "<mask>" not in result.text
 
@@ -84,8 +97,8 @@ def test_parts_are_counted_by_the_guide(toy_tokenizer):
     ("text", "message"),
     [
         ("a dog", "has no <mask>: put one"),
-        ("", "has no <mask>"),
-        (None, "has no <mask>"),
+        ("", "must be a string with something in it"),
+        (None, 'needs text="…", but nothing was given'),
         ("a <mask> <loc_5>", "holds <loc_5>, which is no word"),
         ("<mask><sep>", "holds <sep>"),
     ],

@@ -1,5 +1,7 @@
 """Objects found in boxes and outlined one by one: what is asked, what becomes of answers, and refined outlines."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -155,9 +157,10 @@ def test_every_detected_object_is_outlined(florence, scripted, toy_tokenizer):
     assert [each.labels for each in both] == [["dog", "cat"]] * 2
     assert all(item.kind == "polygons" and len(item.polygons) == 2 for each in both for item in each.instances)
     assert all(0 < score < 1 for score in both[0].scores)
-    asked = sorted(sentence for call in calls for sentence in call if "polygon mask" in sentence)
-    regions = ["<loc_50><loc_60><loc_500><loc_600>", "<loc_500><loc_60><loc_900><loc_700>"]
-    assert len(asked) == 4 and all(sum(region in sentence for sentence in asked) == 2 for region in regions)
+    asked = [sentence for call in calls for sentence in call if "polygon mask" in sentence]
+    regions = sorted([int(number) for number in re.findall(r"<loc_(\d+)>", sentence)] for sentence in asked)
+    written = [[50, 60, 500, 600]] * 2 + [[500, 60, 900, 700]] * 2  # boxes lie at means near what was written
+    assert np.abs(np.array(regions) - written).max() <= 25
     if florence.model.config.prompt_side == "encoder":  # boxes of both images in one batch
         assert [len(call) for call in calls] == [2, 4]
     alone = florence.segment(noise_image(0))

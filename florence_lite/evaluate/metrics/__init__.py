@@ -53,6 +53,7 @@ METRICS: dict[str, Metric] = {
     "anls": Metric(words.anls, ("rapidfuzz",)),
     "vqa_accuracy": Metric(words.vqa_accuracy),
     "accuracy": Metric(words.accuracy),
+    "infilling": Metric(words.infilling),
     "label_f1": Metric(words.label_f1),
 }
 """Names that may stand in the `metrics` of a task card. Add an entry to register a metric of your own."""

@@ -111,6 +111,17 @@ def accuracy(cases: Sequence[Case]) -> Measurement:
     )
 
 
+def infilling(cases: Sequence[Case]) -> Measurement:
+    """infilling: share of the masks of a sentence that get their own words, save for capitals and space. The first part
+    of an answer belongs to the first mask, and so on; further parts count for nothing."""
+    right = true = 0
+    for case in cases:
+        parts = zip(case.truth.instances, case.result.instances, strict=False)
+        right += sum(same_label(wanted.label) == same_label(given.label) for wanted, given in parts)
+        true += len(case.truth.instances)
+    return Measurement({"infilling": share(right, true)})
+
+
 def label_f1(cases: Sequence[Case]) -> Measurement:
     """label_precision, label_recall, label_f1: labels of the answers that are true of their image, wherever they are;
     a label that is true twice counts twice. Labels are equal save for capitals and space. More of a label than are true

@@ -1,0 +1,86 @@
+"""How well a checkpoint answers from closed lists, and fills in words, beside what needs no picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from florence_lite.data.samples import Sample
+from florence_lite.evaluate.metrics import words
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, same_label, share
+from florence_lite.florence import Florence
+from florence_lite.inference import Prompt
+from florence_lite.inference.infilling import INFILLING
+from florence_lite.rules import Pair, pairs
+
+QUESTIONS = "<VQA>"
+BLANK = (128, 128, 128)  # a picture that shows nothing
+
+
+def closed_questions(florence: Florence, samples: Sequence[Sample], lists: Mapping[str, Sequence[str]]) -> Measurement:
+    """Questions whose true answer is in one of `lists` (name → answers), each asked with the first list that has it.
+
+    For each list: NAME_accuracy, answers that are true; NAME_open_accuracy, the same where the checkpoint may write
+    anything; NAME_constant, the accuracy of the best answer that is always the same; NAME_out_of_list, answers outside
+    of the list, which must be 0, and NAME_open_out_of_list. None where no question has an answer of the list.
+    """
+    known = {name: {same_label(answer) for answer in answers} for name, answers in lists.items()}
+    found: dict[str, list[tuple[set[str], str, str]]] = {name: [] for name in lists}  # true answers, closed, open
+    for sample in samples:
+        asked: dict[str, list[Pair]] = {}
+        for pair in pairs(QUESTIONS, sample.annotation):
+            true = _answers(pair)
+            if pair.asked and (name := next((name for name in lists if true & known[name]), None)):
+                asked.setdefault(name, []).append(pair)
+        image = florence.encode(sample.load(), keep_image=False) if asked else None
+        for name, of_list in asked.items():
+            prompts = [Prompt(QUESTIONS, **pair.inputs) for pair in of_list]
+            closed = florence.run(image, prompts, keep_image=False, choices=lists[name])
+            free = florence.run(image, prompts, keep_image=False)
+            found[name] += [
+                (_answers(pair), same_label(one.text), same_label(other.text))
+                for pair, one, other in zip(of_list, closed, free, strict=True)
+            ]
+    metrics = {}
+    for name, cases in found.items():
+        for way, place in (("", 1), ("_open", 2)):
+            right = sum(case[place] in case[0] for case in cases)
+            outside = sum(case[place] not in known[name] for case in cases)
+            metrics[f"{name}{way}_accuracy"] = share(right, len(cases))
+            metrics[f"{name}{way}_out_of_list"] = share(outside, len(cases))
+        constant = Counter(answer for true, _, _ in cases for answer in true & known[name])
+        metrics[f"{name}_constant"] = share(max(constant.values(), default=0), len(cases))
+    counts = ", ".join(f"{len(cases)} of {name}" for name, cases in found.items())
+    return Measurement(metrics, (f"questions: {counts}",))
+
+
+def infilling(florence: Florence, samples: Sequence[Sample], each: int = 4) -> Measurement:
+    """infilling: share of the masks that get their own words, save for capitals and space; infilling_blank: the same
+    with a grey picture in the place of the image; infilling_constant: with the words that are most often right.
+
+    each: sentences of an image, the same number apart, of all that the task's rule makes.
+    """
+    cases, blank = [], []
+    for sample in samples:
+        asked = [pair for pair in pairs(INFILLING, sample.annotation) if pair.asked]
+        asked = asked[:: max(1, len(asked) // each)][:each]
+        if not asked:
+            continue
+        prompts = [Prompt(INFILLING, **pair.inputs) for pair in asked]
+        nothing = Image.new("RGB", sample.annotation.size_wh, BLANK)
+        for picture, answered in ((sample.load(), cases), (nothing, blank)):
+            results = florence.run(picture, prompts, keep_image=False)
+            answered += [Case(pair, result) for pair, result in zip(asked, results, strict=True)]
+    true = Counter(same_label(item.label) for case in cases for item in case.truth.instances)
+    metrics = {
+        "infilling": words.infilling(cases).metrics["infilling"],
+        "infilling_blank": words.infilling(blank).metrics["infilling"],
+        "infilling_constant": share(max(true.values(), default=0), true.total()),
+    }
+    return Measurement(metrics, (f"{true.total()} masks",))
+
+
+def _answers(pair: Pair) -> set[str]:
+    return {same_label(text) for text in pair.texts}
