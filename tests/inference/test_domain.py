@@ -87,7 +87,7 @@ def boxes(*scores):
         (Answer("a dog"), None, False),
     ],
 )
-def test_foreign_is_another_kind_of_picture_or_where_nothing_is_sure(domain, answer, score, unsure):
+def test_foreign_is_another_kind_of_picture_or_where_nothing_is_sure(answer, score, unsure):
     assert is_foreign(NARROW, lambda: True, answer, score) == unsure
     assert is_foreign(NARROW, lambda: False, answer, score)
     assert not is_foreign(SimpleNamespace(for_photographs=""), lambda: False, answer, score)
