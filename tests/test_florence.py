@@ -428,7 +428,9 @@ def test_instances_of_joined_answers(florence, toy_tokenizer, monkeypatch):
     for instance in result.instances:
         start, end = instance.tokens
         own = codec.parse([*result.token_ids[start:end], 2], "labelled_boxes_or_polygons", IMAGE.size)
-        assert [i.outlines for i in own.instances] == [instance.outlines] and not own.parse_errors
+        near = 0.026 * max(IMAGE.size)  # boxes lie at means near what was written
+        assert np.abs(np.array(own.instances[0].outlines) - instance.outlines).max() <= near
+        assert len(own.instances) == 1 and not own.parse_errors
     opened = [result.token_ids[i.coords_at] for i in result.instances]
     assert opened == [toy_tokenizer.vocabulary.loc(1), toy_tokenizer.vocabulary.loc(5), answers[2][0]]
 

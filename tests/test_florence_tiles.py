@@ -210,7 +210,6 @@ def test_tiles_are_cut_when_they_are_needed(florence, monkeypatch):
         (lambda f, i: f.segment(i, tile=(20, 60)), r"tile=\(20, 60\): the overlap must be smaller than the size"),
         (lambda f, i: f.detect(i, tile=200), "tile=200 must be"),
         (lambda f, i: f.stream(i, "<OD>", tile=TILE), "unknown option .tile.: it belongs to other calls"),
-        (lambda f, i: f.panoptic(i, stuff=["the sky"], tile=TILE), "unknown option .tile.: it belongs to other calls"),
         (lambda f, i: f.detect(i, tile=(11, 10)), "tiles, more than"),
     ],
 )
