@@ -28,6 +28,7 @@ def fitted(monkeypatch) -> list:
 
 
 def test_a_local_checkpoint_gets_a_file(command, tiny, fitted, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra vis is not installed")
     checkpoint = shutil.copytree(tiny, tmp_path / "checkpoint")
     picture = tmp_path / "reliability.png"
     code, out, err = command("calibrate", "--checkpoint", checkpoint, "--picture", picture)
