@@ -26,6 +26,14 @@ Adapter = Annotated[
     str | None,
     typer.Option("--adapter", metavar="A", help="Folder or Hub id of a LoRA adapter to merge into the checkpoint."),
 ]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE",
+        help="Image files, folders of them, patterns in quotes, - for standard input or sample.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="Where the network runs: cpu, cuda or cuda:1.")]
 Threshold = Annotated[
     float | None,

@@ -13,26 +13,18 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Images,
     Threshold,
     load,
-    say,
     show,
     show_json,
 )
 from florence_lite.cli.inputs import Input, find_images
-from florence_lite.cli.running import FEW, AnswerReport, foreign_note, picture_files
+from florence_lite.cli.running import FEW, AnswerReport, picture_files
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Images = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGE",
-        help="Image files, folders of them, patterns in quotes, - for standard input or sample.",
-        show_default=False,
-    ),
-]
 Texts = Annotated[
     list[str], typer.Option(metavar="T", help="A sentence; repeat --text for several.", show_default=False)
 ]
@@ -76,8 +68,7 @@ def match(
             else:
                 show(image.name)
                 _show_best(probabilities, texts)
-    if report.faults:
-        raise typer.Exit(1 if report.answers else 2)
+    report.finish(florence.card, len(found))
 
 
 def rank(
@@ -169,10 +160,7 @@ def find(
         report.answered(given[found.index].name, found.result, file)
     for error in search.errors:
         report.failed(given[error.index].name, error)
-    if report.foreign:
-        say(foreign_note(florence.card, report.foreign, len(search)))
-    if report.faults:
-        raise typer.Exit(1 if report.answers else 2)
+    report.finish(florence.card, len(search))
 
 
 def _readable(images: Sequence[Input], errors: dict[int, Exception]) -> Iterator[Image.Image]:

@@ -138,10 +138,7 @@ def run(
             else:
                 report.answered(image.name, answer, file)
             progress.advance(bar)
-    if report.foreign:
-        say(foreign_note(florence.card, report.foreign, len(images)))
-    if report.faults:
-        raise typer.Exit(1 if report.answers else 2)
+    report.finish(florence.card, len(images))
 
 
 def _as_they_grow(
@@ -272,6 +269,14 @@ class AnswerReport:
             show(f"  {line}")
         if drawn:
             show(f"  drawn in {picture}")
+
+    def finish(self, card: CheckpointCard | None, images: int) -> None:
+        """Say what is to be said of all answers about a number of images; exits with 1 where something went wrong, with
+        2 where nothing could be answered."""
+        if self.foreign:
+            say(foreign_note(card, self.foreign, images))
+        if self.faults:
+            raise typer.Exit(1 if self.answers else 2)
 
     def _drawn(self, result: Result, picture: Path) -> bool:
         try:

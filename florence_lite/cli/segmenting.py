@@ -12,6 +12,7 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Images,
     Threshold,
     Tile,
     check_picture,
@@ -37,14 +38,7 @@ OneImage = Annotated[
 
 
 def segment(
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE",
-            help="Image files, folders of them, patterns in quotes, - for standard input or sample.",
-            show_default=False,
-        ),
-    ],
+    images: Images,
     phrase: Annotated[
         list[str] | None, typer.Option(metavar="P", help="What to outline; repeat --phrase for several. Else all.")
     ] = None,
@@ -83,10 +77,7 @@ def segment(
             report.failed(image.name, error)
         else:
             report.answered(image.name, result, file)
-    if report.foreign:
-        say(foreign_note(florence.card, report.foreign, len(found)))
-    if report.faults:
-        raise typer.Exit(1 if report.answers else 2)
+    report.finish(florence.card, len(found))
 
 
 def panoptic(

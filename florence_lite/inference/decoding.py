@@ -122,7 +122,7 @@ class Decoding:
         """Read the prompts of rows that go through the network together, and ask for presences."""
         model = self.model
         if model.config.prompt_side == "encoder":
-            states, mask = self._encode(rows)
+            states, mask = self.encode([row.image for row in rows], [row.prompt_ids for row in rows])
             cross = model.cross_cache(states)
             # Florence's decoder starts from </s>, which also ends a prompt.
             images, prefixes = list(range(len(rows))), [[self.vocabulary.eos]] * len(rows)
@@ -130,22 +130,21 @@ class Decoding:
             of_rows = {id(row.image): row.image for row in rows}
             number = {each: place for place, each in enumerate(of_rows)}
             states, mask = torch.stack([image.hidden_states for image in of_rows.values()]), None
-            cross = _joined([image.cross_cache(model) for image in of_rows.values()])
+            cross = CrossCache.joined([image.cross_cache(model) for image in of_rows.values()])
             images, prefixes = [number[id(row.image)] for row in rows], [row.prompt_ids for row in rows]
         inputs = [[*prefix, *row.first] for prefix, row in zip(prefixes, rows, strict=True)]
         begun = Begun(rows, states, mask, cross, images, prefixes, prefill(model, cross, mask, inputs, images), {})
         asked = [place for place, row in enumerate(rows) if row.label_ids is not None]
         return begun._replace(opened=dict(zip(asked, self._opened(begun, asked, size), strict=True)))
 
-    def _encode(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor | None]:
+    def encode(self, images: Sequence[EncodedImage], prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
-        lengths = [len(row.prompt_ids) for row in rows]
-        padded = [row.prompt_ids + [self.vocabulary.pad] * (max(lengths) - len(row.prompt_ids)) for row in rows]
-        device = self.model.embed_tokens.weight.device
-        prompt_ids = torch.tensor(padded, device=device)
-        mask = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
-        features = torch.stack([row.image.features for row in rows])
-        return self.model.encode(features, prompt_ids, None if mask.all() else mask)
+        longest, device = max(map(len, prompts)), self.model.embed_tokens.weight.device
+        padded = [prompt + [self.vocabulary.pad] * (longest - len(prompt)) for prompt in prompts]
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        mask = torch.arange(longest, device=device) < lengths[:, None]
+        features = torch.stack([image.features for image in images])
+        return self.model.encode(features, torch.tensor(padded, device=device), None if mask.all() else mask)
 
     def _opened(self, begun: Begun, asked: list[int], size: int) -> list[Opening]:
         """How the answers to the rows `asked` would begin."""
@@ -231,14 +230,3 @@ class Begun(NamedTuple):
         for images in by_count.values():
             chosen = [place for image in images for place in by_image[image]]
             yield chosen, self.part(images, chosen)
-
-
-def _joined(caches: Sequence[CrossCache]) -> CrossCache:
-    """The keys and values of several images as those of a batch; of a single one, without a copy."""
-    if len(caches) == 1:
-        return caches[0]
-    layers = range(len(caches[0].keys))
-    return CrossCache(
-        tuple(torch.cat([cache.keys[layer] for cache in caches]) for layer in layers),
-        tuple(torch.cat([cache.values[layer] for cache in caches]) for layer in layers),
-    )

@@ -102,21 +102,8 @@ class Likelihoods:
     def _cross(self, images: Sequence[EncodedImage], prompts: Sequence[list[int]]) -> tuple[CrossCache, Tensor | None]:
         """Keys and values of the images, with their prompts where these go to the encoder, and the mask of these."""
         if self.model.config.prompt_side == "decoder":
-            caches = [image.cross_cache(self.model) for image in images]
-            if len(caches) == 1:
-                return caches[0], None
-            layers = range(len(caches[0].keys))
-            keys, values = (
-                tuple(torch.cat([getattr(cache, name)[layer] for cache in caches]) for layer in layers)
-                for name in ("keys", "values")
-            )
-            return CrossCache(keys, values), None
-        longest, pad = max(map(len, prompts)), self.vocabulary.pad
-        features = torch.stack([image.features for image in images])
-        ids = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts], device=features.device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=features.device)
-        mask = torch.arange(longest, device=features.device) < lengths[:, None]
-        states, mask = self.model.encode(features, ids, None if mask.all() else mask)
+            return CrossCache.joined([image.cross_cache(self.model) for image in images]), None
+        states, mask = self.decoding.encode(images, prompts)
         return self.model.cross_cache(states), mask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,17 @@ class CrossCache:
     def select(self, index: Tensor) -> CrossCache:
         """The caches of the images `index` (int64 [K]), copied."""
         return CrossCache(tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values))
+
+    @classmethod
+    def joined(cls, caches: Sequence[CrossCache]) -> CrossCache:
+        """The caches of several images as those of a batch; of a single one, without a copy."""
+        if len(caches) == 1:
+            return caches[0]
+        keys, values = (
+            tuple(torch.cat(layer) for layer in zip(*kept, strict=True))
+            for kept in ([cache.keys for cache in caches], [cache.values for cache in caches])
+        )
+        return cls(keys, values)
 
     def part(self, images: slice) -> CrossCache:
         """The caches of images that stand together, without a copy."""
