@@ -52,7 +52,7 @@ def probabilities(
 
     They are P(choice and end | image, prompt), shared out among the choices. first: as in `Likelihoods.of_texts`.
 
-    The mean over a choice's ids in place of their sum chose the same answers of `scenes-nano`, after its first training,
+    The mean over a choice's ids in place of their sum chose the same answers of `scenes-nano`, after one training,
     to 717 questions about validation scenes (numbers .53, yes or no .52, classes .86 right; in answers from no list,
     .53, .52 and .78), with worse probabilities: the right choice's negative logarithm was 1.44, .69 and 1.37 on
     average, with the sum 1.24, .69 and .67.
