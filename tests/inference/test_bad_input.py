@@ -1,0 +1,44 @@
+"""The table of bad input to what is asked beyond the prompts of Florence-2, each with what its user is told."""
+
+import pytest
+from PIL import Image
+
+IMAGE = Image.new("RGB", (24, 16), "gray")
+REGION = (2, 2, 20, 14)
+
+TABLE = [  # (a call, what its message names)
+    ("no phrases", lambda f: f.detect(IMAGE, phrases=[]), r"phrases=\[\] is empty; give at least one phrase"),
+    ("an empty phrase", lambda f: f.detect(IMAGE, phrases=["bus", " "]), r"phrases\[1\]=' ' must be a string"),
+    ("one string", lambda f: f.detect(IMAGE, phrases="bus"), r"must be a list of strings, such as phrases=\['bus'\]"),
+    ("a long phrase", lambda f: f.detect(IMAGE, phrases=["bus " * 999]), r"tokens; the network takes \d+: shorten it"),
+    ("a threshold", lambda f: f.detect(IMAGE, threshold=2), "threshold is 2; it must be a number from 0 to 1"),
+    ("a nan", lambda f: f.detect(IMAGE, threshold=float("nan")), "threshold is nan; it must be a number from 0 to 1"),
+    ("a tile", lambda f: f.detect(IMAGE, tile=(100, 200)), "the overlap must be smaller than the size of the tiles"),
+    ("one choice", lambda f: f.ask(IMAGE, "what?", choices=["cat"]), "leaves nothing to choose: give at least two"),
+    ("no choices", lambda f: f.ask(IMAGE, "what?", choices=[]), "leaves nothing to choose: give at least two"),
+    ("an empty choice", lambda f: f.ask(IMAGE, "what?", choices=["cat", ""]), r"choices\[1\]='' must be a string"),
+    ("a choice twice", lambda f: f.ask(IMAGE, "what?", choices=["cat", "cat"]), "'cat' is given twice"),
+    ("no texts", lambda f: f.match([IMAGE], []), r"texts=\[\] is empty; give at least one text"),
+    ("an empty text", lambda f: f.match([IMAGE], [""]), r"texts\[0\]='' must be a string"),
+    ("no images", lambda f: f.match([], ["a cat"]), "there are no images; give at least one"),
+    ("no prior", lambda f: f.rank([IMAGE], ["a", "b"]), r"others as background=\[…\], or prior_weight=0"),
+    ("no best", lambda f: f.find([IMAGE], "bus", top=0), "top is 0; it must be a whole number of at least 1"),
+    ("no mask", lambda f: f.infill(IMAGE, "a cat on grass"), "has no <mask>: put one in the place of what is missing"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), [case[1:] for case in TABLE], ids=[case[0] for case in TABLE])
+def test_bad_input_is_told_with_thing_value_and_remedy(florence, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(florence)
+
+
+def test_a_phrase_given_twice_is_asked_once(florence):
+    result = florence.detect(IMAGE, phrases=["a bus", "a bus", "a cat"])
+    assert list(result.presence) == ["a bus", "a cat"]
+
+
+def test_ten_thousand_phrases_are_answered_each(florence):
+    phrases = [f"p{number}" for number in range(10_000)]
+    result = florence.detect(IMAGE, phrases=phrases, max_new_tokens=2)
+    assert list(result.presence) == phrases
