@@ -13,7 +13,7 @@ import florence_lite.checkpoint.locate as sources_module
 import florence_lite.inference.answering as answering_module
 import florence_lite.inference.decoding as decoding_module
 import florence_lite.inference.encoded as encoded_module
-import florence_lite.inference.streaming as streaming_module
+import florence_lite.inference.many_images as many_images_module
 from florence_lite.cards import CheckpointCard, TaskCard, task, tasks
 from florence_lite.checkpoint import save_checkpoint
 from florence_lite.engine import Generated
@@ -101,7 +101,7 @@ def test_answers_differ_enough_to_compare(answered):
 
 def test_batch_equals_single(florence, answered, monkeypatch):
     images, prompts, expected = zip(*answered, strict=True)
-    monkeypatch.setattr(streaming_module, "IMAGES_AT_ONCE", 12)  # parts of 12, 12 and 3 pairs
+    monkeypatch.setattr(many_images_module, "IMAGES_AT_ONCE", 12)  # parts of 12, 12 and 3 pairs
     monkeypatch.setattr(encoded_module, "IMAGES_AT_ONCE", 5)
     monkeypatch.setattr(decoding_module, "rows_at_once", lambda *_: 12)
     for got, single in zip(florence.run(list(images), list(prompts)), expected, strict=True):

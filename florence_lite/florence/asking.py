@@ -18,11 +18,11 @@ from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, 
 from florence_lite.inference.answering import Answering, Asked
 from florence_lite.inference.batching import MEMORY, check_memory
 from florence_lite.inference.domain import Domain
-from florence_lite.inference.growing import grow
+from florence_lite.inference.many_images import answer_each, batches, is_image
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.inference.prompts import as_prompts
-from florence_lite.inference.streaming import batches, is_image, stream
+from florence_lite.inference.streaming import stream
 from florence_lite.inference.tiling import as_tiling, tiled
 from florence_lite.model import FlorenceModel
 from florence_lite.progress import progress_bar
@@ -319,7 +319,7 @@ class Asking:
         """
         [asked] = self._asked([prompt], keep_image, text, phrases, region, options=options)
         encoded = self.encode(image, keep_image)
-        return grow(self.answering, encoded, self.answering.requests(asked, encoded.size_wh), options, keep_image)
+        return stream(self.answering, encoded, self.answering.requests(asked, encoded.size_wh), options, keep_image)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
@@ -345,14 +345,14 @@ class Asking:
         keep_image: bool,
         tile: tuple[int, int] | None,
     ) -> Iterator[list[Result] | ImageError]:
-        """What `stream` yields, of images in tiles what `tiled` yields. asked: all that the questions ask."""
+        """What `answer_each` yields, of images in tiles what `tiled` yields. asked: all that the questions ask."""
         if tile is None:
-            return stream(self.encoder, self.answering, questions, options, keep_image)
+            return answer_each(self.encoder, self.answering, questions, options, keep_image)
         tiling = as_tiling(tile, [each.card for each in asked])
         return tiled(
             questions,
             tiling,
-            lambda pieces: stream(self.encoder, self.answering, pieces, options, keep_image),
+            lambda pieces: answer_each(self.encoder, self.answering, pieces, options, keep_image),
             keep_image,
         )
 

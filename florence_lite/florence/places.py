@@ -14,9 +14,9 @@ from florence_lite.inference.answering import OPEN_VOCABULARY, Asked
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.finding import Found, Search, best_of, check_top
+from florence_lite.inference.many_images import batches, is_image
 from florence_lite.inference.outlining import OF_REGION, Refine, given_box, outline_prompts, outlined
 from florence_lite.inference.panoptic import OF_PHRASE, check_phrases, panoptic_of
-from florence_lite.inference.streaming import batches, is_image
 from florence_lite.inference.tiling import Piece, as_tiling, tiled
 from florence_lite.progress import progress_bar
 from florence_lite.results import Panoptic, Removal, Result

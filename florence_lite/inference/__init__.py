@@ -3,9 +3,12 @@
 preprocessing   RGB pictures → pixel values
 encoded         EncodedImage: what the vision tower sees of an image, for any number of prompts
 prompts         Prompt: a task with its input
-answering       prompts about encoded images → ids → results, in batches
+answering       prompts about encoded images → results
+decoding        rows of prompts → ids with their probabilities, in batches that fit into memory
+batching        how many rows fit
+presence        how likely it is that there is anything a phrase names
 guides          which ids may follow: the grammar of a task, closed lists of labels
-growing         answers bit by bit, while they are written
+streaming       answers bit by bit, while they are written
 outlining       boxes → outlines, one answer for each
 panoptic        things and stuff → one map of segments
 editing         painting over what was found
@@ -15,7 +18,8 @@ retrieval       which texts suit which images
 finding         which images show what a phrase names
 infilling       words in the place of masks
 scores          confidence of answers, from the network's probabilities
-streaming       any number of images, loaded as they are needed, answered in order
+domain          whether an image looks like those the network was trained on
+many_images     any number of images, loaded as they are needed, answered in order
 tiling          large images in tiles
 merging         the answers about the tiles of an image as one
 stitching       parts of a line of text as one
@@ -24,7 +28,7 @@ parts           whether network, tokenizer and preprocessing belong together
 """
 
 from florence_lite.inference.encoded import EncodedImage, ImageEncoder
+from florence_lite.inference.many_images import IMAGES_AT_ONCE, ImageError
 from florence_lite.inference.prompts import Prompt
-from florence_lite.inference.streaming import IMAGES_AT_ONCE, ImageError
 
 __all__ = ["IMAGES_AT_ONCE", "EncodedImage", "ImageEncoder", "ImageError", "Prompt"]

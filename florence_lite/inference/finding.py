@@ -8,7 +8,7 @@ from typing import Any
 
 from florence_lite.checks import is_whole
 from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder
-from florence_lite.inference.streaming import ImageError, batches, image_error, image_name
+from florence_lite.inference.many_images import ImageError, batches, image_error, image_name
 from florence_lite.results import Result
 
 

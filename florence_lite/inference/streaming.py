@@ -1,134 +1,143 @@
-"""Any number of images, loaded as they are needed and answered in order. Nothing of them is kept."""
+"""Answers while they are written: words as they grow, and instances as soon as they are whole."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from florence_lite.images import is_image_source
-from florence_lite.inference.answering import Answering, Asked, Request, joined
-from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, OpenedImage
+from florence_lite.answers import Instance
+from florence_lite.engine import Generated, Scores
+from florence_lite.engine.generate import decoding_steps
+from florence_lite.engine.running_score import RunningScore
+from florence_lite.inference.answering import Answering, Request, joined
+from florence_lite.inference.chunks import chunks
+from florence_lite.inference.decoding import Decoded
+from florence_lite.inference.encoded import EncodedImage
 from florence_lite.results import Result
+from florence_lite.tokens.grammars import grammar
+from florence_lite.tokens.vocabulary import IdClass
 
-
-class ImageError(ValueError):
-    """Stands in the place of the answer about an image that cannot be read or does not hold the region asked about.
-
-    It is an exception that was not raised: raise it, print it, or go on. It has nothing that an answer has.
-
-    name: the path of the image, or its place among the images. index: its place, counted from 0.
-    reason: the exception that says what is wrong.
-    """
-
-    def __init__(self, name: str, index: int, reason: Exception):
-        super().__init__(name, index, reason)
-        self.name, self.index, self.reason = name, index, reason
-
-    def __str__(self) -> str:
-        name, _, reason = self.args
-        return str(reason) if name in str(reason) else f"image {name}: {reason}"
-
-    def __getattr__(self, attribute: str) -> Any:
-        raise AttributeError(f"{type(self).__name__} has no {attribute!r}: this is no answer, but an error ({self})")
-
-
-def is_image(value: Any) -> bool:
-    """Whether it is one image, encoded or as `load_image` takes it, rather than a collection of them."""
-    return isinstance(value, EncodedImage) or is_image_source(value)
+AT_ONCE = 8  # prompts that are answered together, so that the first words come soon
 
 
 def stream(
-    encoder: ImageEncoder,
     answering: Answering,
-    questions: Iterable[tuple[Any, Sequence[Asked]]],
+    image: EncodedImage,
+    requests: Sequence[Request],
     options: Mapping[str, Any],
     keep_image: bool,
-) -> Iterator[list[Result] | ImageError]:
-    """For each image and what is asked about it, its results in the order of the prompts, or an error in their place.
+) -> Iterator[str | Instance | Result]:
+    """The answer to the requests of one prompt, bit by bit, and at last all of it, as `Answering.answer` gives it.
 
-    An image is taken from `questions` when it is needed: `IMAGES_AT_ONCE` go through the network together. What
-    `questions` itself raises is raised after the answers about the images that came before.
-    keep_image: whether results keep their pictures.
-
-    Raises ValueError for a prompt that is too long for the network.
+    Yields pieces of its words, never parts of a character; every instance with its score once all of its ids are
+    certain, which with beams is when all of them have these ids; then the `Result`. Nothing is worked out before it is
+    asked for, and closing the generator ends the work.
     """
-    index = 0
-    for batch in batches(questions, IMAGES_AT_ONCE):
-        answered = _answered(encoder, answering, batch, index, options, keep_image)
-        index += len(batch)
-        del batch
-        while answered:  # one by one, so that an answer lives no longer than its reader wants
-            yield answered.popleft()
+    if options.get("choices") is not None:  # which are weighed, not written
+        yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
+        return
+    results: list[Result] = []
+    for few in chunks(requests, AT_ONCE):
+        results += yield from _stream(answering, image, few, options, keep_image)
+    yield joined(results)
 
 
-def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter. An error of `items` is raised behind the items that came before."""
-    iterator = iter(items)
-    fault = None
-    while fault is None:
-        batch: list[Any] = []
-        try:
-            for item in islice(iterator, size):
-                batch.append(item)
-        except Exception as error:
-            fault = error
-        if batch:
-            yield batch
-        elif fault is None:
-            return
-    raise fault
-
-
-def _answered(
-    encoder: ImageEncoder,
+def _stream(
     answering: Answering,
-    batch: Sequence[tuple[Any, Sequence[Asked]]],
-    first_index: int,
+    image: EncodedImage,
+    requests: Sequence[Request],
     options: Mapping[str, Any],
     keep_image: bool,
-) -> deque[list[Result] | ImageError]:
-    answers: deque[list[Result] | ImageError | None] = deque()
-    opened: list[OpenedImage | EncodedImage] = []
-    wanted: list[list[list[Request]]] = []  # for each readable image and each prompt
-    for index, (image, asked) in enumerate(batch, start=first_index):
-        try:
-            picture = encoder.open(image, keep_image)
-            wanted.append([answering.requests(each, picture.size_wh) for each in asked])
-            opened.append(picture)
-            answers.append(None)
-        except (ValueError, OSError) as error:
-            answers.append(image_error(image, index, error))
+) -> Iterator[str | Instance]:
+    """Requests that are answered together. Returns their results."""
+    decoding, size = answering.decoding, answering.ids(options)
+    is_present = answering.is_present(options)
+    begun = decoding.begin(answering.rows([(image, request) for request in requests], options), size)
 
-    encoded = encoder.encode(opened)
-    pairs = [
-        (image, request)
-        for image, prompts in zip(encoded, wanted, strict=True)
-        for requests in prompts
-        for request in requests
-    ]
-    results = iter(answering.answer(pairs, options, keep_image))
-    of_images = iter([[joined(list(islice(results, len(requests)))) for requests in prompts] for prompts in wanted])
-    return deque(next(of_images) if answer is None else answer for answer in answers)
+    def result(place: int, decoded: Decoded) -> Result:
+        return answering.result(requests[place], image, decoded, keep_image, options)
+
+    results: dict[int, Result] = {}
+    log_odds = {place: opening.log_odds for place, opening in begun.opened.items()}
+    for place, each in log_odds.items():
+        if not is_present(each):
+            results[place] = result(place, begun.empty(place))
+    left = [place for place in range(len(requests)) if place not in results]
+    for places, part in begun.of_equal_count(left):
+        states, mask, cross = part.states, part.mask, part.cross
+        chosen = [row.answer_options for row in part.rows]
+        growing = []
+        for number, place in enumerate(places):
+            own = slice(part.images[number], part.images[number] + 1)
+            running = RunningScore(
+                answering.model,
+                cross.part(own),
+                mask if mask is None else mask[own],
+                part.prefixes[number],
+                chosen[number].max_new_tokens,
+                decoding.locations,
+                decoding.tolerance,
+                size,
+            )
+            scored = partial(_decoded, result, place, log_odds.get(place))
+            growing.append(_Growing(answering, requests[place], image.size_wh, running, scored))
+        searches: list = []
+        steps = decoding_steps(answering.model, states, mask, part.prefixes, chosen, cross, size, part.read)
+        for searches in steps:
+            for each, search in zip(growing, searches, strict=True):
+                yield from each.read(search.certain)
+        answers = [search.result for search in searches]
+        for each, place, *answered in zip(growing, places, answers, decoding.scores(part, answers, size), strict=True):
+            results[place] = _decoded(result, place, log_odds.get(place), *answered)
+            yield from each.rest(results[place])
+    return [results[place] for place in range(len(requests))]
 
 
-def image_error(image: Any, index: int, reason: Exception) -> ImageError:
-    """What stands in the place of the answer about an image, which is the `index`-th, with what is wrong with it."""
-    return ImageError(image_name(image, index), index, _without_frames(reason))
+def _decoded(result: Any, place: int, log_odds: float | None, generated: Generated, scores: Scores) -> Result:
+    return result(place, Decoded(generated, scores, log_odds))
 
 
-def image_name(image: Any, index: int) -> str:
-    """The path of an image, or its place among the images."""
-    path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", None)
-    return os.fsdecode(path) if path else f"{index} (counted from 0)"
+class _Growing:
+    """What has been said of one answer. result: from its ids so far and their scores to a `Result`."""
 
+    def __init__(self, answering: Answering, request: Request, size_wh: tuple[int, int], running, result):
+        self._vocabulary, self._tokenizer = answering.tokenizer.vocabulary, answering.tokenizer
+        self._reader = answering.codec.stream(request.card.grammar, size_wh)
+        self._has_words = grammar(request.card.grammar).prose
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._running, self._result = running, result
+        self._ids: list[int] = []
+        self._words = ""
+        self._instances = 0
 
-def _without_frames(error: Exception) -> Exception:
-    """The error without tracebacks, whose frames would keep half-read pictures in memory as long as the error lives."""
-    each: BaseException | None = error
-    while each is not None:
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
-    return error
+    def read(self, certain: list[int]) -> Iterator[str | Instance]:
+        """Take the ids that are certain by now; yields what they complete."""
+        whole = 0  # ids up to the end of the last instance that was completed
+        piece = ""
+        for place in range(len(self._ids), len(certain)):
+            token_id = certain[place]
+            if self._has_words and self._vocabulary.id_class(token_id) is IdClass.TEXT:
+                piece += self._characters.decode(self._tokenizer.decode_bytes([token_id]))
+            if self._reader.push(token_id):
+                whole = place + 1
+        self._ids = list(certain)
+        if piece:
+            self._words += piece
+            yield piece
+        if whole:
+            ids = certain[:whole]
+            scores = self._running.extend(ids[len(self._running.scores.token_logprobs) :])
+            yield from self._fresh(self._result(Generated(ids, truncated=False), scores))
+
+    def rest(self, result: Result) -> Iterator[str | Instance]:
+        """What is left to be said, once the answer is finished."""
+        if self._has_words and result.text.startswith(self._words) and result.text != self._words:
+            yield result.text[len(self._words) :]
+        yield from self._fresh(result)
+
+    def _fresh(self, result: Result) -> Iterator[Instance]:
+        fresh = result.instances[self._instances :]
+        self._instances = len(result.instances)
+        yield from fresh

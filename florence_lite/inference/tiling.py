@@ -18,8 +18,8 @@ from florence_lite.image_files import image_size, shown_size
 from florence_lite.images import load_image
 from florence_lite.inference.answering import Asked
 from florence_lite.inference.encoded import EncodedImage, kept_picture
+from florence_lite.inference.many_images import ImageError, image_error, image_name
 from florence_lite.inference.merging import TileBox, merged
-from florence_lite.inference.streaming import ImageError, image_error, image_name
 from florence_lite.results import Result
 
 MOST_TILES = 10_000  # of one image; more are a slip in the overlap

@@ -16,8 +16,8 @@ from florence_lite import Instance, Prompt, Result
 from florence_lite.cards import task, tasks
 from florence_lite.geometry import box_iou, clip_ring, mask_iou, rasterize
 from florence_lite.inference.answering import Asked
+from florence_lite.inference.many_images import ImageError
 from florence_lite.inference.stitching import joined_words, stitched
-from florence_lite.inference.streaming import ImageError
 from florence_lite.inference.tiling import Tiling, as_tiling, tile_boxes, tiled
 
 SIDE = 4096  # up to which a colour can say where a pixel lies
