@@ -115,8 +115,8 @@ class Result:
         """
         if score is not None:
             _check_share("score", score)
-        labels = (label,) if label is None or isinstance(label, str) else label
-        if label is not None and not (isinstance(labels, Iterable) and all(isinstance(each, str) for each in labels)):
+        labels = (label,) if isinstance(label, str) or not isinstance(label, Iterable) else tuple(label)
+        if label is not None and not all(isinstance(each, str) for each in labels):
             raise ValueError(f"label is {label!r}; it must be a label or a list of labels")
         return self._with(
             item

@@ -101,6 +101,10 @@ def test_filter(wanted, labels):
     assert kept == replace(told, instances=kept.instances, dropped=2 + 5 - len(labels))
 
 
+def test_labels_may_come_from_a_generator():
+    assert result(BOX, QUAD, RING).filter(label=(each for each in ("dog", "cat"))).labels == ["dog", "cat"]
+
+
 def boxed(label: str, x: float, score: float | None, width: float = 10) -> Instance:
     return Instance(label, box=(x, 0, x + width, 10), score=score)
 
