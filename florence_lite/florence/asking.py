@@ -317,6 +317,8 @@ class Asking:
 
         Raises as `run`, before the first of them is asked for.
         """
+        if isinstance(image, list | tuple):
+            raise ValueError("stream answers about one image, not a list: call it for each, or run for all")
         [asked] = self._asked([prompt], keep_image, text, phrases, region, options=options)
         encoded = self.encode(image, keep_image)
         return grow(self.answering, encoded, self.answering.requests(asked, encoded.size_wh), options, keep_image)
