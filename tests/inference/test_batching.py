@@ -81,6 +81,20 @@ def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer):
     assert wide.token_ids == narrow.token_ids and wide.presence == pytest.approx(narrow.presence, abs=1e-4)
 
 
+def test_a_list_of_encoded_images_is_one_batch(toy_tokenizer, monkeypatch):
+    """As many prompts as fit go together, however many images they are about."""
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    images = florence.encode([noise_image(seed) for seed in range(3)]) * 7
+    prompts = [Prompt("<REGION_TO_CATEGORY>", region=(0, 0, 5 + number, 9)) for number in range(len(images))]
+    decoding, rows = florence.answering.decoding, []
+    together = decoding._together
+    monkeypatch.setattr(decoding, "_together", lambda few, *more: rows.append(len(few)) or together(few, *more))
+    results = florence.run(images, prompts)
+    assert rows == [21]
+    for image, prompt, result in zip(images, prompts, results, strict=True):
+        assert result.token_ids == florence.run(image, prompt).token_ids
+
+
 def test_hundreds_of_rows_of_the_nano_network_and_few_of_the_large_one():
     def rows(preset: str, beams: int) -> int:
         config = FlorenceConfig.preset(preset)
