@@ -67,7 +67,7 @@ def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, sid
     assert counted.peak > bound / 8, "the bound is not used"
 
 
-def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer):
+def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer, monkeypatch):
     florence = tiny_florence(toy_tokenizer, "decoder")
     config = florence.model.config
     small, large = (
@@ -79,6 +79,11 @@ def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer):
     florence.answering.decoding.memory = 1  # one row at a time, however little it is
     narrow = florence.detect(noise_image(0), phrases, threshold=0.3)
     assert wide.token_ids == narrow.token_ids and wide.presence == pytest.approx(narrow.presence, abs=1e-4)
+    decoding, rows = florence.answering.decoding, []
+    begin = decoding.begin
+    monkeypatch.setattr(decoding, "begin", lambda few, *more: rows.append(len(few)) or begin(few, *more))
+    *_, last = florence.stream(noise_image(0), "<OPEN_VOCABULARY_DETECTION>", phrases=phrases[:5], threshold=0.3)
+    assert rows == [1] * 5 and list(last.presence) == phrases[:5]
 
 
 def test_a_list_of_encoded_images_is_one_batch(toy_tokenizer, monkeypatch):
