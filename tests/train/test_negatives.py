@@ -39,6 +39,16 @@ def test_labels_that_are_not_there_are_absent_phrases():
         assert {pair.kind for pair in found[2:]} == {"random"}
 
 
+def test_what_is_said_of_an_image_in_other_letters_is_not_absent():
+    """Nor what a phrase of it says of an object of another label."""
+    known = image("Dog ", "man", expressions=(ReferringExpression("a pig", (0,)), ReferringExpression("cow", (1,))))
+    mixed = Negatives(("A  Pig", "DOG", "cat", "cow", "dog"), ("A CAT", "a dog"))
+    for rng in seeds():
+        found = mixed(replace(known, captions=("a cat",)), rng)
+        assert [each.phrase for each in found.expressions[2:]] == ["cat"]
+        assert found.wrong_captions == ("a dog",)
+
+
 def test_of_an_empty_image_every_label_is_absent():
     found = pairs("<OPEN_VOCABULARY_DETECTION>", PETS(image(), np.random.default_rng(0)))
     assert len(found) == DRAWN and all(pair.absent for pair in found)
