@@ -31,12 +31,16 @@ class Negatives:
         captions = {text for known in dataset.annotations for text in known.captions[:1] if text.strip()}
         return cls(tuple(sorted(labels)), tuple(sorted(captions)))
 
-    def __call__(self, annotation: Annotation, rng: np.random.Generator) -> Annotation:
+    def __call__(self, annotation: Annotation, rng: np.random.Generator, whole: Annotation | None = None) -> Annotation:
         """The annotation with labels that the image does not show, if all of its objects are known, and with captions
-        of other images, if it has one itself. What differs from its own in capitals or space alone is the same."""
+        of other images, if it has one itself. What differs from its own in capitals or space alone is the same.
+
+        whole: of the image that this one was cropped from; what it shows may still show at the border.
+        """
         if annotation.has_all_objects:
             said = annotation.expressions or names_of_categories(annotation)
-            own = [*(item.label for item in annotation.objects), *(expression.phrase for expression in said)]
+            shown = (*annotation.objects, *(whole.objects if whole else ()))
+            own = [*(item.label for item in shown), *(expression.phrase for expression in said)]
             random = (ReferringExpression(label, kind="random") for label in _some(self.labels, own, rng))
             annotation = replace(annotation, expressions=(*said, *random))
         if own := [*annotation.captions, *annotation.more_captions]:
