@@ -13,7 +13,7 @@ from florence_lite.evaluate.metrics.measurement import same_label
 from florence_lite.evaluate.metrics.panoptic import PanopticMeter
 from florence_lite.evaluate.report import Report, encode_samples, problem_of
 from florence_lite.florence import Florence
-from florence_lite.geometry import rasterize
+from florence_lite.geometry import box_area, rasterize
 from florence_lite.inference import IMAGES_AT_ONCE
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.panoptic import assemble
@@ -88,8 +88,10 @@ def evaluate_panoptic(florence: Florence, samples: Sequence[Sample], count: int 
 
 
 def true_panoptic(annotation: Annotation) -> Panoptic:
-    """The map that an annotation tells; 0 where it tells nothing, and at ignored objects."""
-    things = [Instance(item.label, polygons=item.polygons) for item in annotation.objects]
+    """The map that an annotation tells; 0 where it tells nothing, and at ignored objects. Where outlines of objects
+    overlap, the smaller object lies on top: what is worn or carried is outlined within what has it."""
+    by_size = sorted(annotation.objects, key=lambda item: box_area(item.box))
+    things = [Instance(item.label, polygons=item.polygons) for item in by_size]
     stuff = [Instance(_phrase(item.label), polygons=item.polygons) for item in annotation.stuff]
     truth = _comparable(assemble(annotation.size_wh, things, stuff))
     for item in annotation.ignored:
