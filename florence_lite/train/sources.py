@@ -18,11 +18,11 @@ from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, Turn, can_turn, turned
 from florence_lite.data.samples import Dataset, Sample, kinds_listed, summary_lines
+from florence_lite.evaluate.negatives import Negatives
 from florence_lite.rules import needed, pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
 from florence_lite.train.features import Features
-from florence_lite.train.negatives import Negatives
 
 _UNMIRRORED = (
     "are never mirrored, for they show text, or what is said about them may tell left from right (of English texts, "

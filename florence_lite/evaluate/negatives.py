@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
@@ -10,8 +11,9 @@ from typing import Self
 import numpy as np
 
 from florence_lite.data.annotation import Annotation, ReferringExpression
-from florence_lite.data.samples import Dataset
+from florence_lite.data.samples import Dataset, Sample
 from florence_lite.evaluate.metrics.measurement import same_label
+from florence_lite.rules import pairs
 from florence_lite.rules.grounding import names_of_categories
 
 DRAWN = 4  # labels, and captions, for an image: more than a batch asks of it
@@ -30,6 +32,19 @@ class Negatives:
         labels = {item.label for known in dataset.annotations for item in known.objects if item.label.strip()}
         captions = {text for known in dataset.annotations for text in known.captions[:1] if text.strip()}
         return cls(tuple(sorted(labels)), tuple(sorted(captions)))
+
+    @classmethod
+    def where_lacking(cls, task: str, samples: Sequence[Sample], count: int) -> Self | None:
+        """Those of a data set, to measure `task` by, if of its first `count` images no prompt is untrue; None for one
+        that has such prompts itself, and for generated samples."""
+        if not isinstance(samples, Dataset):
+            return None
+        known = (pair for annotation in samples.annotations[:count] for pair in pairs(task, annotation))
+        return None if any(pair.negative for pair in known) else cls.of(samples)
+
+    def beside(self, sample: Sample) -> Annotation:
+        """The annotation of a sample with what is untrue of it, the same in every call."""
+        return self(sample.annotation, np.random.default_rng(zlib.crc32(sample.name.encode())))
 
     def __call__(self, annotation: Annotation, rng: np.random.Generator, whole: Annotation | None = None) -> Annotation:
         """The annotation with labels that the image does not show, if all of its objects are known, and with captions
