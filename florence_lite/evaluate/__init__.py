@@ -8,5 +8,6 @@ negatives phrases and sentences that are not true of an image
 
 from florence_lite.evaluate.panoptic import evaluate_panoptic
 from florence_lite.evaluate.report import Report, evaluate
+from florence_lite.evaluate.retrieval import evaluate_retrieval
 
-__all__ = ["Report", "evaluate", "evaluate_panoptic"]
+__all__ = ["Report", "evaluate", "evaluate_panoptic", "evaluate_retrieval"]
