@@ -10,12 +10,15 @@ from typing import Self
 
 import numpy as np
 
+from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation, ReferringExpression
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.evaluate.metrics.measurement import same_label
 from florence_lite.rules import pairs
 from florence_lite.rules.grounding import names_of_categories
 
+PHRASES = "<OPEN_VOCABULARY_DETECTION>"
+OF_PHRASES, OF_SENTENCES = ("grounding.phrases", "segmentation.phrases"), ("matching.captions",)  # rules
 DRAWN = 4  # labels, and captions, for an image: more than a batch asks of it
 
 
@@ -62,6 +65,32 @@ class Negatives:
             wrong = (*annotation.wrong_captions, *_some(self.captions, own, rng))
             annotation = replace(annotation, wrong_captions=wrong)
         return annotation
+
+
+def asks_untrue(task: str) -> bool:
+    """Whether the rule of a task may ask for what is not true of an image: phrases, or sentences."""
+    return task_card(task).rule in (*OF_PHRASES, *OF_SENTENCES)
+
+
+def why_none(task: str, dataset: Dataset) -> str:
+    """Why a task that `asks_untrue` can ask nothing of the sort about a data set, neither what it says itself nor what
+    `Negatives` draw; "" where it can."""
+    known = dataset.annotations
+    if task_card(task).rule in OF_SENTENCES:
+        captioned = [{same_label(text) for text in (*a.captions, *a.more_captions)} - {""} for a in known]
+        captions = {same_label(text) for a in known for text in a.captions[:1]} - {""}
+        if any(a.wrong_captions for a in known) or any(own and captions - own for own in captioned):
+            return ""
+        return "no image has a caption that another lacks" if any(captioned) else "no image has a caption"
+    if any(not expression.objects for a in known for expression in a.expressions):
+        return ""
+    complete = [a for a in known if a.has_all_objects]
+    if not complete:
+        return "of no image are all objects known, so that nothing is known to be absent"
+    labels = {same_label(item.label) for a in known for item in a.objects} - {""}
+    if any(labels - {same_label(item.label) for item in a.objects} for a in complete):
+        return ""
+    return "no label of the data set is missing in an image all of whose objects are known"
 
 
 def _some(texts: tuple[str, ...], without: Iterable[str], rng: np.random.Generator) -> list[str]:

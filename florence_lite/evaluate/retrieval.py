@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from florence_lite.data.samples import Problem, Sample
 from florence_lite.evaluate.closed import closed_questions, infilling, lists_of
 from florence_lite.evaluate.metrics.measurement import Measurement, needed
-from florence_lite.evaluate.negatives import DRAWN, Negatives
+from florence_lite.evaluate.negatives import DRAWN, PHRASES, Negatives
 from florence_lite.evaluate.report import Report, problem_of
 from florence_lite.florence import Florence
 from florence_lite.florence.words import CAPTIONS
@@ -28,7 +28,6 @@ from florence_lite.results import Result
 from florence_lite.rules import Pair, pairs
 
 TOPS = (1, 5, 10)  # of R@k
-PHRASES = "<OPEN_VOCABULARY_DETECTION>"
 HALF = 0.5  # IoU
 
 

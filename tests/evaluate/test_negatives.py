@@ -8,8 +8,8 @@ from PIL import Image
 
 from florence_lite.data import Dataset, Sample
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression
-from florence_lite.evaluate.negatives import DRAWN, Negatives
-from florence_lite.rules import pairs
+from florence_lite.evaluate.negatives import DRAWN, Negatives, asks_untrue, why_none
+from florence_lite.rules import pairs, tasks_with_rules
 
 SIZE = (64, 48)
 PETS = Negatives(("cat", "cow", "dog", "fish", "horse", "pig"), ("a cat", "a cow", "a dog"))
@@ -84,3 +84,38 @@ def test_data_that_say_what_is_untrue_are_asked_that_alone():
 def test_an_image_gets_the_same_in_every_call_and_images_differ():
     drawn = [PETS.beside(sample).expressions for sample in (*of(*[image("dog")] * 6), *of(*[image("dog")] * 6))]
     assert drawn[:6] == drawn[6:] and len(set(drawn)) > 1
+
+
+INCOMPLETE = {"exhaustive": frozenset()}
+DATA = {  # what is known → whether phrases and sentences can be untrue, or why not
+    "labels": (of(image("dog"), image("cat")), "", "no image has a caption"),
+    "one label": (of(image("dog"), image("Dog ")), "no label of the data set is missing", "no image has a caption"),
+    "an empty image": (of(image("dog"), image()), "", "no image has a caption"),
+    "not all objects": (
+        of(image("dog", **INCOMPLETE), image("cat", **INCOMPLETE)),
+        "of no image are all objects known",
+        "no image has a caption",
+    ),
+    "own": (
+        of(image(expressions=(ReferringExpression("a yak"),), wrong_captions=("a yak",), **INCOMPLETE)),
+        "",
+        "",
+    ),
+    "captions": (of(image(captions=("a dog",)), image(captions=("a cat",))), "no label", ""),
+    "one caption": (of(image(captions=("a dog",)), image(captions=("A dog",))), "no label", "no image has a caption t"),
+}
+
+
+@pytest.mark.parametrize(("data", "phrases", "sentences"), DATA.values(), ids=DATA)
+def test_why_nothing_is_untrue(data, phrases, sentences):
+    """As it is drawn."""
+    for task, why in (("<OPEN_VOCABULARY_DETECTION>", phrases), ("<IMAGE_TEXT_MATCHING>", sentences)):
+        assert why_none(task, data).startswith(why) and bool(why) == bool(why_none(task, data))
+        drawn = map(Negatives.of(data).beside, data)
+        assert any(pair.negative for known in drawn for pair in pairs(task, known)) == (not why)
+
+
+def test_tasks_that_may_ask_what_is_untrue():
+    asked = {name for name in tasks_with_rules() if asks_untrue(name)}
+    phrases = {"<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>"}
+    assert asked == {*phrases, "<IMAGE_TEXT_MATCHING>"}
