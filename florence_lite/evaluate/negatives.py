@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from florence_lite.cards import own_rule
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation, ReferringExpression
 from florence_lite.data.samples import Dataset, Sample
@@ -68,15 +69,19 @@ class Negatives:
 
 
 def asks_untrue(task: str) -> bool:
-    """Whether the rule of a task may ask for what is not true of an image: phrases, or sentences."""
-    return task_card(task).rule in (*OF_PHRASES, *OF_SENTENCES)
+    """Whether the rule of a task may ask for what is not true of an image: phrases, or sentences; a function of one's
+    own may."""
+    card = task_card(task)
+    return own_rule(card.name) is not None or card.rule in (*OF_PHRASES, *OF_SENTENCES)
 
 
 def why_none(task: str, dataset: Dataset) -> str:
     """Why a task that `asks_untrue` can ask nothing of the sort about a data set, neither what it says itself nor what
-    `Negatives` draw; "" where it can."""
-    known = dataset.annotations
-    if task_card(task).rule in OF_SENTENCES:
+    `Negatives` draw; "" where it can, and for a function of one's own."""
+    known, card = dataset.annotations, task_card(task)
+    if own_rule(card.name):
+        return ""
+    if card.rule in OF_SENTENCES:
         captioned = [{same_label(text) for text in (*a.captions, *a.more_captions)} - {""} for a in known]
         captions = {same_label(text) for a in known for text in a.captions[:1]} - {""}
         if any(a.wrong_captions for a in known) or any(own and captions - own for own in captioned):

@@ -119,3 +119,9 @@ def test_tasks_that_may_ask_what_is_untrue():
     asked = {name for name in tasks_with_rules() if asks_untrue(name)}
     phrases = {"<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>"}
     assert asked == {*phrases, "<IMAGE_TEXT_MATCHING>"}
+
+
+def test_a_function_of_ones_own_may_ask_anything(monkeypatch):
+    monkeypatch.setattr("florence_lite.evaluate.negatives.own_rule", {"<OD>": lambda annotation: ()}.get)
+    assert asks_untrue("<OD>") and not why_none("<OD>", of(image("dog", **INCOMPLETE)))
+    assert not asks_untrue("<OCR>")

@@ -9,10 +9,11 @@ from PIL import Image
 
 from florence_lite.checkpoint import load_pretrained
 from florence_lite.data import Dataset, Sample, to_jsonl
+from florence_lite.data.annotation import ReferringExpression
 from florence_lite.data.augment import Augmentation
 from florence_lite.train.collate import IGNORED
 from florence_lite.train.config import DataConfig
-from florence_lite.train.finetuning import read_sources
+from florence_lite.train.finetuning import read_sources, told
 from florence_lite.train.sources import MixedBatches, Source, epoch_order
 from tests.evaluate.test_negatives import PETS, SIZE, image, seeds
 from tests.train.squares import settings, write_base
@@ -51,3 +52,35 @@ def test_a_run_asks_its_share_of_them(share, toy_tokenizer, tmp_path):
 def test_the_share_is_checked():
     with pytest.raises(ValueError, match="negatives = 1.5"):
         DataConfig("p", {"<OD>": 1}, negatives=1.5)
+
+
+def told_of(folder, toy_tokenizer, tasks, negatives, *annotations):
+    """The lines about negatives at the start of a run."""
+    base = write_base(toy_tokenizer, "decoder", folder / "base")
+    samples = [Sample(Image.new("RGB", SIZE), each, f"image {n}") for n, each in enumerate(annotations)]
+    data = to_jsonl(samples, folder / "pets.jsonl")
+    rates = dict.fromkeys(tasks, 1)
+    run = replace(settings(base, data, folder), data=(DataConfig(str(data), rates, negatives=negatives),))
+    loaded = load_pretrained(base)
+    lines = told(run, read_sources(run, loaded.model, loaded.tokenizer, loaded.preprocessor))
+    return [line.removeprefix(f"data set {data}: ") for line in lines if "warning: negatives" in line]
+
+
+def test_negatives_that_do_nothing_are_told(toy_tokenizer, tmp_path):
+    phrases, sentences = "<OPEN_VOCABULARY_DETECTION>", "<IMAGE_TEXT_MATCHING>"
+    tasks, dog = ["<OD>", phrases, sentences], ReferringExpression("the dog", (0,))
+    partly = image("dog", exhaustive=frozenset(), expressions=(dog,), captions=("a dog",))
+    why = "warning: negatives = 0.5 does nothing for "
+    assert told_of(tmp_path, toy_tokenizer, tasks, 0.5, partly) == [
+        f"{why}{phrases}: of no image are all objects known, so that nothing is known to be absent",
+        f"{why}{sentences}: no image has a caption that another lacks",
+    ]
+    assert told_of(tmp_path, toy_tokenizer, ["<OD>"], 0.5, image("dog")) == [
+        "warning: negatives = 0.5 does nothing: none of <OD> asks for phrases or sentences"
+    ]
+    alone = replace(partly, captions=())  # that a task is not taught at all is told by itself
+    assert len(told_of(tmp_path, toy_tokenizer, tasks, 0.5, alone)) == 1
+    for share in (None, 0.0):
+        assert not told_of(tmp_path, toy_tokenizer, tasks, share, partly)
+    full = image("dog", captions=("a dog",)), image("cat", captions=("a cat",))
+    assert not told_of(tmp_path, toy_tokenizer, tasks, 0.5, *full)
