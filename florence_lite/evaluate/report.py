@@ -28,7 +28,7 @@ from florence_lite.rules import pairs
 if TYPE_CHECKING:
     from rich.table import Table
 
-WIDTH = 100  # columns of the printed report
+WIDEST = 1000  # columns of the printed report: its lines are not broken, a terminal or a reader does that
 SHOWN = 5  # problems that the printed report names
 
 
@@ -67,8 +67,8 @@ class Report:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("task", overflow="fold")
-        table.add_column("metric", no_wrap=True)
+        for name in ("task", "metric"):
+            table.add_column(name, no_wrap=True)
         for name in ("value", "answers", "parse_errors", "truncated"):
             table.add_column(name, justify="right", no_wrap=True)
         for task, metrics in self.metrics.items():
@@ -80,7 +80,7 @@ class Report:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+        console = Console(file=io.StringIO(), width=WIDEST, color_system=None)
         console.print(self.table())
         lines = [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
         lines += [f"images: {self.images}", *(f"note: {note}" for note in self.notes)]

@@ -214,6 +214,15 @@ def test_a_metric_of_ones_own(monkeypatch, only_own):
     assert (report.metrics, report.notes) == ({"<VQA>": {"letters": 4}}, ("<VQA>: a note",))
 
 
+def test_every_metric_has_a_line_of_its_own():
+    """However long the names are."""
+    names = ["<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>", "<" + "A_LONG_NAME_" * 10 + ">"]
+    counts = dict.fromkeys(names, 123456)
+    report = Report({name: {"presence_auroc_changed": 0.5} for name in names}, counts, counts, counts, images=1)
+    rows = [line.split() for line in str(report).splitlines() if "0.5000" in line]
+    assert rows == [[name, "presence_auroc_changed", "0.5000", *["123456"] * 3] for name in names]
+
+
 def test_a_report_is_plain_data():
     report = Report({"<OD>": {"ap": 0.5, "ap50": None}}, {"<OD>": 1}, {"<OD>": 0}, {"<OD>": 0}, images=1)
     assert json.loads(json.dumps(report.to_dict())) == {
