@@ -163,6 +163,8 @@ def _measured(
         from florence_lite.evaluate import evaluate, evaluate_panoptic, evaluate_retrieval
         from florence_lite.evaluate.metrics import metrics_of
 
+        if not tasks:
+            import torchmetrics  # noqa: F401  before the work, not after it
         for name in tasks:
             metrics_of(task(name))
     dataset = read()

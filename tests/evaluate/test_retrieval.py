@@ -238,6 +238,14 @@ def test_data_that_tell_nothing_of_it(toy_tokenizer):
             evaluate_retrieval(None, data, count)
 
 
+def test_captions_that_are_all_alike_are_wrong_of_no_image(toy_tokenizer):
+    data = own_data(captioned("a dog"), captioned("a dog"))
+    report = evaluate_retrieval(tiny_florence(toy_tokenizer, "decoder"), data)
+        tiny_florence(toy_tokenizer, "decoder"), own_data(captioned("a dog"), captioned("a dog"))
+    )
+    assert [note for note in report.notes if note.startswith("matching")] == ["matching: 2 true and 0 wrong sentences"]
+
+
 def test_what_a_checkpoint_cannot_do_is_told(toy_tokenizer):
     """A task that it was not trained on, and a text that is too long for it, which loses no other measure."""
     florence = tiny_florence(toy_tokenizer, "decoder")
