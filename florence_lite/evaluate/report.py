@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from florence_lite.cards import task as task_card
-from florence_lite.data.samples import Problem, Sample
+from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.evaluate.metrics import Case, metrics_of
+from florence_lite.evaluate.negatives import DRAWN, PHRASES, Negatives, why_none
 from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
 from florence_lite.inference.chunks import chunks
@@ -27,7 +28,7 @@ from florence_lite.rules import pairs
 if TYPE_CHECKING:
     from rich.table import Table
 
-WIDTH = 100  # columns of the printed report
+WIDEST = 1000  # columns of the printed report: its lines are not broken, a terminal or a reader does that
 SHOWN = 5  # problems that the printed report names
 
 
@@ -66,8 +67,8 @@ class Report:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("task", overflow="fold")
-        table.add_column("metric", no_wrap=True)
+        for name in ("task", "metric"):
+            table.add_column(name, no_wrap=True)
         for name in ("value", "answers", "parse_errors", "truncated"):
             table.add_column(name, justify="right", no_wrap=True)
         for task, metrics in self.metrics.items():
@@ -79,7 +80,7 @@ class Report:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+        console = Console(file=io.StringIO(), width=WIDEST, color_system=None)
         console.print(self.table())
         lines = [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
         lines += [f"images: {self.images}", *(f"note: {note}" for note in self.notes)]
@@ -96,6 +97,9 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     samples: annotated images, such as a `Dataset`; only the first `count` of them if it is given.
     tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
 
+    Where no phrase of a data set is absent, `<OPEN_VOCABULARY_DETECTION>` is also asked for labels of other images that
+    an image does not show, if all of its objects are known: the same in every call, and told in `Report.notes`.
+
     An image that cannot be read or has another size than its annotation says, and a prompt that the checkpoint cannot
     take, is left out and reported in `Report.problems`.
 
@@ -111,6 +115,7 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
         raise ValueError("there are no samples to measure on")
     measures = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
 
+    negatives = Negatives.where_lacking(PHRASES, samples, number) if PHRASES in measures else None
     cases: dict[str, list[Case]] = {name: [] for name in measures}
     problems: list[Problem] = []
     images = 0
@@ -121,9 +126,13 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
             readable, encoded = encode_samples(florence, batch, problems)
             images += len(readable)
             for name in measures:
-                cases[name] += _answered(florence, name, readable, encoded, problems)
+                known = readable
+                if negatives and name == PHRASES:
+                    known = [replace(sample, annotation=negatives.beside(sample)) for sample in readable]
+                cases[name] += _answered(florence, name, known, encoded, problems)
             progress.advance(bar, len(batch))
-    return _report(measures, cases, images, problems)
+    report = _report(measures, cases, images, problems)
+    return replace(report, notes=(*report.notes, _note(cases[PHRASES], samples))) if negatives else report
 
 
 def encode_samples(
@@ -176,6 +185,17 @@ def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt])
 def problem_of(sample: Sample, kind: str, error: Exception | str) -> Problem:
     file = str(sample.image) if isinstance(sample.image, Path) else "image in memory"
     return Problem(file, sample.name, str(error), kind)
+
+
+def _note(cases: Sequence[Case], dataset: Dataset) -> str:
+    """Where the absent phrases of a data set come from that names none itself, or why there are none."""
+    if drawn := sum(not case.truth.instances for case in cases):
+        return (
+            f"{PHRASES}: the data name nothing that is absent; {drawn} absent phrases are labels of other images, "
+            f"up to {DRAWN} for an image, if all of its objects are known"
+        )
+    why = why_none(PHRASES, dataset) or "none was drawn"
+    return f"{PHRASES}: no phrase is absent, rejection is not measured: {why}"
 
 
 def _report(measures: Mapping, cases: Mapping[str, list[Case]], images: int, problems: list[Problem]) -> Report:

@@ -1,30 +1,107 @@
 """How well a checkpoint tells which texts and images, and which phrases and places, belong together.
 
-Measured on whole sets of annotated images, where `evaluate` looks at one prompt at a time. An image that cannot be read
-raises what `Sample.load` raises.
+Measured on whole sets of annotated images, where `evaluate` looks at one prompt at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from florence_lite.data.samples import Sample
+from florence_lite.data.samples import Problem, Sample
+from florence_lite.evaluate.closed import closed_questions, infilling, lists_of
 from florence_lite.evaluate.metrics.measurement import Measurement, needed
+from florence_lite.evaluate.negatives import DRAWN, PHRASES, Negatives
+from florence_lite.evaluate.report import Report, problem_of
 from florence_lite.florence import Florence
 from florence_lite.florence.words import CAPTIONS
 from florence_lite.geometry import box_iou
 from florence_lite.inference import Prompt
+from florence_lite.inference.infilling import INFILLING
 from florence_lite.inference.retrieval import MATCHING
 from florence_lite.results import Result
 from florence_lite.rules import Pair, pairs
 
 TOPS = (1, 5, 10)  # of R@k
-PHRASES = "<OPEN_VOCABULARY_DETECTION>"
 HALF = 0.5  # IoU
+
+
+def evaluate_retrieval(
+    florence: Florence,
+    samples: Sequence[Sample],
+    count: int | None = None,
+    lists: Mapping[str, Sequence[str]] | None = None,
+) -> Report:
+    """Which texts and images, phrases and places belong together, and answers and words that a choice or a gap asks
+    for, each beside what needs no picture.
+
+    samples: annotated images; only the first `count` of them if it is given. Every text is held against every image:
+        time grows with the square of their number. Images that cannot be read are left out and reported.
+    lists: of closed questions, as in `closed_questions`; None: those that `lists_of` finds.
+
+    Sentences that are not true of an image come, where a data set has none, from captions of its other images.
+
+    Returns a report with "captions", "detailed captions", "regions", "questions", "matching" and "infilling" in the
+    place of tasks. What the data cannot tell, and what the checkpoint was not trained on, has the value None and a note
+    with the reason. Raises ValueError for no samples and a count below 1; ModuleNotFoundError, with the remedy, where a
+    package is missing.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count is {count}; at least one image is needed")
+    number = len(samples) if count is None else min(count, len(samples))
+    if not number:
+        raise ValueError("there are no samples to measure on")
+    needed("torchmetrics")
+    readable, problems = _readable([samples[place] for place in range(number)])
+    drawn = Negatives.where_lacking(MATCHING, samples, number)
+    sentences = [replace(each, annotation=drawn.beside(each)) for each in readable] if drawn else readable
+    lists = lists_of(readable) if lists is None else lists
+    measures = {
+        "captions": (text_retrieval, readable, None),
+        "detailed captions": (partial(text_retrieval, detail="detailed"), readable, None),
+        "regions": (region_retrieval, readable, None),
+        "questions": (partial(closed_questions, lists=lists), readable, None),
+        "matching": (matching, sentences, MATCHING),
+        "infilling": (infilling, readable, INFILLING),
+    }
+    trained = florence.card.tasks if florence.card else ()
+    found: dict[str, Measurement] = {}
+    for name, (measure, known, needed_task) in measures.items():
+        try:
+            if needed_task and trained and needed_task not in trained:
+                raise ValueError(f"the checkpoint was not trained on {needed_task}")
+            found[name] = measure(florence, known)
+        except ValueError as error:
+            found[name] = Measurement(measure(florence, []).metrics, (f"not measured: {error}",))
+    notes = [f"{name}: {note}" for name, each in found.items() for note in each.notes]
+    if drawn and found["matching"].metrics["matching_auroc"] is not None:
+        notes.append(f"matching: the data have no wrong sentences; up to {DRAWN} an image are captions of other images")
+    return Report(
+        {name: each.metrics for name, each in found.items()},
+        answers={name: each.answers for name, each in found.items()},
+        parse_errors={name: each.parse_errors for name, each in found.items()},
+        truncated={name: each.truncated for name, each in found.items()},
+        images=len(readable),
+        notes=tuple(notes),
+        problems=tuple(problems),
+    )
+
+
+def _readable(samples: Sequence[Sample]) -> tuple[list[Sample], list[Problem]]:
+    """The samples whose images can be read, and what is wrong with the others."""
+    readable, problems = [], []
+    for sample in samples:
+        try:
+            sample.load()
+            readable.append(sample)
+        except (ValueError, OSError) as error:
+            problems.append(problem_of(sample, "image left out", error))
+    return readable, problems
 
 
 def text_retrieval(florence: Florence, samples: Sequence[Sample], detail: str = "short") -> Measurement:
@@ -32,18 +109,20 @@ def text_retrieval(florence: Florence, samples: Sequence[Sample], detail: str = 
     image_r@1, @5, @10: share of the captions that have one of their images among their k best of all images.
 
     detail: which captions, as in `Florence.rank`; those that count as right are what its task's rule tells. Equal ones
-    are one, which belongs to all of their images. By `torchmetrics.retrieval.RetrievalHitRate`.
-
-    Raises ValueError for fewer than two images with captions.
+    are one, which belongs to all of their images. By `torchmetrics.retrieval.RetrievalHitRate`. None for fewer than two
+    images with captions.
     """
     samples, captions = _with_captions(samples, detail)
+    if len(samples) < 2:
+        names = [f"{way}_r@{top}" for way in ("text", "image") for top in TOPS]
+        return Measurement(dict.fromkeys(names), (f"{len(samples)} images have such captions: two are needed",))
     texts = list(dict.fromkeys(text for each in captions for text in each))
     ranking = florence.rank((sample.load() for sample in samples), texts, detail)
     right = np.array([[text in each for text in texts] for each in captions])
     notes = (f"{len(samples)} images, {len(texts)} captions",)
     metrics = {f"text_r@{top}": _hit_rate(ranking.scores, right, top) for top in TOPS}
     metrics |= {f"image_r@{top}": _hit_rate(ranking.scores.T, right.T, top) for top in TOPS}
-    return Measurement(metrics, notes)
+    return Measurement(metrics, notes, answers=len(texts))
 
 
 def matching(florence: Florence, samples: Sequence[Sample]) -> Measurement:
@@ -59,12 +138,12 @@ def matching(florence: Florence, samples: Sequence[Sample]) -> Measurement:
             true += ["yes" in pair.texts for pair in asked]
     notes = (f"{sum(true)} true and {len(true) - sum(true)} wrong sentences",)
     if len(set(true)) < 2:
-        return Measurement({"matching_auroc": None, "matching_accuracy": None}, notes)
+        return Measurement({"matching_auroc": None, "matching_accuracy": None}, notes, answers=len(true))
     binary_auroc = needed("torchmetrics.functional.classification").binary_auroc
     # In float32 pairs that are sure would be equal.
     auroc = binary_auroc(torch.tensor(given, dtype=torch.float64), torch.tensor(true).int())
     right = np.mean((np.array(given) > 0.5) == np.array(true))
-    return Measurement({"matching_auroc": float(auroc), "matching_accuracy": float(right)}, notes)
+    return Measurement({"matching_auroc": float(auroc), "matching_accuracy": float(right)}, notes, answers=len(true))
 
 
 def region_retrieval(florence: Florence, samples: Sequence[Sample]) -> Measurement:
@@ -73,27 +152,31 @@ def region_retrieval(florence: Florence, samples: Sequence[Sample]) -> Measureme
 
     One phrase is looked for per image, the longest that means something there. An image is right where its annotation
     says that the phrase means something in it; others may show it without saying so, hence the figures are the least
-    that is true. All of the images are encoded and kept. Raises ValueError for fewer than two images with phrases.
+    that is true. All of the images are encoded and kept. None for fewer than two images with phrases.
     """
     named = [(sample, _phrases(sample)) for sample in samples]
     named = [(sample, known) for sample, known in named if known]
     if len(named) < 2:
-        raise ValueError(f"{len(named)} images have phrases with boxes; at least two are needed")
+        names = [f"{what}_r@{top}" for what in ("region", "presence") for top in TOPS]
+        return Measurement(dict.fromkeys(names), (f"{len(named)} images have phrases with boxes: two are needed",))
     wanted = list(dict.fromkeys(max(sorted(known), key=len) for _, known in named))
     encoded = [florence.encode(sample.load(), keep_image=False) for sample, _ in named]
     presences = np.array([_presences(florence, image, wanted) for image in encoded])  # [I, P]
     right = np.array([[phrase in known for phrase in wanted] for _, known in named])
     with_box = np.zeros_like(right)
+    results: list[Result] = []
     best = np.argsort(-presences, 0, kind="stable")[: max(TOPS)]  # [k, P]
     for column, phrase in enumerate(wanted):
         chosen = [int(image) for image in best[:, column] if right[image, column]]
         prompt = Prompt(PHRASES, phrases=[phrase])
         answers = florence.run([encoded[image] for image in chosen], prompt, keep_image=False, threshold=0)
+        results += answers
         for image, answer in zip(chosen, answers, strict=True):
             with_box[image, column] = _surest_is_right(answer, named[image][1][phrase])
     metrics = {f"region_r@{top}": _hit_rate(presences.T, with_box.T, top) for top in TOPS}
     metrics |= {f"presence_r@{top}": _hit_rate(presences.T, right.T, top) for top in TOPS}
-    return Measurement(metrics, (f"{len(encoded)} images, {len(wanted)} phrases",))
+    notes = (f"{len(encoded)} images, {len(wanted)} phrases",)
+    return Measurement.of_results(metrics, notes, len(wanted), results)
 
 
 def _hit_rate(scores: NDArray[np.float64], right: NDArray[np.bool_], top: int) -> float:
@@ -111,8 +194,6 @@ def _with_captions(samples: Sequence[Sample], detail: str) -> tuple[list[Sample]
     for sample in samples:
         if texts := [text.strip() for pair in pairs(CAPTIONS[detail], sample.annotation) for text in pair.texts]:
             found.append((sample, texts))
-    if len(found) < 2:
-        raise ValueError(f"{len(found)} images have captions of the kind {detail!r}; at least two are needed")
     return [sample for sample, _ in found], [texts for _, texts in found]
 
 

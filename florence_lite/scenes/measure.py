@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from florence_lite.evaluate import Report, evaluate, evaluate_panoptic
+from florence_lite.evaluate import Report, evaluate, evaluate_panoptic, evaluate_retrieval
+from florence_lite.evaluate.closed import COMMON_LISTS
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceConfig
-from florence_lite.scenes.catalogue import TRAINING_STYLES
+from florence_lite.scenes.catalogue import CLASSES, TRAINING_STYLES
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.scene import Scenes
 from florence_lite.train.validation import Validation
@@ -30,6 +31,15 @@ def evaluate_scenes(
     """
     scenes = Scenes(split, tuple(styles), florence.model.config.image_size_wh)
     return evaluate(florence, scenes, tasks, count) if tasks else evaluate_panoptic(florence, scenes, count)
+
+
+def retrieval_of_scenes(
+    florence: Florence, split: str = "test", count: int = 200, styles: Sequence[str] = TRAINING_STYLES
+) -> Report:
+    """What `evaluate_retrieval` reports on the first `count` scenes of a split, drawn at the checkpoint's own image
+    size. Raises what `Scenes` and it raise."""
+    scenes = Scenes(split, tuple(styles), florence.model.config.image_size_wh)
+    return evaluate_retrieval(florence, scenes, count, COMMON_LISTS | {"classes": tuple(CLASSES)})
 
 
 def scene_validation(config: TrainConfig) -> Validation:

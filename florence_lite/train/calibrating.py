@@ -11,16 +11,15 @@ import numpy as np
 import torch
 
 from florence_lite.cards import Calibration
-from florence_lite.data.samples import Dataset, Sample
+from florence_lite.data.samples import Sample
 from florence_lite.evaluate.metrics.measurement import needed
 from florence_lite.evaluate.metrics.presence import BINS, calibration_error
+from florence_lite.evaluate.negatives import PHRASES, Negatives
 from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE
 from florence_lite.progress import progress_bar
 from florence_lite.rules import pairs
-from florence_lite.train.negatives import Negatives
 
-TASK = "<OPEN_VOCABULARY_DETECTION>"
 FEWEST = 8  # phrases of either kind, in either half
 
 
@@ -179,15 +178,8 @@ def best_threshold(presence: np.ndarray, present: np.ndarray) -> float:
 
 def _phrases(samples: Sequence[Sample], number: int) -> Iterable[list[tuple[str, bool]]]:
     """For each image its phrases, each with whether it means something."""
-    negatives = None
-    if isinstance(samples, Dataset):
-        known = (pair for annotation in samples.annotations[:number] for pair in pairs(TASK, annotation))
-        if all(pair.instances for pair in known):
-            negatives = Negatives.of(samples)
-    rng = np.random.default_rng(0)
-    for place in range(number):
-        annotation = samples[place].annotation
-        if negatives is not None:
-            annotation = negatives(annotation, rng)
-        asked = [pair for pair in pairs(TASK, annotation) if pair.asked]
+    negatives = Negatives.where_lacking(PHRASES, samples, number)
+    for sample in (samples[place] for place in range(number)):
+        annotation = negatives.beside(sample) if negatives else sample.annotation
+        asked = [pair for pair in pairs(PHRASES, annotation) if pair.asked]
         yield [(pair.inputs["phrases"][0].strip(), bool(pair.instances)) for pair in asked]

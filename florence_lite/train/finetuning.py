@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 
 from florence_lite.checkpoint import Pretrained, load_pretrained, save_checkpoint, write_companions
 from florence_lite.data.samples import Dataset
+from florence_lite.evaluate.negatives import Negatives
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
 from florence_lite.rules import NEGATIVES
@@ -24,7 +25,6 @@ from florence_lite.train.folders import checkpoint_problem, replace_folder
 from florence_lite.train.log import tell
 from florence_lite.train.loop import fit, shares, start
 from florence_lite.train.lora import add_lora, save_adapter
-from florence_lite.train.negatives import Negatives
 from florence_lite.train.record import checkpoint_content, data_content, on_main, run_folder
 from florence_lite.train.sources import Generator, MixedBatches, Source, read_source
 from florence_lite.train.trainer import AnswerTrainer

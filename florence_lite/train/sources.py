@@ -18,11 +18,11 @@ from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.augment import Augmentation, Turn, can_turn, turned
 from florence_lite.data.samples import Dataset, Sample, kinds_listed, summary_lines
+from florence_lite.evaluate.negatives import Negatives, asks_untrue, why_none
 from florence_lite.rules import needed, pairs
 from florence_lite.train.collate import Batch, TaskCollator
 from florence_lite.train.config import DataConfig, FineTuneConfig
 from florence_lite.train.features import Features
-from florence_lite.train.negatives import Negatives
 
 _UNMIRRORED = (
     "are never mirrored, for they show text, or what is said about them may tell left from right (of English texts, "
@@ -82,7 +82,8 @@ class Source:
     def checked(self, flips: float = 0.0) -> list[str]:
         """What training is done on, and what it leaves out of all that may be drawn, as lines for people: what reading
         left out, tasks of which nothing is known, objects of answers that are too long for the network, prompts that
-        cannot be asked, and, where a share `flips` is to be mirrored, images that never are.
+        cannot be asked, negatives that there are none of, and, where a share `flips` is to be mirrored, images that
+        never are.
 
         Raises ValueError for the first answer that is too long and must not be shortened, where no row is left, and
         where no image can be read.
@@ -123,8 +124,20 @@ class Source:
                 if count
             ),
             *([f"{kept} of {len(self.samples)} images {_UNMIRRORED}"] if kept else []),
+            *self._idle_negatives([task for task, count in images.items() if count]),
             *few(faults, "prompts are left out, for they cannot be asked"),
         ]
+
+    def _idle_negatives(self, taught: Sequence[str]) -> list[str]:
+        """For which of the tasks that are taught the share of what is not true of an image does nothing, and why."""
+        if self.negatives is None:
+            return []
+        share = f"warning: negatives = {self.collate.negatives:g} does nothing"
+        asking = [task for task in taught if asks_untrue(task)]
+        if not asking:
+            return [f"{share}: none of {', '.join(taught)} asks for phrases or sentences"]
+        reasons = {task: why_none(task, self.samples) for task in asking}
+        return [f"{share} for {task}: {why}" for task, why in reasons.items() if why]
 
     def augmentation(self, config: FineTuneConfig) -> Augmentation:
         """How a run changes these samples."""

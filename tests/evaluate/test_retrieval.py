@@ -1,12 +1,15 @@
 """Texts against images and phrases against places, held against values worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from florence_lite.answers import Instance
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression
-from florence_lite.data.samples import Sample
-from florence_lite.evaluate.retrieval import matching, region_retrieval, text_retrieval
+from florence_lite.cards import checkpoint
+from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression
+from florence_lite.data.samples import Dataset, Sample
+from florence_lite.evaluate.retrieval import evaluate_retrieval, matching, region_retrieval, text_retrieval
 from florence_lite.results import Ranking, Result
 from tests.data.annotated import ANNOTATED
 from tests.evaluate.given import SIZE, samples
@@ -94,8 +97,9 @@ def test_other_kinds_of_captions():
     florence = Tables(np.eye(2))
     assert text_retrieval(florence, data, "detailed").metrics["text_r@1"] == 1
     assert florence.calls == [(["image 0", "image 1"], ["a dog on grass", "a cat on sand"], "detailed")]
-    with pytest.raises(ValueError, match="0 images have captions of the kind 'paragraph'; at least two are needed"):
-        text_retrieval(florence, data, "paragraph")
+    found = text_retrieval(florence, data, "paragraph")
+    assert len(found.metrics) == 6 and set(found.metrics.values()) == {None}
+    assert found.notes == ("0 images have such captions: two are needed",)
     with pytest.raises(ValueError, match="detail is 'long'; choose one of short, detailed, paragraph"):
         text_retrieval(florence, data, "long")
 
@@ -172,8 +176,9 @@ def test_places_are_asked_of_the_best_ten():
 
 
 def test_regions_need_two_images():
-    with pytest.raises(ValueError, match="1 images have phrases with boxes; at least two are needed"):
-        region_retrieval(Tables(), samples(shows(["the dog"], DOG), Annotation(SIZE)))
+    found = region_retrieval(Tables(), samples(shows(["the dog"], DOG), Annotation(SIZE)))
+    assert len(found.metrics) == 6 and set(found.metrics.values()) == {None}
+    assert found.notes == ("1 images have phrases with boxes: two are needed",)
 
 
 # ---- a real network
@@ -189,3 +194,66 @@ def test_a_real_network_is_measured(toy_tokenizer, side):
     assert 0 <= matching(florence, data).metrics["matching_auroc"] <= 1
     metrics = region_retrieval(florence, data).metrics
     assert metrics["presence_r@5"] == 1 and metrics["region_r@1"] <= metrics["region_r@10"] <= 1
+
+
+def own_data(*annotations):
+    return Dataset.of([Sample(noise_image(n, SIZE), each, f"image {n}") for n, each in enumerate(annotations)])
+
+
+def test_a_report_on_data_of_ones_own(toy_tokenizer):
+    """Wrong sentences are captions of other images; questions with other answers have a list of these."""
+    other = captioned("a stop sign", objects=ANNOTATED.objects[:1], questions=(Question("what?", "Dog"),))
+    third = captioned("a yellow building", questions=(Question("what?", "cat"), Question("which?", "dog ")))
+    unreadable = dataclasses.replace(other, size_wh=(5, 5), objects=())
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    report = evaluate_retrieval(florence, own_data(ANNOTATED, other, third, unreadable, third), count=4)
+    assert report.images == 3 and [problem.record for problem in report.problems] == ["image 3"]
+    assert {name for name in report.metrics if None in report.metrics[name].values()} == {"detailed captions"}
+    assert report.answers == {
+        "captions": 3,
+        "detailed captions": 0,
+        "regions": 2,
+        "questions": 5,
+        "matching": 10,
+        "infilling": report.answers["infilling"],
+    }
+    assert report.answers["infilling"] > 0 and report.metrics["questions"]["others_out_of_list"] == 0
+    for note in (
+        "detailed captions: 1 images have such captions: two are needed",
+        "questions: 1 of yes_no, 1 of numbers, 3 of others",
+        "matching: 4 true and 6 wrong sentences",
+        "matching: the data have no wrong sentences; up to 4 an image are captions of other images",
+    ):
+        assert note in report.notes
+    assert report.to_dict() == evaluate_retrieval(florence, own_data(ANNOTATED, other, third, unreadable)).to_dict()
+    assert "matching_auroc" in str(report)
+
+
+def test_data_that_tell_nothing_of_it(toy_tokenizer):
+    report = evaluate_retrieval(tiny_florence(toy_tokenizer, "decoder"), own_data(Annotation(SIZE)))
+    assert {value for values in report.metrics.values() for value in values.values()} == {None}
+    assert {note.split(":")[0] for note in report.notes} == set(report.metrics)
+    for count, data in ((0, own_data(Annotation(SIZE))), (None, [])):
+        with pytest.raises(ValueError, match="count is 0" if data else "no samples"):
+            evaluate_retrieval(None, data, count)
+
+
+def test_captions_that_are_all_alike_are_wrong_of_no_image(toy_tokenizer):
+    data = own_data(captioned("a dog"), captioned("a dog"))
+    report = evaluate_retrieval(tiny_florence(toy_tokenizer, "decoder"), data)
+        tiny_florence(toy_tokenizer, "decoder"), own_data(captioned("a dog"), captioned("a dog"))
+    )
+    assert [note for note in report.notes if note.startswith("matching")] == ["matching: 2 true and 0 wrong sentences"]
+
+
+def test_what_a_checkpoint_cannot_do_is_told(toy_tokenizer):
+    """A task that it was not trained on, and a text that is too long for it, which loses no other measure."""
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    florence.card = dataclasses.replace(checkpoint("scenes-nano"), tasks=("<CAPTION>",))
+    long = captioned("a stop sign " * 400, "a stop sign", objects=ANNOTATED.objects)
+    report = evaluate_retrieval(florence, own_data(ANNOTATED, long))
+    assert set(report.metrics["infilling"].values()) == {None} == set(report.metrics["captions"].values())
+    assert "infilling: not measured: the checkpoint was not trained on <INFILLING>" in report.notes
+    assert "matching: not measured: the checkpoint was not trained on <IMAGE_TEXT_MATCHING>" in report.notes
+    assert any(note.startswith("captions: not measured: the text") for note in report.notes)
+    assert report.metrics["detailed captions"]["text_r@5"] == report.metrics["regions"]["presence_r@5"] == 1

@@ -1,4 +1,4 @@
-"""Phrases that are not true of an image, drawn from the other images of its data set."""
+"""How training asks for phrases that are not true of an image."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,46 +9,14 @@ from PIL import Image
 
 from florence_lite.checkpoint import load_pretrained
 from florence_lite.data import Dataset, Sample, to_jsonl
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression
+from florence_lite.data.annotation import ReferringExpression
 from florence_lite.data.augment import Augmentation
-from florence_lite.rules import pairs
 from florence_lite.train.collate import IGNORED
 from florence_lite.train.config import DataConfig
-from florence_lite.train.finetuning import read_sources
-from florence_lite.train.negatives import DRAWN, Negatives
+from florence_lite.train.finetuning import read_sources, told
 from florence_lite.train.sources import MixedBatches, Source, epoch_order
+from tests.evaluate.test_negatives import PETS, SIZE, image, seeds
 from tests.train.squares import settings, write_base
-
-SIZE = (64, 48)
-PETS = Negatives(("cat", "cow", "dog", "fish", "horse", "pig"), ("a cat", "a cow", "a dog"))
-
-
-def image(*labels: str, **more) -> Annotation:
-    objects = tuple(ObjectAnnotation(label, (0.0, 0.0, 9.0, 9.0 + n)) for n, label in enumerate(labels))
-    return Annotation(SIZE, objects, **more)
-
-
-def seeds():
-    return (np.random.default_rng(seed) for seed in range(20))
-
-
-def test_labels_that_are_not_there_are_absent_phrases():
-    for rng in seeds():
-        found = pairs("<OPEN_VOCABULARY_DETECTION>", PETS(image("dog", "dog", "pig"), rng))
-        assert [len(pair.instances) for pair in found] == [2, 1] + [0] * DRAWN
-        absent = [pair.inputs["phrases"][0] for pair in found[2:]]
-        assert len(set(absent)) == DRAWN and not {"dog", "pig"} & set(absent)
-        assert {pair.kind for pair in found[2:]} == {"random"}
-
-
-def test_what_is_said_of_an_image_in_other_letters_is_not_absent():
-    """Nor what a phrase of it says of an object of another label."""
-    known = image("Dog ", "man", expressions=(ReferringExpression("a pig", (0,)), ReferringExpression("cow", (1,))))
-    mixed = Negatives(("A  Pig", "DOG", "cat", "cow", "dog"), ("A CAT", "a dog"))
-    for rng in seeds():
-        found = mixed(replace(known, captions=("a cat",)), rng)
-        assert [each.phrase for each in found.expressions[2:]] == ["cat"]
-        assert found.wrong_captions == ("a dog",)
 
 
 def test_what_a_crop_cuts_off_is_not_absent():
@@ -63,28 +31,6 @@ def test_what_a_crop_cuts_off_is_not_absent():
         cropped += not drawn.annotation.objects
         assert own not in {each.phrase for each in drawn.annotation.expressions if not each.objects}
     assert cropped
-
-
-def test_of_an_empty_image_every_label_is_absent():
-    found = pairs("<OPEN_VOCABULARY_DETECTION>", PETS(image(), np.random.default_rng(0)))
-    assert len(found) == DRAWN and all(pair.absent for pair in found)
-
-
-def test_expressions_stay_what_they_are():
-    known = image("dog", expressions=(ReferringExpression("the dog", (0,)),))
-    assert PETS(known, np.random.default_rng(0)).expressions[:1] == known.expressions
-
-
-@pytest.mark.parametrize("unknown", [{"exhaustive": frozenset()}, {"ignored": image("cat").objects}])
-def test_nothing_is_absent_where_not_all_objects_are_known(unknown):
-    assert not PETS(image("dog", **unknown), np.random.default_rng(0)).expressions
-
-
-def test_captions_of_other_images_are_wrong():
-    for rng in seeds():
-        found = PETS(image(captions=("a cat",), more_captions=("a cow",)), rng)
-        assert found.wrong_captions == ("a dog",)
-    assert not PETS(image("cat"), np.random.default_rng(0)).wrong_captions
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -106,3 +52,35 @@ def test_a_run_asks_its_share_of_them(share, toy_tokenizer, tmp_path):
 def test_the_share_is_checked():
     with pytest.raises(ValueError, match="negatives = 1.5"):
         DataConfig("p", {"<OD>": 1}, negatives=1.5)
+
+
+def told_of(folder, toy_tokenizer, tasks, negatives, *annotations):
+    """The lines about negatives at the start of a run."""
+    base = write_base(toy_tokenizer, "decoder", folder / "base")
+    samples = [Sample(Image.new("RGB", SIZE), each, f"image {n}") for n, each in enumerate(annotations)]
+    data = to_jsonl(samples, folder / "pets.jsonl")
+    rates = dict.fromkeys(tasks, 1)
+    run = replace(settings(base, data, folder), data=(DataConfig(str(data), rates, negatives=negatives),))
+    loaded = load_pretrained(base)
+    lines = told(run, read_sources(run, loaded.model, loaded.tokenizer, loaded.preprocessor))
+    return [line.removeprefix(f"data set {data}: ") for line in lines if "warning: negatives" in line]
+
+
+def test_negatives_that_do_nothing_are_told(toy_tokenizer, tmp_path):
+    phrases, sentences = "<OPEN_VOCABULARY_DETECTION>", "<IMAGE_TEXT_MATCHING>"
+    tasks, dog = ["<OD>", phrases, sentences], ReferringExpression("the dog", (0,))
+    partly = image("dog", exhaustive=frozenset(), expressions=(dog,), captions=("a dog",))
+    why = "warning: negatives = 0.5 does nothing for "
+    assert told_of(tmp_path, toy_tokenizer, tasks, 0.5, partly) == [
+        f"{why}{phrases}: of no image are all objects known, so that nothing is known to be absent",
+        f"{why}{sentences}: no image has a caption that another lacks",
+    ]
+    assert told_of(tmp_path, toy_tokenizer, ["<OD>"], 0.5, image("dog")) == [
+        "warning: negatives = 0.5 does nothing: none of <OD> asks for phrases or sentences"
+    ]
+    alone = replace(partly, captions=())  # that a task is not taught at all is told by itself
+    assert len(told_of(tmp_path, toy_tokenizer, tasks, 0.5, alone)) == 1
+    for share in (None, 0.0):
+        assert not told_of(tmp_path, toy_tokenizer, tasks, share, partly)
+    full = image("dog", captions=("a dog",)), image("cat", captions=("a cat",))
+    assert not told_of(tmp_path, toy_tokenizer, tasks, 0.5, *full)

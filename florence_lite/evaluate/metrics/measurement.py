@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Self
 
 from florence_lite.results import Result
 from florence_lite.rules import Pair
@@ -21,10 +22,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Values by name, None where there was nothing to measure; notes: what a reader has to know."""
+    """Values by name, None where there was nothing to measure; notes: what a reader has to know.
+
+    Of a measure that asks by itself: answers: what it was measured on; parse_errors and truncated, as in `Report`.
+    """
 
     metrics: Mapping[str, float | None]
     notes: tuple[str, ...] = ()
+    answers: int = 0
+    parse_errors: int = 0
+    truncated: int = 0
+
+    @classmethod
+    def of_results(
+        cls, metrics: Mapping[str, float | None], notes: tuple[str, ...], answers: int, results: Iterable[Result]
+    ) -> Self:
+        """With the faults of all results that it comes from."""
+        faults = [(result.parse_errors, result.truncated) for result in results]
+        return cls(metrics, notes, answers, sum(each for each, _ in faults), sum(each for _, each in faults))
 
 
 def same_label(label: str) -> str:
