@@ -241,8 +241,6 @@ def test_data_that_tell_nothing_of_it(toy_tokenizer):
 def test_captions_that_are_all_alike_are_wrong_of_no_image(toy_tokenizer):
     data = own_data(captioned("a dog"), captioned("a dog"))
     report = evaluate_retrieval(tiny_florence(toy_tokenizer, "decoder"), data)
-        tiny_florence(toy_tokenizer, "decoder"), own_data(captioned("a dog"), captioned("a dog"))
-    )
     assert [note for note in report.notes if note.startswith("matching")] == ["matching: 2 true and 0 wrong sentences"]
 
 
