@@ -61,8 +61,8 @@ class Places(Asking):
             Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
         tile: as in `run`, but for a region; `refine` gets the picture of a tile then.
 
-        options: as in `run`; `threshold` is about what is there (the presence of phrases, the scores of all boxes), not
-            about how sure an outline is: `result.filter(score=…)` asks for both.
+        options: as in `run`; `threshold` is about the presence of phrases; of all objects, and of a region, about the
+            score of the outline, and what is left out is counted in `Result.dropped`.
 
         Raises ValueError for other input, for a mask of another size or type, and as `run`.
         """
@@ -96,7 +96,8 @@ class Places(Asking):
                 found = [given_box(each, region, keep_image) for each in encoded]
             asked = [self._asked(outline_prompts(each), keep_image, options=outlining) for each in found]
             answers = self._results(list(zip(encoded, asked, strict=True)), outlining, keep_image)
-            return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
+            results = [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
+            return [each if each.presence else each.filter(options.get("threshold")) for each in results]
 
         return _in_batches(images, of)
 
