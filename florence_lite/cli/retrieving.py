@@ -141,8 +141,9 @@ def find(
 ) -> None:
     """Find the images in which a phrase is most probably present, and where in them; the best first.
 
-    With --json each of them gives one line, as run prints it, and so does every image that cannot be read, with
-    "error".
+    Images in which it is less probable than the threshold, that of --threshold or of the checkpoint, are left out and
+    counted; --threshold 0 lists all. With --json each of the others gives one line, as run prints it, and so does every
+    image that cannot be read, with "error".
     """
     from florence_lite.cards import task
 
@@ -160,6 +161,11 @@ def find(
         report.answered(given[found.index].name, found.result, file)
     for error in search.errors:
         report.failed(given[error.index].name, error)
+    report.answers = search.images - len(search.errors)
+    if not as_json and report.answers and not len(search):
+        show(f"{phrase}  nothing found in {search.images} images")
+    elif not as_json and search.absent:
+        show(f"images left out, in which the phrase is less probable than the threshold: {search.absent}")
     report.finish(florence.card, len(search))
 
 

@@ -182,12 +182,13 @@ class Places(Asking):
         return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
     def find(self, images: Any, phrase: str, top: int = 5, keep_image: bool = True, **options: Any) -> Search:
-        """Which images show what a phrase names, and where: the `top` images in which it is most probably present.
+        """Which images show what a phrase names, and where: the `top` images in which it is most probably present, of
+        those in which its presence reaches the threshold; `Search.absent` counts the others.
 
         images: one, or any iterable of them, a generator too, in constant memory. One that cannot be read is left out
             and stands in `Search.errors`.
-        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` says from which
-            presence on the phrase is answered with boxes.
+        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` is that of the
+            checkpoint's calibration, or else 0.5, unless it is given; 0 ranks all images.
 
         >>> for found in florence.find(Path("photos").glob("*.jpg"), "a red car"):
         ...     print(found.name, found.presence, found.result.boxes_xyxy)
@@ -208,8 +209,14 @@ class Places(Asking):
         total = len(images) if isinstance(images, Sized) else None
         with progress_bar(total is None or total > IMAGES_AT_ONCE) as progress:
             bar = progress.add_task("images", total=total)
-            best, errors, count = best_of(
-                self.encoder, images, presence_in, top, keep_image, lambda more: progress.advance(bar, more)
+            best, absent, errors, count = best_of(
+                self.encoder,
+                images,
+                presence_in,
+                self.answering.threshold(options),
+                top,
+                keep_image,
+                lambda more: progress.advance(bar, more),
             )
         if not count:
             raise ValueError("there are no images; give at least one")
@@ -217,7 +224,7 @@ class Places(Asking):
         found = [
             Found(each.index, each.name, each.presence, answer) for each, answer in zip(best, answers, strict=True)
         ]
-        return Search(phrase, tuple(found), count, tuple(errors))
+        return Search(phrase, tuple(found), count, tuple(errors), absent)
 
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""

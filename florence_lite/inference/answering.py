@@ -170,9 +170,13 @@ class Answering:
         return {request.phrase: each.log_odds for request, each in zip(requests, decoded, strict=True)}
 
     def is_present(self, options: Mapping[str, Any]) -> Callable[[float], bool]:
-        """Whether a phrase of given log-odds is answered, by the threshold of the call or of the calibration."""
-        threshold = self.calibration.threshold if options.get("threshold") is None else options["threshold"]
+        """Whether a phrase of given log-odds is answered."""
+        threshold = self.threshold(options)
         return lambda log_odds: self.calibration.presence(log_odds) >= threshold
+
+    def threshold(self, options: Mapping[str, Any]) -> float:
+        """The presence from which a phrase is answered: that of the call, or of the calibration."""
+        return self.calibration.threshold if options.get("threshold") is None else options["threshold"]
 
     def rows(self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any]) -> list[Row]:
         """What the network is asked, one row for each image and request. Raises as `answer`."""
