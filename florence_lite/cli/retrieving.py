@@ -127,7 +127,7 @@ def rank(
 
 def find(
     images: Images,
-    phrase: Annotated[str, typer.Option(metavar="P", help="What to look for.", show_default=False)],
+    phrase: Annotated[list[str], typer.Option(metavar="P", help="What to look for; one phrase.", show_default=False)],
     top: Annotated[int, typer.Option(metavar="K", min=1, help="How many images to show.")] = 5,
     threshold: Threshold = None,
     checkpoint: Checkpoint = None,
@@ -147,6 +147,9 @@ def find(
     """
     from florence_lite.cards import task
 
+    if len(phrase) > 1:
+        raise ValueError(f"find looks for one phrase, but {len(phrase)} --phrase were given: call it once for each")
+    [phrase] = phrase
     task("<OPEN_VOCABULARY_DETECTION>").prompt(phrases=[phrase])
     given = find_images(images)
     files = picture_files(picture, given)

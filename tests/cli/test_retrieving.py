@@ -170,6 +170,10 @@ def test_choices_are_listed_likeliest_first():
         (["rank", "sample", "sample", "--text", "a dog", "--detail", "long"], "error: detail is 'long'; choose one of"),
         (["find", "sample"], "Missing option '--phrase'"),
         (["find", "sample", "--phrase", ""], "error: task <OPEN_VOCABULARY_DETECTION>: --phrase '' must be a string"),
+        (
+            ["find", "sample", "--phrase", "a dog", "--phrase", "a cat"],
+            "error: find looks for one phrase, but 2 --phrase were given: call it once for each",
+        ),
         (["find", "sample", "--phrase", "a dog", "--top", 0], "Invalid value for '--top'"),
         (["find", "sample", "--phrase", "a dog", "--picture", "a.xyz"], "error: --picture a.xyz: the name must end in"),
         (
