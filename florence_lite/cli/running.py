@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from florence_lite.cards import CheckpointCard
     from florence_lite.florence import Florence
     from florence_lite.inference import ImageError
-    from florence_lite.results import Result
+    from florence_lite.results import Panoptic, Result
 
 FEW = 3  # images that are answered without a progress bar
 
@@ -300,9 +300,7 @@ def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
 def listing(result: Result) -> list[str]:
     """What a result says, as lines for people: its words, then a row of label, score and box for each instance."""
     lines = _said(result) or ["nothing found"]
-    if result.absent:
-        absent = (f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent)
-        lines.append(f"not in the image: {', '.join(absent)}")
+    lines += absence(result)
     if result.dropped:
         lines.append(f"left out of the answer: {result.dropped}")
     if result.parse_errors:
@@ -310,6 +308,12 @@ def listing(result: Result) -> list[str]:
     if result.truncated:
         lines.append("the answer was cut short: it reached the most tokens of its task")
     return lines
+
+
+def absence(result: Result | Panoptic) -> list[str]:
+    """A line with the phrases that are absent, if any are."""
+    absent = [f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent]
+    return [f"not in the image: {', '.join(absent)}"] if absent else []
 
 
 def _said(result: Result) -> list[str]:

@@ -22,7 +22,7 @@ from florence_lite.cli.common import (
     show_json,
 )
 from florence_lite.cli.inputs import Input, find_images
-from florence_lite.cli.running import AnswerReport, foreign_note, listing, picture_files
+from florence_lite.cli.running import AnswerReport, absence, foreign_note, listing, picture_files
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -129,6 +129,8 @@ def panoptic(
             show(f"  {segment.id:3}  {segment.label:{longest}}  {kind}  {score}  {segment.area} pixels")
         if not result.segments:
             show("  nothing found")
+        for line in absence(result):
+            show(f"  {line}")
         if result.dropped:
             show(f"  left out, as others hide most of them: {result.dropped}")
         if result.parse_errors:

@@ -138,7 +138,8 @@ class Places(Asking):
 
         images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
             `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
-        stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+        stuff: phrases such as "the sky", each one segment. Phrases that are absent bring none and stand in
+            `Panoptic.absent`.
         tile: as in `segment`, for things; stuff is asked for in the whole image.
 
         How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
