@@ -254,6 +254,7 @@ class Answering:
             foreign=is_foreign(self.card, partial(self._knows, encoded), answer, whole),
             score=whole,
             presence={} if presence is None else {request.phrase: presence},
+            absent=(request.phrase,) if presence is not None and not self.is_present(options)(decoded.log_odds) else (),
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,

@@ -42,8 +42,8 @@ class Result:
         the answer is sure.
     presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked.
         Calibrated where the checkpoint is.
-    absent: those of them that were answered by no instance; it stays when instances are left out later. None: found
-        from `instances`.
+    absent: those of them whose presence is below the threshold of the call, so that they have no instance; it stays
+        when instances are left out later. None: those without an instance.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
     choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.
