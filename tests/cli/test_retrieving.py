@@ -206,6 +206,7 @@ def test_choices_are_listed_likeliest_first():
         ),
         (["run", "sample", "<INFILLING>", "--text", "a dog"], "error: --text 'a dog' has no <mask>: put one in"),
         (["run", "sample", "<INFILLING>", "--text", "a <mask><sep>"], "error: --text 'a <mask><sep>' holds <sep>"),
+        (["run", "sample", "<OD>", "--label", "l<loc_2>"], "error: --label 'l<loc_2>' holds <loc_2>, which is no word"),
         (["run", "sample", "<INFILLING>"], 'error: task <INFILLING> needs --text "…", but nothing was given'),
     ],
 )
