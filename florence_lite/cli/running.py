@@ -112,6 +112,11 @@ def run(
         from florence_lite.inference.tiling import as_tiling
 
         as_tiling(tile, [card])
+    for option, number in (("--threshold …", None if choice else threshold), ("--nms …", nms)):
+        if number is not None:
+            from florence_lite.inference.prompts import check_places
+
+            check_places(option, [card])
     if stream and (as_json or choice or nms is not None or tile is not None):
         raise ValueError(
             "--stream prints an answer before all of it is known: leave --json, --choice, --nms and --tile out"

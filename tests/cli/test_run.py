@@ -384,6 +384,12 @@ def test_threshold(command, tiny, photos):
     assert code == 2 and "--threshold" in err
 
 
+@pytest.mark.parametrize("option", ["--threshold", "--nms"])
+def test_options_about_boxes_are_refused_where_there_are_none(command, tiny, photos, option):
+    code, out, err = command("run", photos[0], "<CAPTION>", option, 0.5, "--checkpoint", tiny)
+    assert (code, out) == (2, "") and err.startswith(f"error: {option} … has no part in task <CAPTION>: no boxes or")
+
+
 def test_absent_phrases_are_listed_with_their_presence(command, tiny, photos, tmp_path):
     """Hundreds of phrases from a file, beside those of the options."""
     (tmp_path / "phrases.txt").write_text("\ufeffa cat\n\n  the dog \n" + "\n".join(map(str, range(200))), "utf-8")

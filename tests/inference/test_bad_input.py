@@ -13,6 +13,12 @@ TABLE = [  # (a call, what its message names)
     ("a mark", lambda f: f.detect(IMAGE, phrases=["a<loc_1>"]), r"phrases\[0\]='a<loc_1>' holds <loc_1>, which is no"),
     ("a long phrase", lambda f: f.detect(IMAGE, phrases=["bus " * 999]), r"tokens; the network takes \d+: shorten it"),
     ("a threshold", lambda f: f.detect(IMAGE, threshold=2), "threshold is 2; it must be a number from 0 to 1"),
+    (
+        "no boxes",
+        lambda f: f.caption(IMAGE, threshold=0.5),
+        "threshold=… has no part in task <CAPTION>: .*leave it",
+    ),
+    ("only words", lambda f: f.run(IMAGE, ["<OCR>", "<CAPTION>"], threshold=0), "task <OCR>, <CAPTION>: no boxes"),
     ("a nan", lambda f: f.detect(IMAGE, threshold=float("nan")), "threshold is nan; it must be a number from 0 to 1"),
     ("a tile", lambda f: f.detect(IMAGE, tile=(100, 200)), "the overlap must be smaller than the size of the tiles"),
     ("one choice", lambda f: f.ask(IMAGE, "what?", choices=["cat"]), "leaves nothing to choose: give at least two"),
@@ -55,3 +61,8 @@ def test_ten_thousand_phrases_are_answered_each(florence):
     phrases = [f"p{number}" for number in range(10_000)]
     result = florence.detect(IMAGE, phrases=phrases, max_new_tokens=2)
     assert list(result.presence) == phrases
+
+
+def test_a_threshold_beside_tasks_of_words_holds_for_the_others(florence):
+    caption, found = florence.run(IMAGE, ["<CAPTION>", "<OD>"], threshold=1.0)
+    assert caption.token_ids == florence.caption(IMAGE).token_ids and not found.boxes_xyxy.size
