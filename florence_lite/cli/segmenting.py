@@ -162,7 +162,10 @@ def remove(
     Where the phrase is absent the image is written as it was, and that is said. Another filling, by an inpainting
     model, is `Florence.remove` with inpaint=… in Python.
     """
+    from florence_lite.inference.editing import check_removal
+
     given = _only_image(image)
+    check_removal(given.source, phrase, None, dilate)
     _check_outputs(given, {"--output": output})
     florence = load(checkpoint, device, adapter)
     removal = florence.remove(given.source, phrase, dilate=dilate)

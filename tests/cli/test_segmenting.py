@@ -86,7 +86,7 @@ def test_remove_writes_the_picture(command, tiny, photos, tmp_path):
         (["panoptic", "none.png"], "image none.png does not exist"),
         (["remove", "sample", "a dog", "--output", "a.xyz"], "--output a.xyz: the name must end in an image format"),
         (["remove", "sample", "a dog", "--output", "no/a.png"], "--output no/a.png: there is no folder no"),
-        (["remove", "sample", " ", "--output", "a.png"], "must be a string with something in it"),
+        (["remove", "sample", " ", "--output", "a.png"], "phrase is ' '; it must be one string with something in it"),
     ],
 )
 def test_mistakes_are_told_in_a_line(command, tiny, tmp_path, monkeypatch, arguments, message):
