@@ -22,6 +22,7 @@ from florence_lite.cli.common import (
     say,
     show,
     show_json,
+    within,
 )
 
 
@@ -38,7 +39,8 @@ def calibrate(
         typer.Option(metavar="S", help="One that was not trained on; else all data, or the validation scenes."),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(metavar="N", help="Images, from the first; else all data, or 200 scenes.", min=2)
+        int | None,
+        typer.Option(metavar="N", callback=within(2), help="Images, from the first; else all data, or 200 scenes."),
     ] = None,
     output: Annotated[
         Path | None,

@@ -18,6 +18,7 @@ from florence_lite.cli.common import (
     load,
     show,
     show_json,
+    within,
 )
 from florence_lite.cli.inputs import Input, find_images
 from florence_lite.cli.running import FEW, AnswerReport, picture_files
@@ -128,7 +129,7 @@ def rank(
 def find(
     images: Images,
     phrase: Annotated[list[str], typer.Option(metavar="P", help="What to look for; one phrase.", show_default=False)],
-    top: Annotated[int, typer.Option(metavar="K", min=1, help="How many images to show.")] = 5,
+    top: Annotated[int, typer.Option(metavar="K", callback=within(1), help="How many images to show.")] = 5,
     threshold: Threshold = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,

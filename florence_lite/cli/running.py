@@ -24,6 +24,7 @@ from florence_lite.cli.common import (
     say_error,
     show,
     show_json,
+    within,
 )
 from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images, is_image_name
 from florence_lite.printable import printable
@@ -78,7 +79,9 @@ def run(
     nms: Annotated[
         float | None,
         typer.Option(
-            metavar="IOU", min=0, max=1, help="Leave out what overlaps a surer one of its label by more, from 0 to 1."
+            metavar="IOU",
+            callback=within(0, 1),
+            help="Leave out what overlaps a surer one of its label by more, from 0 to 1.",
         ),
     ] = None,
     tile: Tile = None,

@@ -20,6 +20,7 @@ from florence_lite.cli.common import (
     say,
     show,
     show_json,
+    within,
 )
 from florence_lite.cli.inputs import Input, find_images
 from florence_lite.cli.running import AnswerReport, absence, foreign_note, listing, picture_files
@@ -150,7 +151,9 @@ def remove(
     ],
     dilate: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Pixels to paint around it; else a fiftieth of the shorter side."),
+        typer.Option(
+            metavar="N", callback=within(0), help="Pixels to paint around it; else a fiftieth of the shorter side."
+        ),
     ] = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,

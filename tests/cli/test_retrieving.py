@@ -174,7 +174,7 @@ def test_choices_are_listed_likeliest_first():
             ["find", "sample", "--phrase", "a dog", "--phrase", "a cat"],
             "error: find looks for one phrase, but 2 --phrase were given: call it once for each",
         ),
-        (["find", "sample", "--phrase", "a dog", "--top", 0], "Invalid value for '--top'"),
+        (["find", "sample", "--phrase", "a dog", "--top", 0], "error: --top 0 must be a whole number of at least 1"),
         (["find", "sample", "--phrase", "a dog", "--picture", "a.xyz"], "error: --picture a.xyz: the name must end in"),
         (
             ["run", "sample", "<VQA>", "--text", "?", "--choice", "yes"],
