@@ -60,7 +60,7 @@ def same(one: Result | list[Result], other: Result | list[Result]) -> None:
         other.token_ids,
     )
     assert one.scores == [score and pytest.approx(score, abs=1e-4) for score in other.scores]
-    assert np.array_equal(one.boxes_xyxy, other.boxes_xyxy) and (one.dropped == other.dropped)
+    assert one.boxes_xyxy == pytest.approx(other.boxes_xyxy, abs=1e-3, nan_ok=True) and one.dropped == other.dropped
     assert one.presence == pytest.approx(other.presence, abs=1e-4)
 
 

@@ -117,8 +117,10 @@ def test_many_images_equal_single_ones(command, tiny, photos):
     together = command("run", *readable, *readable, "<OD>", "--checkpoint", tiny, "--json")[1].splitlines()
     alone = [command("run", path, "<OD>", "--checkpoint", tiny, "--json")[1].strip() for path in readable]
     boxes = [[i["box"] for i in json.loads(line)["instances"]] for line in together]
-    assert boxes == [[i["box"] for i in json.loads(line)["instances"]] for line in alone] * 2
-    assert all(boxes)
+    expected = [[i["box"] for i in json.loads(line)["instances"]] for line in alone] * 2
+    assert all(boxes) and len(boxes) == len(expected)
+    for got, single in zip(boxes, expected, strict=True):
+        assert np.array(got) == pytest.approx(np.array(single), abs=1e-3)
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, False), (4, True)])
