@@ -11,6 +11,7 @@ search = florence.find(sorted(Path(folder).glob("*.png")), phrase, top=3)  # any
 
 for found in search:
     boxes = found.result.boxes_xyxy.round().astype(int).tolist()
-    print(f"{found.presence:.2f}  {Path(found.name).name:14} {boxes or 'counts as absent'}")
-print(f"{search.images} images, {len(search.errors)} of which cannot be read")
-search[0].result.draw().save("found.png")
+    print(f"{found.presence:.2f}  {Path(found.name).name:14} {boxes}")
+print(f"{search.images} images; absent from {search.absent}, {len(search.errors)} cannot be read")
+if search.found:
+    search[0].result.draw().save("found.png")

@@ -31,7 +31,7 @@ def quantize(points_px: ArrayLike, size_wh: tuple[float, float], bins: int) -> N
 def dequantize(point_bins: ArrayLike, size_wh: tuple[float, float], bins: int) -> NDArray[np.float64]:
     """The centres of bins in pixels, `(bin + 0.5) · size / bins`; `quantize` gives every bin back exactly.
 
-    point_bins: int[..., 2], x y, each in [0, bins). Returns float64[..., 2].
+    point_bins: int[..., 2], x y, each in [0, bins), or float for places between centres. Returns float64[..., 2].
     """
     return (np.asarray(point_bins, dtype=np.float64) + 0.5) * _bin_size(size_wh, bins)
 

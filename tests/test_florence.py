@@ -78,13 +78,14 @@ def script(monkeypatch, *answers: list[int], truncated: bool = False):
 
 
 def same(one, other):
-    """Assert that two results say the same: ids exactly, probabilities within the noise of float32."""
+    """Assert that two results say the same: ids exactly, probabilities and boxes within the noise of float32."""
     assert (one.task, one.size_wh, one.text, one.labels) == (other.task, other.size_wh, other.text, other.labels)
     assert one.token_ids == other.token_ids
     assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
     assert one.scores == [None if s is None else pytest.approx(s, abs=1e-4) for s in other.scores]
-    assert [(i.bounds, i.polygons, i.tokens, i.coords_at) for i in one.instances] == [
-        (i.bounds, i.polygons, i.tokens, i.coords_at) for i in other.instances
+    assert one.boxes_xyxy == pytest.approx(other.boxes_xyxy, abs=1e-3, nan_ok=True)
+    assert [(i.quad, i.polygons, i.tokens, i.coords_at) for i in one.instances] == [
+        (i.quad, i.polygons, i.tokens, i.coords_at) for i in other.instances
     ]
     assert (one.parse_errors, one.truncated) == (other.parse_errors, other.truncated)
 

@@ -22,6 +22,7 @@ from florence_lite.cli.common import (
     say,
     show,
     show_json,
+    within,
 )
 
 
@@ -38,7 +39,8 @@ def calibrate(
         typer.Option(metavar="S", help="One that was not trained on; else all data, or the validation scenes."),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(metavar="N", help="Images, from the first; else all data, or 200 scenes.", min=2)
+        int | None,
+        typer.Option(metavar="N", callback=within(2), help="Images, from the first; else all data, or 200 scenes."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -63,6 +65,8 @@ def calibrate(
     file = output or local
     if file is not None and file.is_dir():
         file = file / FILE
+    if file is not None and file.suffix.lower() != ".json":
+        raise ValueError(f"--output {file}: the name must end in .json, or be that of a folder")
     if file is not None and not file.parent.is_dir():
         raise ValueError(f"--output {file}: there is no folder {file.parent}")
     with needing("train,eval,vis" if picture is not None else "train,eval"):
@@ -71,10 +75,10 @@ def calibrate(
 
         from florence_lite.train.calibrating import calibrate as fit
 
+        florence = load(checkpoint, device)
         samples, what = _samples(data, format, column, outside, split)
         if data is None:
             count = count or 200
-        florence = load(checkpoint, device)
         number = len(samples) if count is None else min(count, len(samples))
         about = f"{what}, every other of {number} images"
         fitted = fit(florence, samples, count, about)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,20 @@ from florence_lite.printable import printable
 if TYPE_CHECKING:
     from florence_lite.data.samples import Dataset
     from florence_lite.florence import Florence
+
+
+def within(least: int, most: int | None = None) -> Callable[..., Any]:
+    """A callback of options whose numbers are limited. It raises ValueError, naming the option, the value and what is
+    allowed."""
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        if value is not None and not (value >= least and (most is None or value <= most)):
+            rule = f"a whole number of at least {least}" if most is None else f"a number from {least} to {most}"
+            raise ValueError(f"{param.opts[0]} {value:g} must be {rule}")
+        return value
+
+    return check
+
 
 Checkpoint = Annotated[
     str | None,
@@ -40,8 +54,7 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         metavar="S",
-        min=0,
-        max=1,
+        callback=within(0, 1),
         help="Leave out boxes and outlines that score less, and phrases less likely in the image; from 0 to 1.",
     ),
 ]

@@ -18,6 +18,7 @@ from florence_lite.cli.common import (
     load,
     show,
     show_json,
+    within,
 )
 from florence_lite.cli.inputs import Input, find_images
 from florence_lite.cli.running import FEW, AnswerReport, picture_files
@@ -127,8 +128,8 @@ def rank(
 
 def find(
     images: Images,
-    phrase: Annotated[str, typer.Option(metavar="P", help="What to look for.", show_default=False)],
-    top: Annotated[int, typer.Option(metavar="K", min=1, help="How many images to show.")] = 5,
+    phrase: Annotated[list[str], typer.Option(metavar="P", help="What to look for; one phrase.", show_default=False)],
+    top: Annotated[int, typer.Option(metavar="K", callback=within(1), help="How many images to show.")] = 5,
     threshold: Threshold = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
@@ -141,11 +142,15 @@ def find(
 ) -> None:
     """Find the images in which a phrase is most probably present, and where in them; the best first.
 
-    With --json each of them gives one line, as run prints it, and so does every image that cannot be read, with
-    "error".
+    Images in which it is less probable than the threshold, that of --threshold or of the checkpoint, are left out and
+    counted; --threshold 0 lists all. With --json each of the others gives one line, as run prints it, and so does every
+    image that cannot be read, with "error".
     """
     from florence_lite.cards import task
 
+    if len(phrase) > 1:
+        raise ValueError(f"find looks for one phrase, but {len(phrase)} --phrase were given: call it once for each")
+    [phrase] = phrase
     task("<OPEN_VOCABULARY_DETECTION>").prompt(phrases=[phrase])
     given = find_images(images)
     files = picture_files(picture, given)
@@ -160,6 +165,11 @@ def find(
         report.answered(given[found.index].name, found.result, file)
     for error in search.errors:
         report.failed(given[error.index].name, error)
+    report.answers = search.images - len(search.errors)
+    if not as_json and report.answers and not len(search):
+        show(f"{phrase}  nothing found in {search.images} images")
+    elif not as_json and search.absent:
+        show(f"images left out, in which the phrase is less probable than the threshold: {search.absent}")
     report.finish(florence.card, len(search))
 
 

@@ -24,6 +24,7 @@ from florence_lite.cli.common import (
     say_error,
     show,
     show_json,
+    within,
 )
 from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images, is_image_name
 from florence_lite.printable import printable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from florence_lite.cards import CheckpointCard
     from florence_lite.florence import Florence
     from florence_lite.inference import ImageError
-    from florence_lite.results import Result
+    from florence_lite.results import Panoptic, Result
 
 FEW = 3  # images that are answered without a progress bar
 
@@ -78,7 +79,9 @@ def run(
     nms: Annotated[
         float | None,
         typer.Option(
-            metavar="IOU", min=0, max=1, help="Leave out what overlaps a surer one of its label by more, from 0 to 1."
+            metavar="IOU",
+            callback=within(0, 1),
+            help="Leave out what overlaps a surer one of its label by more, from 0 to 1.",
         ),
     ] = None,
     tile: Tile = None,
@@ -112,6 +115,11 @@ def run(
         from florence_lite.inference.tiling import as_tiling
 
         as_tiling(tile, [card])
+    for option, number in (("--threshold …", None if choice else threshold), ("--nms …", nms)):
+        if number is not None:
+            from florence_lite.inference.prompts import check_places
+
+            check_places(option, [card])
     if stream and (as_json or choice or nms is not None or tile is not None):
         raise ValueError(
             "--stream prints an answer before all of it is known: leave --json, --choice, --nms and --tile out"
@@ -300,9 +308,7 @@ def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
 def listing(result: Result) -> list[str]:
     """What a result says, as lines for people: its words, then a row of label, score and box for each instance."""
     lines = _said(result) or ["nothing found"]
-    if result.absent:
-        absent = (f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent)
-        lines.append(f"not in the image: {', '.join(absent)}")
+    lines += absence(result)
     if result.dropped:
         lines.append(f"left out of the answer: {result.dropped}")
     if result.parse_errors:
@@ -310,6 +316,12 @@ def listing(result: Result) -> list[str]:
     if result.truncated:
         lines.append("the answer was cut short: it reached the most tokens of its task")
     return lines
+
+
+def absence(result: Result | Panoptic) -> list[str]:
+    """A line with the phrases that are absent, if any are."""
+    absent = [f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent]
+    return [f"not in the image: {', '.join(absent)}"] if absent else []
 
 
 def _said(result: Result) -> list[str]:

@@ -20,9 +20,10 @@ from florence_lite.cli.common import (
     say,
     show,
     show_json,
+    within,
 )
 from florence_lite.cli.inputs import Input, find_images
-from florence_lite.cli.running import AnswerReport, foreign_note, listing, picture_files
+from florence_lite.cli.running import AnswerReport, absence, foreign_note, listing, picture_files
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -129,6 +130,8 @@ def panoptic(
             show(f"  {segment.id:3}  {segment.label:{longest}}  {kind}  {score}  {segment.area} pixels")
         if not result.segments:
             show("  nothing found")
+        for line in absence(result):
+            show(f"  {line}")
         if result.dropped:
             show(f"  left out, as others hide most of them: {result.dropped}")
         if result.parse_errors:
@@ -148,7 +151,9 @@ def remove(
     ],
     dilate: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Pixels to paint around it; else a fiftieth of the shorter side."),
+        typer.Option(
+            metavar="N", callback=within(0), help="Pixels to paint around it; else a fiftieth of the shorter side."
+        ),
     ] = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
@@ -160,7 +165,10 @@ def remove(
     Where the phrase is absent the image is written as it was, and that is said. Another filling, by an inpainting
     model, is `Florence.remove` with inpaint=… in Python.
     """
+    from florence_lite.inference.editing import check_removal
+
     given = _only_image(image)
+    check_removal(given.source, phrase, None, dilate)
     _check_outputs(given, {"--output": output})
     florence = load(checkpoint, device, adapter)
     removal = florence.remove(given.source, phrase, dilate=dilate)

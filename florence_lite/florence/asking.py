@@ -21,7 +21,7 @@ from florence_lite.inference.domain import Domain
 from florence_lite.inference.many_images import answer_each, batches, is_image
 from florence_lite.inference.parts import check_parts
 from florence_lite.inference.preprocessing import Preprocessor
-from florence_lite.inference.prompts import as_prompts
+from florence_lite.inference.prompts import as_prompts, check_places
 from florence_lite.inference.streaming import stream
 from florence_lite.inference.tiling import as_tiling, tiled
 from florence_lite.model import FlorenceModel
@@ -231,7 +231,8 @@ class Asking:
             both do; compat=True includes it. `Result.dropped` counts them. threshold, from 0 to 1: of phrases, the
             presence from which one is answered with at least one instance, where others come back empty
             (`Result.presence` has all of them); without it, what the checkpoint's calibration says, or else 0.5. Of
-            other tasks, the score below which boxes and outlines are left out, and counted in `Result.dropped`.
+            other tasks, the score below which boxes and outlines are left out, and counted in `Result.dropped`; refused
+            where no task that is asked answers with any.
             With compat=True or do_sample=True, presence is only asked where a threshold is given.
             labels=["dog", "cat"] closes the list of what a task that writes words may say. Every answer has the form of
             its task, and a grounding says words of its caption, an open vocabulary its phrases; constrained=False, and
@@ -337,7 +338,10 @@ class Asking:
     ) -> list[Asked]:
         if not isinstance(keep_image, bool):
             raise ValueError(f"keep_image is {keep_image!r}; it must be True or False")
-        return [self.answering.ask(prompt, options) for prompt in as_prompts(prompts, text, phrases, region)]
+        asked = [self.answering.ask(prompt, options) for prompt in as_prompts(prompts, text, phrases, region)]
+        if options.get("threshold") is not None:
+            check_places("threshold=…", [each.card for each in asked])
+        return asked
 
     def _answers(
         self,

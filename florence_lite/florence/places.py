@@ -61,8 +61,8 @@ class Places(Asking):
             Of an image of more than 16 megapixels it gets the smaller picture that results are drawn on.
         tile: as in `run`, but for a region; `refine` gets the picture of a tile then.
 
-        options: as in `run`; `threshold` is about what is there (the presence of phrases, the scores of all boxes), not
-            about how sure an outline is: `result.filter(score=…)` asks for both.
+        options: as in `run`; `threshold` is about the presence of phrases; of all objects, and of a region, about the
+            score of the outline, and what is left out is counted in `Result.dropped`.
 
         Raises ValueError for other input, for a mask of another size or type, and as `run`.
         """
@@ -96,7 +96,8 @@ class Places(Asking):
                 found = [given_box(each, region, keep_image) for each in encoded]
             asked = [self._asked(outline_prompts(each), keep_image, options=outlining) for each in found]
             answers = self._results(list(zip(encoded, asked, strict=True)), outlining, keep_image)
-            return [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
+            results = [outlined(*each, refine) for each in zip(found, answers, encoded, strict=True)]
+            return [each if each.presence else each.filter(options.get("threshold")) for each in results]
 
         return _in_batches(images, of)
 
@@ -137,7 +138,8 @@ class Places(Asking):
 
         images: as in `run`. things: phrases of countable objects, each a segment of its own; None takes everything that
             `<OD>` finds, [] nothing. They are outlined as by `segment`, and `refine` is that of `segment`.
-        stuff: phrases such as "the sky", each one segment; one that is absent brings none.
+        stuff: phrases such as "the sky", each one segment. Phrases that are absent bring none and stand in
+            `Panoptic.absent`.
         tile: as in `segment`, for things; stuff is asked for in the whole image.
 
         How they are put together: see `florence_lite.inference.panoptic.assemble`. Raises ValueError where both are
@@ -181,12 +183,13 @@ class Places(Asking):
         return removed(picture, self.segment(encoded, phrase, **options), inpaint, dilate)
 
     def find(self, images: Any, phrase: str, top: int = 5, keep_image: bool = True, **options: Any) -> Search:
-        """Which images show what a phrase names, and where: the `top` images in which it is most probably present.
+        """Which images show what a phrase names, and where: the `top` images in which it is most probably present, of
+        those in which its presence reaches the threshold; `Search.absent` counts the others.
 
         images: one, or any iterable of them, a generator too, in constant memory. One that cannot be read is left out
             and stands in `Search.errors`.
-        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` says from which
-            presence on the phrase is answered with boxes.
+        keep_image: whether the results keep their pictures. options: as in `detect`; `threshold` is that of the
+            checkpoint's calibration, or else 0.5, unless it is given; 0 ranks all images.
 
         >>> for found in florence.find(Path("photos").glob("*.jpg"), "a red car"):
         ...     print(found.name, found.presence, found.result.boxes_xyxy)
@@ -207,8 +210,14 @@ class Places(Asking):
         total = len(images) if isinstance(images, Sized) else None
         with progress_bar(total is None or total > IMAGES_AT_ONCE) as progress:
             bar = progress.add_task("images", total=total)
-            best, errors, count = best_of(
-                self.encoder, images, presence_in, top, keep_image, lambda more: progress.advance(bar, more)
+            best, absent, errors, count = best_of(
+                self.encoder,
+                images,
+                presence_in,
+                self.answering.threshold(options),
+                top,
+                keep_image,
+                lambda more: progress.advance(bar, more),
             )
         if not count:
             raise ValueError("there are no images; give at least one")
@@ -216,7 +225,7 @@ class Places(Asking):
         found = [
             Found(each.index, each.name, each.presence, answer) for each, answer in zip(best, answers, strict=True)
         ]
-        return Search(phrase, tuple(found), count, tuple(errors))
+        return Search(phrase, tuple(found), count, tuple(errors), absent)
 
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from florence_lite.answers import Answer, Instance
-from florence_lite.cards import Calibration, CheckpointCard, TaskCard
+from florence_lite.cards import Calibration, CheckpointCard, TaskCard, own_rule
 from florence_lite.cards import task as task_card
 from florence_lite.cards.task_card import region_corners
 from florence_lite.checks import hint, is_number
@@ -26,7 +26,7 @@ from florence_lite.inference.prompts import Prompt, check_room
 from florence_lite.inference.scores import average_boxes, score_instances, score_words
 from florence_lite.model import FlorenceModel
 from florence_lite.results import Result
-from florence_lite.tokens import Codec, Tokenizer, grammar
+from florence_lite.tokens import Codec, Tokenizer, check_marks, grammar
 
 OF_A_CALL = ("prompts", "text", "phrases", "region", "keep_image", "tile", "detail", "what", "regions")  # and more
 SWITCHES = ("compat", "constrained", "general_phrases")  # options of a call that are no fields of `GenerationOptions`
@@ -89,6 +89,9 @@ class Answering:
             card.prompt(prompt.text, prompt.phrases, prompt.region)
             if takes_masks(card):
                 check_masked(prompt.text)
+            if own_rule(card.name) is None:  # a task of one's own may give marks a meaning
+                for place, phrase in enumerate(prompt.phrases or ()):
+                    check_marks(f"task {card.name}: phrases[{place}]", phrase, card.input_marks)
         else:  # whether it lies in the image is known later
             region_corners(card.name, prompt.region)
         # The decoder side was trained on single phrases; on the encoder's, others join them.
@@ -170,9 +173,13 @@ class Answering:
         return {request.phrase: each.log_odds for request, each in zip(requests, decoded, strict=True)}
 
     def is_present(self, options: Mapping[str, Any]) -> Callable[[float], bool]:
-        """Whether a phrase of given log-odds is answered, by the threshold of the call or of the calibration."""
-        threshold = self.calibration.threshold if options.get("threshold") is None else options["threshold"]
+        """Whether a phrase of given log-odds is answered."""
+        threshold = self.threshold(options)
         return lambda log_odds: self.calibration.presence(log_odds) >= threshold
+
+    def threshold(self, options: Mapping[str, Any]) -> float:
+        """The presence from which a phrase is answered: that of the call, or of the calibration."""
+        return self.calibration.threshold if options.get("threshold") is None else options["threshold"]
 
     def rows(self, pairs: Sequence[tuple[EncodedImage, Request]], options: Mapping[str, Any]) -> list[Row]:
         """What the network is asked, one row for each image and request. Raises as `answer`."""
@@ -250,6 +257,7 @@ class Answering:
             foreign=is_foreign(self.card, partial(self._knows, encoded), answer, whole),
             score=whole,
             presence={} if presence is None else {request.phrase: presence},
+            absent=(request.phrase,) if presence is not None and not self.is_present(options)(decoded.log_odds) else (),
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,

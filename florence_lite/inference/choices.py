@@ -11,7 +11,7 @@ from florence_lite.cards import TaskCard
 from florence_lite.checks import is_text
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.likelihoods import Likelihoods
-from florence_lite.tokens.grammars import grammar
+from florence_lite.tokens import check_marks, grammar
 
 
 def check_choices(card: TaskCard, options: Mapping[str, Any]) -> None:
@@ -28,6 +28,7 @@ def check_choices(card: TaskCard, options: Mapping[str, Any]) -> None:
     for place, choice in enumerate(choices):
         if not is_text(choice):
             raise ValueError(f"choices[{place}]={choice!r} must be a string with something in it")
+        check_marks(f"choices[{place}]", choice)
         if choice.strip() in stripped:
             raise ValueError(f"choices[{place}]={choice!r} is given twice: leave one of them out")
         stripped.append(choice.strip())

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from florence_lite.checks import is_whole
+from florence_lite.checks import is_text, is_whole
 from florence_lite.geometry import rasterize_window
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.results import Removal, Result
+from florence_lite.tokens import check_marks
 
 DILATION = 0.02  # of the image's shorter side, by which a mask grows: outlines of small networks are that coarse
 
@@ -23,8 +24,9 @@ same size and mode, or the array uint8[H, W, 3] of one."""
 
 def check_removal(image: object, phrase: object, inpaint: object, dilate: object) -> None:
     """Raises ValueError for what `Florence.remove` does not take."""
-    if not isinstance(phrase, str):
-        raise ValueError(f'phrase is {phrase!r}; remove takes one phrase, such as "the bus"')
+    if not is_text(phrase):
+        raise ValueError(f'phrase is {phrase!r}; it must be one string with something in it, such as "the bus"')
+    check_marks("phrase", phrase)
     if isinstance(image, list | tuple):
         raise ValueError(f"remove takes one image, not a list of {len(image)}: call it for each of them")
     if inpaint is not None and not callable(inpaint):

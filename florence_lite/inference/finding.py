@@ -17,8 +17,7 @@ class Found:
     """An image in which a phrase was looked for.
 
     index: place of the image, counted from 0. name: its path, or its place in words.
-    presence: the probability that the phrase means something in it. result: where, as `Florence.detect` answers; no
-        instance where the phrase counts as absent.
+    presence: the probability that the phrase means something in it. result: where, as `Florence.detect` answers.
     """
 
     index: int
@@ -35,14 +34,15 @@ class Found:
 class Search:
     """The images in which a phrase is most probably present, the best first: `for found in search`, `search[0]`.
 
-    phrase: what was looked for. found: the best images. images: how many were looked at.
-    errors: those that could not be read.
+    phrase: what was looked for. found: the best of the images in which it is present. images: how many were looked at.
+    errors: those that could not be read. absent: of how many the presence is below the threshold.
     """
 
     phrase: str
     found: tuple[Found, ...]
     images: int
     errors: tuple[ImageError, ...] = ()
+    absent: int = 0
 
     def __len__(self) -> int:
         return len(self.found)
@@ -68,19 +68,20 @@ def best_of(
     encoder: ImageEncoder,
     images: Iterable[Any],
     presence_in: Callable[[list[EncodedImage]], list[float]],
+    threshold: float,
     top: int,
     keep_image: bool,
     done: Callable[[int], object] = lambda count: None,
-) -> tuple[list[Candidate], list[ImageError], int]:
-    """The `top` images of the highest presence, the best first and earlier ones before equal others; those that cannot
-    be read; and the number of all.
+) -> tuple[list[Candidate], int, list[ImageError], int]:
+    """The `top` images of the highest presence, the best first and earlier ones before equal others; how many have one
+    below the threshold and are none of them; those that cannot be read; and the number of all.
 
     A few images are in memory at a time, and the best so far. keep_image: whether these keep their pictures.
     presence_in: from encoded images to their presences. done: told how many images more have been looked at.
     """
     best: list[Candidate] = []
     errors: list[ImageError] = []
-    count = 0
+    count = absent = 0
     for batch in batches(images, IMAGES_AT_ONCE):
         opened, names = [], []
         for index, image in enumerate(batch, start=count):
@@ -92,11 +93,14 @@ def best_of(
         encoded = encoder.encode(opened)
         presences = presence_in(encoded) if encoded else []
         for (index, name), presence, image in zip(names, presences, encoded, strict=True):
-            best.append(Candidate(index, name, presence, image))
+            if presence >= threshold:
+                best.append(Candidate(index, name, presence, image))
+            else:
+                absent += 1
         best = sorted(best, key=lambda each: (-each.presence, each.index))[:top]
         count += len(batch)
         done(len(batch))
-    return best, errors, count
+    return best, absent, errors, count
 
 
 def check_top(top: Any) -> int:

@@ -19,7 +19,7 @@ from florence_lite.checks import is_list, is_text
 from florence_lite.inference.prompts import Prompt
 from florence_lite.tokens import Tokenizer
 from florence_lite.tokens.grammars import Grammar, Stage, State, grammar
-from florence_lite.tokens.vocabulary import IdClass, Vocabulary
+from florence_lite.tokens.vocabulary import IdClass, Vocabulary, check_marks
 
 CONSTRAINED = True  # unless a call says otherwise
 GUIDES_KEPT = 256  # of calls with different labels or captions
@@ -243,6 +243,8 @@ class Guides:
             return
         if not is_list(labels, is_text) or not labels:
             raise ValueError(f"labels is {labels!r}; it must be a list of at least one string with something in it")
+        for place, label in enumerate(labels):
+            check_marks(f"labels[{place}]", label)
         if not is_guided(options):
             raise ValueError("labels are kept to by constrained=True alone, without compat=True: leave labels out")
         if not grammar(card.grammar).text:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from florence_lite.answers import Answer
 from florence_lite.cards import TaskCard
 from florence_lite.inference.guides import MASK
-from florence_lite.tokens import grammar, marks_in
+from florence_lite.tokens import check_marks, grammar
 
 INFILLING = "<INFILLING>"
 
@@ -21,8 +21,7 @@ def check_masked(text: str) -> None:
     """Raise ValueError where a text has no mask, or marks that are no words."""
     if MASK not in text:
         raise ValueError(f'text={text!r} has no {MASK}: put one in the place of what is missing, "a {MASK} on grass"')
-    if others := [mark for mark in marks_in(text) if mark != MASK]:
-        raise ValueError(f"text={text!r} holds {others[0]}, which is no word: leave it out")
+    check_marks("text", text, allowed=(MASK,))
 
 
 def filled(answer: Answer, text: str) -> Answer:

@@ -45,7 +45,8 @@ def merged(
 
     Lines of text come from top to bottom, all else in the order of the tiles, row by row. The ids and log-probabilities
     of the tiles stand behind each other, and an instance that was put together has no place in them; parse errors and
-    dropped instances are summed. The presence of a phrase is that in the tile, or the whole, where it is most likely.
+    dropped instances are summed. The presence of a phrase is that in the tile, or the whole, where it is most likely,
+    and it is absent where all of them say so.
     """
     parts = [_moved(part, tile) for part, tile in zip(parts, tiles, strict=True)]
     tiles = list(tiles)
@@ -69,7 +70,8 @@ def merged(
         instances.sort(key=lambda item: item.bounds[1::-1])
     dropped = together.dropped + len(groups) - len(believed)
     presence = {phrase: max(part.presence.get(phrase, 0) for part in parts) for phrase in together.presence}
-    return replace(together, instances=tuple(instances), dropped=dropped, presence=presence, absent=None)
+    absent = tuple(phrase for phrase in presence if all(phrase in part.absent for part in parts))
+    return replace(together, instances=tuple(instances), dropped=dropped, presence=presence, absent=absent)
 
 
 # ---- what is the same thing ------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def panoptic_of(
         truncated=any(part.truncated for part in parts),
         foreign=all(part.foreign for part in parts),
         presence={phrase: value for part in parts for phrase, value in part.presence.items()},
+        absent=tuple(phrase for part in parts for phrase in part.absent),
         image=image.image if keep_image else None,
     )
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from florence_lite.cards import TaskCard
+from florence_lite.tokens import grammar
+
 SHOWN = 40  # letters of long words in a message
 
 
@@ -28,6 +31,13 @@ def check_room(what: str, words: str, tokens: int, room: int) -> None:
     if tokens > room:
         said = words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
         raise ValueError(f"{what} {said!r} has {tokens} tokens; the network takes {room}: shorten it")
+
+
+def check_places(option: str, cards: Sequence[TaskCard]) -> None:
+    """Raise ValueError where an option about boxes and outlines is given, but none of the tasks answers with any."""
+    if cards and not any(grammar(card.grammar).places for card in cards):
+        names = ", ".join(dict.fromkeys(card.name for card in cards))
+        raise ValueError(f"{option} has no part in task {names}: no boxes or outlines are answered; leave it out")
 
 
 def as_prompts(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from florence_lite.cards import CheckpointCard
 from florence_lite.checks import is_number, is_text
+from florence_lite.tokens import check_marks
 
 MATCHING = "<IMAGE_TEXT_MATCHING>"
 YES, NO = "yes", "no"
@@ -33,7 +34,7 @@ def ranking_scores(
 
 
 def check_texts(texts: Any) -> list[str]:
-    """The texts without space around them. Raises ValueError where they are no list of strings, or there are none."""
+    """The texts without space around them. Raises ValueError where they are no list of words, or there are none."""
     if isinstance(texts, str):
         raise ValueError(f"texts is one string, {texts[:40]!r}; give a list, texts=[{texts[:40]!r}]")
     if not isinstance(texts, list | tuple):
@@ -43,6 +44,7 @@ def check_texts(texts: Any) -> list[str]:
     for place, text in enumerate(texts):
         if not is_text(text):
             raise ValueError(f"texts[{place}]={text!r} must be a string with something in it")
+        check_marks(f"texts[{place}]", text)
     return [text.strip() for text in texts]
 
 

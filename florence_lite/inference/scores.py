@@ -76,8 +76,8 @@ def average_boxes(
     """The instances, each coordinate of a box moved to the mean of the network's distribution near the bin that it
     wrote, which lies nearer to the truth than the likeliest bin alone (`benchmarks/scores_ap.py` measures it).
 
-    mean_bins: [T], for every id the mean bin within `TOLERANCE` of it; NaN for ids that are no locations. Means go to
-    the nearest bin, and corners stay in order. Quads and polygons stay as they are written.
+    mean_bins: [T], for every id the mean bin within `TOLERANCE` of it; NaN for ids that are no locations. Means lie
+    between the centres of bins, and corners stay in order. Quads and polygons stay as they are written.
     """
     averaged = []
     for instance in instances:
@@ -85,7 +85,7 @@ def average_boxes(
             means = mean_bins[instance.coords_at : instance.tokens[1]]
             means = means[~np.isnan(means)]
             if len(means) == COORDINATES:
-                corners = np.sort(means.round().reshape(2, 2), axis=0)
+                corners = np.sort(means.reshape(2, 2), axis=0)
                 instance = replace(instance, box=dequantize(corners, size_wh, bins).ravel())
         averaged.append(instance)
     return tuple(averaged)

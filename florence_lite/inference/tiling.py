@@ -42,6 +42,8 @@ def as_tiling(tile: Any, cards: Iterable[TaskCard]) -> Tiling:
     if not is_list(tile, lambda value: is_whole(value, 0), 2):
         raise ValueError(f"tile={tile!r} must be (size, overlap), whole numbers of pixels such as (1000, 200)")
     size, overlap = tile
+    if size < 1:
+        raise ValueError(f"tile=({size}, {overlap}): the size of the tiles must be at least 1 pixel")
     if overlap >= size:
         raise ValueError(f"tile=({size}, {overlap}): the overlap must be smaller than the size of the tiles")
     for card in cards:

@@ -42,7 +42,7 @@ class Panoptic:
     id_map: int32[H, W] at the image's resolution: the id of a segment, 0 for none.
     segments: in the order of their ids.
     dropped: segments left out because others hide too much of them, or because they enclose no pixel.
-    parse_errors, truncated, foreign, presence: of the answers behind it, as in `Result`.
+    parse_errors, truncated, foreign, presence, absent: of the answers behind it, as in `Result`.
     image: the picture, RGB, kept to be drawn on, or None.
     """
 
@@ -53,6 +53,7 @@ class Panoptic:
     truncated: bool = False
     foreign: bool = False
     presence: Mapping[str, float] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
     image: Image.Image | None = field(default=None, repr=False)
 
     @property

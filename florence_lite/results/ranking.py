@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,15 @@ class Ranking:
     log_likelihoods: NDArray[np.float64]
 
     def texts_of(self, image: int) -> list[int]:
-        """Places of all texts, those that suit this image (its place, from 0) best first."""
-        return _best_first(self.scores[image])
+        """Places of all texts, those that suit this image (its place, from 0) best first.
+
+        Raises ValueError for what is no place, IndexError where no image is.
+        """
+        return _best_first(self.scores[_place("image", image, len(self.scores))])
 
     def images_of(self, text: int) -> list[int]:
-        """Places of all images, those that suit this text (its place, from 0) best first."""
-        return _best_first(self.scores[:, text])
+        """Places of all images, those that suit this text (its place, from 0) best first. Raises as `texts_of`."""
+        return _best_first(self.scores[:, _place("text", text, len(self.texts))])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the names of the fields."""
@@ -37,6 +41,16 @@ class Ranking:
             "scores": self.scores.tolist(),
             "log_likelihoods": self.log_likelihoods.tolist(),
         }
+
+
+def _place(what: str, place: Any, count: int) -> int:
+    try:
+        place = operator.index(place)
+    except TypeError:
+        raise ValueError(f"{what} is {place!r}; it must be the place of one, from 0 to {count - 1}") from None
+    if not -count <= place < count:
+        raise IndexError(f"{what} is {place}; there are {count}, from 0 to {count - 1}")
+    return place
 
 
 def _best_first(scores: NDArray[np.float64]) -> list[int]:

@@ -42,8 +42,8 @@ class Result:
         the answer is sure.
     presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked.
         Calibrated where the checkpoint is.
-    absent: those of them that were answered by no instance; it stays when instances are left out later. None: found
-        from `instances`.
+    absent: those of them whose presence is below the threshold of the call, so that they have no instance; it stays
+        when instances are left out later. None: those without an instance.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
     choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.
@@ -118,13 +118,13 @@ class Result:
         label: the label that remains, or several, as they are written; a label that no instance has finds nothing.
 
         What belongs to the whole answer (`text`, `score`, `presence`, `absent`, the ids) stays as it is. Raises
-        ValueError for a score outside of 0 to 1 and for a label that is no text.
+        ValueError for a score outside of 0 to 1, for a label that is no text and for an empty list of them.
         """
         if score is not None:
             _check_share("score", score)
         labels = (label,) if isinstance(label, str) or not isinstance(label, Iterable) else tuple(label)
-        if label is not None and not all(isinstance(each, str) for each in labels):
-            raise ValueError(f"label is {label!r}; it must be a label or a list of labels")
+        if label is not None and not (labels and all(isinstance(each, str) for each in labels)):
+            raise ValueError(f"label is {label!r}; it must be a label or a list of at least one")
         return self._with(
             item
             for item in self.instances

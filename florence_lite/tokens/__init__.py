@@ -3,7 +3,7 @@
 from florence_lite.tokens.codec import AnswerStream, Codec, region_markup
 from florence_lite.tokens.grammars import GRAMMARS, Grammar, grammar
 from florence_lite.tokens.tokenizer import Tokenizer
-from florence_lite.tokens.vocabulary import IdClass, Vocabulary, added_tokens, marks_in
+from florence_lite.tokens.vocabulary import IdClass, Vocabulary, added_tokens, check_marks, marks_in
 
 __all__ = [
     "GRAMMARS",
@@ -14,6 +14,7 @@ __all__ = [
     "Tokenizer",
     "Vocabulary",
     "added_tokens",
+    "check_marks",
     "grammar",
     "marks_in",
     "region_markup",

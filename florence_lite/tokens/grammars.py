@@ -114,6 +114,11 @@ class Grammar:
         """Whether `Answer.text` holds the words."""
         return self.text and (self.single or not self.group) and not self.parts
 
+    @property
+    def places(self) -> bool:
+        """Whether its instances have boxes, quads or outlines."""
+        return bool(self.group or self.polygons or self.brackets)
+
     def step(self, state: State, id_class: IdClass) -> tuple[State, Actions]:
         """The state after an id of the given class and what that id means. Never raises."""
         stage = state.stage

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +43,12 @@ def added_tokens(bins: int = 1000) -> list[str]:
 def marks_in(text: str) -> list[str]:
     """The marks that stand in a text and that a prompt would not take as words: added tokens and special ones."""
     return _MARKS.findall(text)
+
+
+def check_marks(what: str, text: str, allowed: Sequence[str] = ()) -> None:
+    """Raise ValueError where a text holds marks other than those `allowed`. what: it is, such as "labels[0]"."""
+    if others := [mark for mark in marks_in(text) if mark not in allowed]:
+        raise ValueError(f"{what}={text!r} holds {others[0]}, which is no word: leave it out")
 
 
 def _open_close(*names: str) -> list[str]:

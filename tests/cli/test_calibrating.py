@@ -65,11 +65,21 @@ def test_data_of_ones_own(command, tiny, fitted, tmp_path):
     ("options", "message"),
     [
         (["--output", "no-such-folder/a.json"], "there is no folder"),
+        (["--output", "c.txt"], "--output c.txt: the name must end in .json, or be that of a folder"),
         (["--picture", "a.txt"], "--picture a.txt: the name must end in an image format"),
         (["--format", "coco"], "belong to annotated images"),
         (["--split", "tset"], "unknown split 'tset'"),
     ],
 )
 def test_mistakes(command, options, message):
+    code, _, err = command("calibrate", *options)
+    assert code == 2 and message in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [(["--checkpoint", "nope"], "nope"), (["--output", "c.txt"], "--output c.txt")]
+)
+def test_mistakes_are_told_before_artwork_is_looked_for(command, monkeypatch, options, message):
+    monkeypatch.setattr(Scenes, "__init__", lambda *_: pytest.fail("looked for"))
     code, _, err = command("calibrate", *options)
     assert code == 2 and message in err

@@ -33,3 +33,21 @@ def test_arguments_are_said_as_options(message, told):
 def test_further_lines_of_a_message_are_indented_and_names_cannot_forge_one(capsys):
     say_error(ValueError("data set a\nerror: b is empty\n  row 0: \x1b[2J\n  row 1"))
     assert capsys.readouterr().err == "error: data set a\\nerror: b is empty\n  row 0: \\x1b[2J\n  row 1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "sample", "<OD>", "--threshold", 1.5], "--threshold 1.5 must be a number from 0 to 1"),
+        (["segment", "sample", "--threshold", "nan"], "--threshold nan must be a number from 0 to 1"),
+        (["run", "sample", "<OD>", "--nms", 2], "--nms 2 must be a number from 0 to 1"),
+        (
+            ["remove", "sample", "a", "--output", "a", "--dilate=-1"],
+            "--dilate -1 must be a whole number of at least 0",
+        ),
+        (["find", "sample", "--phrase", "a", "--top", 0], "--top 0 must be a whole number of at least 1"),
+        (["calibrate", "--count", 1], "--count 1 must be a whole number of at least 2"),
+    ],
+)
+def test_numbers_outside_their_limits_are_told(command, arguments, message):
+    assert command(*arguments) == (2, "", f"error: {message}\n")

@@ -100,9 +100,21 @@ def test_find_lists_the_best_images_and_what_is_in_them(command, tiny, photos, t
     assert (tmp_path / "out-2.png").is_file() and not (tmp_path / "out-3.png").exists()
     code, out, _ = command("find", *photos[:3], *options)
     assert code == 0 and out.splitlines()[0] == "the dog  best of 3 images"
-    best = Florence.from_pretrained(tiny).find(photos[:3], "the dog", top=2)
+    best = Florence.from_pretrained(tiny).find(photos[:3], "the dog", top=2, threshold=0)
     assert rows(out)[:2] == [[f"{each.presence:.2f}", each.name] for each in best]
     assert out.splitlines()[3].startswith(f"{best[0].name}  <OPEN_VOCABULARY_DETECTION>  ")
+
+
+def test_find_counts_the_images_without_the_phrase(command, tiny, photos):
+    options = ["--phrase", "the dog", "--checkpoint", tiny]
+    search = Florence.from_pretrained(tiny).find(photos[:3], "the dog", threshold=0)
+    code, out, _ = command("find", *photos[:3], *options, "--threshold", search[0].presence - 1e-6)
+    assert code == 0 and [name for _, name in rows(out)[:1]] == [search[0].name]
+    assert out.splitlines()[-1].endswith(f": {sum(each.presence < search[0].presence - 1e-6 for each in search)}")
+    code, out, _ = command("find", *photos[:3], *options, "--threshold", 1)
+    assert (code, out) == (0, "the dog  nothing found in 3 images\n")
+    assert command("find", *photos[:4], *options, "--threshold", 1)[0] == 1  # one cannot be read
+    assert command("find", *photos[:3], *options, "--threshold", 1, "--json")[:2] == (0, "")
 
 
 def test_find_without_readable_images(command, tiny, photos):
@@ -158,7 +170,11 @@ def test_choices_are_listed_likeliest_first():
         (["rank", "sample", "sample", "--text", "a dog", "--detail", "long"], "error: detail is 'long'; choose one of"),
         (["find", "sample"], "Missing option '--phrase'"),
         (["find", "sample", "--phrase", ""], "error: task <OPEN_VOCABULARY_DETECTION>: --phrase '' must be a string"),
-        (["find", "sample", "--phrase", "a dog", "--top", 0], "Invalid value for '--top'"),
+        (
+            ["find", "sample", "--phrase", "a dog", "--phrase", "a cat"],
+            "error: find looks for one phrase, but 2 --phrase were given: call it once for each",
+        ),
+        (["find", "sample", "--phrase", "a dog", "--top", 0], "error: --top 0 must be a whole number of at least 1"),
         (["find", "sample", "--phrase", "a dog", "--picture", "a.xyz"], "error: --picture a.xyz: the name must end in"),
         (
             ["run", "sample", "<VQA>", "--text", "?", "--choice", "yes"],
@@ -190,6 +206,7 @@ def test_choices_are_listed_likeliest_first():
         ),
         (["run", "sample", "<INFILLING>", "--text", "a dog"], "error: --text 'a dog' has no <mask>: put one in"),
         (["run", "sample", "<INFILLING>", "--text", "a <mask><sep>"], "error: --text 'a <mask><sep>' holds <sep>"),
+        (["run", "sample", "<OD>", "--label", "l<loc_2>"], "error: --label 'l<loc_2>' holds <loc_2>, which is no word"),
         (["run", "sample", "<INFILLING>"], 'error: task <INFILLING> needs --text "…", but nothing was given'),
     ],
 )

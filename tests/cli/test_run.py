@@ -117,8 +117,10 @@ def test_many_images_equal_single_ones(command, tiny, photos):
     together = command("run", *readable, *readable, "<OD>", "--checkpoint", tiny, "--json")[1].splitlines()
     alone = [command("run", path, "<OD>", "--checkpoint", tiny, "--json")[1].strip() for path in readable]
     boxes = [[i["box"] for i in json.loads(line)["instances"]] for line in together]
-    assert boxes == [[i["box"] for i in json.loads(line)["instances"]] for line in alone] * 2
-    assert all(boxes)
+    expected = [[i["box"] for i in json.loads(line)["instances"]] for line in alone] * 2
+    assert all(boxes) and len(boxes) == len(expected)
+    for got, single in zip(boxes, expected, strict=True):
+        assert np.array(got) == pytest.approx(np.array(single), abs=1e-3)
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, False), (4, True)])
@@ -382,6 +384,12 @@ def test_threshold(command, tiny, photos):
     assert "nothing found" in command(*options[:-1], "--threshold", 1)[1]
     code, _, err = command(*options, "--threshold", 2)
     assert code == 2 and "--threshold" in err
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--nms"])
+def test_options_about_boxes_are_refused_where_there_are_none(command, tiny, photos, option):
+    code, out, err = command("run", photos[0], "<CAPTION>", option, 0.5, "--checkpoint", tiny)
+    assert (code, out) == (2, "") and err.startswith(f"error: {option} … has no part in task <CAPTION>: no boxes or")
 
 
 def test_absent_phrases_are_listed_with_their_presence(command, tiny, photos, tmp_path):

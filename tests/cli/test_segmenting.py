@@ -33,7 +33,8 @@ def test_panoptic_writes_ids_and_picture(command, tiny, photos, tmp_path, monkey
         asked.append((image, things, stuff, tile))
         dog = Instance("a dog", box=(5, 5, 25, 25), score=0.5)
         sky = Instance("the sky", box=(0, 0, 40, 20), score=0.25)
-        return assemble((40, 50), [dog, dog], [sky], image=Image.open(image), parse_errors=3)
+        more = {"presence": {"the sky": 0.9, "the sea": 0.125}, "absent": ("the sea",), "parse_errors": 3}
+        return assemble((40, 50), [dog, dog], [sky], image=Image.open(image), **more)
 
     monkeypatch.setattr(Florence, "panoptic", panoptic)
     options = ["--checkpoint", tiny, "--picture", picture, "--ids", ids]
@@ -50,6 +51,7 @@ def test_panoptic_writes_ids_and_picture(command, tiny, photos, tmp_path, monkey
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["1", "a", "dog", "thing", "0.50", "400", "pixels"],
         ["2", "the", "sky", "stuff", "0.25", "500", "pixels"],
+        ["not", "in", "the", "image:", "the", "sea", "(0.12)"],
         ["left", "out,", "as", "others", "hide", "most", "of", "them:", "1"],
         ["parse", "errors", "in", "the", "answers,", "dropped", "or", "repaired:", "3"],
         ["drawn", "in", str(picture)],
@@ -84,7 +86,7 @@ def test_remove_writes_the_picture(command, tiny, photos, tmp_path):
         (["panoptic", "none.png"], "image none.png does not exist"),
         (["remove", "sample", "a dog", "--output", "a.xyz"], "--output a.xyz: the name must end in an image format"),
         (["remove", "sample", "a dog", "--output", "no/a.png"], "--output no/a.png: there is no folder no"),
-        (["remove", "sample", " ", "--output", "a.png"], "must be a string with something in it"),
+        (["remove", "sample", " ", "--output", "a.png"], "phrase is ' '; it must be one string with something in it"),
     ],
 )
 def test_mistakes_are_told_in_a_line(command, tiny, tmp_path, monkeypatch, arguments, message):

@@ -4,6 +4,8 @@ import weakref
 
 import pytest
 
+from florence_lite import Florence
+from florence_lite.cards import Calibration
 from florence_lite.inference import IMAGES_AT_ONCE
 from tests.tiny import noise_image
 
@@ -24,16 +26,29 @@ def test_the_best_images_with_their_boxes(florence):
         assert found.to_dict()["image"] == found.name == f"{found.index} (counted from 0)"
 
 
-def test_a_threshold_leaves_boxes_out_but_not_images(florence):
-    search = florence.find(IMAGES[:2], PHRASE, threshold=1.0, keep_image=False)
-    assert len(search) == 2 and not any(len(found.result) for found in search)
-    assert search[0].result.image is None and search[0].presence >= search[1].presence
+def test_images_below_the_threshold_are_no_finds(florence):
+    presences = [florence.detect(image, [PHRASE], threshold=0).presence[PHRASE] for image in IMAGES]
+    low, high = sorted(presences)[2:4]
+    search = florence.find(IMAGES, PHRASE, threshold=(low + high) / 2, keep_image=False)
+    assert sorted(found.index for found in search) == [place for place in range(6) if presences[place] >= high]
+    assert (search.absent, search.images) == (3, 6) and not search[0].result.image
+    assert len(florence.find(IMAGES, PHRASE, top=1, threshold=0)) == 1
+    nothing = florence.find(IMAGES, PHRASE, threshold=1.0)
+    assert (len(nothing), nothing.absent) == (0, 6)
+
+
+def test_the_threshold_is_that_of_the_calibration(florence):
+    presence = florence.detect(IMAGES[0], [PHRASE]).presence[PHRASE]
+    for threshold, count in ((presence / 2, 1), ((1 + presence) / 2, 0)):
+        calibration = Calibration(threshold=threshold)
+        other = Florence(florence.model, florence.tokenizer, florence.card, calibration=calibration)
+        assert len(other.find(IMAGES[0], PHRASE)) == count
 
 
 def test_images_that_cannot_be_read_are_told(florence, tmp_path):
     IMAGES[0].save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
-    search = florence.find(sorted(tmp_path.iterdir()), PHRASE)
+    search = florence.find(sorted(tmp_path.iterdir()), PHRASE, threshold=0)
     assert [found.name for found in search] == [str(tmp_path / "a.png")] and search.images == 2
     assert [(error.index, error.name) for error in search.errors] == [(1, str(tmp_path / "b.png"))]
     assert len(florence.find([tmp_path / "b.png"], PHRASE)) == 0
@@ -52,7 +67,7 @@ def test_a_few_images_are_in_memory(florence):
             yield image
             del image
 
-    search = florence.find(images(), PHRASE, top=2, keep_image=False)
+    search = florence.find(images(), PHRASE, top=2, threshold=0, keep_image=False)
     assert search.images == 5 * IMAGES_AT_ONCE and most <= 2 * IMAGES_AT_ONCE + 2
 
 

@@ -169,6 +169,23 @@ def test_every_detected_object_is_outlined(florence, scripted, toy_tokenizer):
     assert florence.segment([]) == []
 
 
+def test_a_threshold_holds_for_the_score_of_the_outline(florence, scripted, toy_tokenizer):
+    known, _ = scripted
+    known["Locate the objects"] = spell(toy_tokenizer, "dog", [50, 60, 500, 600], "cat", [500, 60, 900, 700])
+    known["polygon mask"] = spell(toy_tokenizer, RING)
+    picture = noise_image(0)
+    every, boxes = florence.segment(picture), florence.detect(picture)
+    low, high = sorted(every.scores)
+    limit = (low + high) / 2
+    assert low < limit < min(boxes.scores)  # by its box alone, either would stay
+    kept = florence.segment(picture, threshold=limit)
+    assert kept.scores == [pytest.approx(high)] and kept.dropped == 1
+    region = {"region": (10, 10, 60, 50), "refine": lambda given, *_: np.ones(given.size[::-1], bool)}
+    assert len(florence.segment(picture, **region)) == 1
+    assert florence.segment(picture, **region, threshold=1.0).dropped == 1
+    assert len(florence.segment(picture, "dog", threshold=0.0)) == len(florence.detect(picture, ["dog"], threshold=0.0))
+
+
 def test_phrases_bring_none_one_or_many(florence, scripted, toy_tokenizer):
     known, calls = scripted
     known["a unicorn"] = []

@@ -119,6 +119,12 @@ def test_things_may_be_phrases_and_faults_are_summed(florence, scripted, toy_tok
     assert (result.id_map == 1).sum() == result.segments[0].area > 0  # the dog keeps its box
 
 
+def test_absent_phrases_of_things_and_stuff_are_told(florence):
+    result = florence.panoptic(noise_image(0), things=["a dog"], stuff=["the sky"], threshold=1.0)
+    assert result.absent == ("a dog", "the sky") == tuple(result.presence) and not result.segments
+    assert florence.panoptic(noise_image(0)).absent == ()
+
+
 def test_things_of_a_large_image_may_be_looked_for_in_tiles(florence, scripted, toy_tokenizer):
     known, calls = scripted
     known["Locate the objects"] = spell(toy_tokenizer, "dog", [100, 100, 500, 500])

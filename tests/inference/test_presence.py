@@ -62,6 +62,12 @@ def test_a_threshold_decides_what_is_answered(florence, median):
     assert len(all_answered.token_ids) > 2 * 5 and set(all_answered.presence) == set(PHRASES[:5])
 
 
+def test_a_present_phrase_whose_answer_is_cut_short_is_not_absent(florence):
+    cut = florence.detect(IMAGE, PHRASES[:5], threshold=0.0, max_new_tokens=2)
+    assert cut.truncated and not cut.instances and len(cut.presence) == 5
+    assert cut.absent == ()
+
+
 def test_phrases_do_not_depend_on_each_other(florence, median):
     """Hundreds together, of several images, beside other tasks: as each alone."""
     images = [florence.encode(noise_image(seed)) for seed in range(3)]

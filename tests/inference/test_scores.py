@@ -107,6 +107,14 @@ def test_a_likelier_id_never_lowers_a_score():
         assert score_words(after) >= score_words(before)
 
 
+def test_boxes_at_the_edge_stay_in_the_image_and_noise_moves_them_little():
+    means = np.array([np.nan, 0.0, 4.5, 9.0, 9.0])
+    [edge] = average_boxes((item("dog", 0, 5, 1),), means, (20, 10), 10)
+    assert edge.box == (1, 5, 19, 9.5)
+    [noisy] = average_boxes((item("dog", 0, 5, 1),), means + 1e-7, (20, 10), 10)
+    assert noisy.box == pytest.approx(edge.box, abs=1e-5)
+
+
 def test_the_presence_of_a_phrase_scores_its_first_instance():
     """In the place of the words and of the chance that coordinates begin: the same question, calibrated."""
     near = np.array([np.nan, np.nan, *[0.9] * 8])
@@ -116,13 +124,13 @@ def test_the_presence_of_a_phrase_scores_its_first_instance():
 
 
 def test_boxes_lie_at_the_means_of_their_coordinates():
-    """On the grid of bins, with corners in order; what is no box, or has no known place, stays."""
+    """Between the centres of bins too, with corners in order; what is no box, or has no known place, stays."""
     nan = np.nan
     means = np.array([nan, 3.4, 2.6, 8.5, 9.0, nan, 7.0, 5.0, 6.0, 6.0])
     quad = Instance("text", quad=(0, 0, 1, 0, 1, 1, 0, 1), tokens=(1, 5), coords_at=1)
     items = (item("dog", 0, 5, 1), item("dog", 6, 10, 6), Instance("dog", box=BOX), quad, item("dog", 0, 1, None))
     moved = average_boxes(items, means, (20, 10), 10)
-    assert moved[0].box == (7, 3.5, 17, 9.5) and moved[1].box == (13, 5.5, 15, 6.5)
+    assert moved[0].box == pytest.approx((7.8, 3.1, 18, 9.5)) and moved[1].box == (13, 5.5, 15, 6.5)
     assert moved[2:] == items[2:]
     assert [(each.label, each.tokens, each.coords_at) for each in moved] == [
         (each.label, each.tokens, each.coords_at) for each in items

@@ -424,7 +424,7 @@ def test_text_is_not_asked_of_the_whole_image():
     [
         ((100, 100), r"tile=\(100, 100\): the overlap must be smaller than the size of the tiles"),
         ((100, 200), r"tile=\(100, 200\): the overlap must be smaller"),
-        ((0, 0), r"tile=\(0, 0\): the overlap must be smaller"),
+        ((0, 0), r"tile=\(0, 0\): the size of the tiles must be at least 1"),
         ((-100, 10), r"tile=\(-100, 10\) must be \(size, overlap\), whole numbers of pixels such as"),
         ((100, -10), "must be"),
         ((100.5, 10), "must be"),
