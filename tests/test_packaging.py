@@ -2,6 +2,7 @@
 
 import ast
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import florence_lite
+from florence_lite.engine.fast import kernel
 from florence_lite.evaluate.metrics import METRICS
 from florence_lite.evaluate.metrics.panoptic import PACKAGES
 
@@ -143,11 +145,24 @@ def test_wheel_holds_every_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
     expected = {"florence_lite/py.typed", "florence_lite/cli/sample.jpg"}
-    expected |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "florence_lite").rglob("*.py")}
+    files = (file for kind in ("*.py", "*.cpp", "*.h") for file in (ROOT / "florence_lite").rglob(kind))
+    expected |= {file.relative_to(ROOT).as_posix() for file in files}
     for name, folder in FOLDERS.items():
         files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
         expected |= {f"{name.replace('.', '/')}/{file.relative_to(folder).as_posix()}" for file in files}
-    assert {name for name in packed if ".dist-info/" not in name} == expected
+    assert {name for name in packed if ".dist-info/" not in name and not name.endswith(".so")} == expected
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="no g++ for x86-64 here")
+def test_wheel_holds_the_kernels(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        built = {Path(name).name.split(".")[0] for name in archive.namelist() if name.endswith(".so")}
+    assert built == set(kernel.BUILDS)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="no g++ for x86-64 here")
+def test_tests_run_with_kernels():
+    assert kernel.library() is not None, "install it anew, so that the kernels are built: pip install -e ."
 
 
 def test_version_has_one_home():

@@ -49,6 +49,14 @@ Images = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="Where the network runs: cpu, cuda or cuda:1.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="P",
+        help="fp32, or on a processor bf16 or int8: less to read for each word or coordinate, and answers may differ.",
+    ),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -110,11 +118,13 @@ def check_picture(option: str, file: Path) -> None:
         raise ValueError(f"{option} {file}: there is no folder {file.parent}")
 
 
-def load(checkpoint: str | None, device: str, adapter: str | None = None) -> Florence:
+def load(checkpoint: str | None, device: str, adapter: str | None = None, precision: str = "fp32") -> Florence:
     """The checkpoint by its name, or the embedded one, with an adapter merged in. Raises as `from_pretrained`."""
     from florence_lite.florence import DEFAULT_CHECKPOINT, Florence
 
-    return Florence.from_pretrained(checkpoint or DEFAULT_CHECKPOINT, device=device, adapter=adapter)
+    return Florence.from_pretrained(
+        checkpoint or DEFAULT_CHECKPOINT, device=device, adapter=adapter, precision=precision
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from florence_lite.cli.common import (
     AsJson,
     Checkpoint,
     Device,
+    Precision,
     Threshold,
     Tile,
     check_picture,
@@ -91,6 +92,7 @@ def run(
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
     device: Device = "cpu",
+    precision: Precision = "fp32",
     as_json: AsJson = False,
     picture: Annotated[
         Path | None,
@@ -126,7 +128,7 @@ def run(
         )
     images = find_images(arguments)
     files = picture_files(picture, images)
-    florence = load(checkpoint, device, adapter)
+    florence = load(checkpoint, device, adapter, precision)
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar

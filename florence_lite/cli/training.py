@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from florence_lite.cli.common import AsJson, Checkpoint, Columns, Device, Format, Outside, load, needing, read_data, say
+from florence_lite.cli.common import (
+    AsJson,
+    Checkpoint,
+    Columns,
+    Device,
+    Format,
+    Outside,
+    Precision,
+    load,
+    needing,
+    read_data,
+    say,
+)
 
 if TYPE_CHECKING:
     from florence_lite.data.samples import Dataset
@@ -105,6 +117,7 @@ def evaluate(
         ),
     ] = False,
     device: Device = "cpu",
+    precision: Precision = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on annotated images, or without --data on generated scenes."""
@@ -121,7 +134,7 @@ def evaluate(
             asked,
             retrieval,
             lambda: read_data(data, format, split, column, outside),
-            lambda: load(checkpoint, device),
+            lambda: load(checkpoint, device, precision=precision),
             count,
         )
     elif column or outside or format != "auto":
@@ -138,7 +151,7 @@ def evaluate(
                 metrics_of(task(name))
             styles = tuple(style or TRAINING_STYLES)
             number = 200 if count is None else count
-            florence = load(checkpoint, device)
+            florence = load(checkpoint, device, precision=precision)
             if retrieval:
                 report = retrieval_of_scenes(florence, split or "test", number, styles)
             else:

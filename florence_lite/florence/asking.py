@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from florence_lite.answers import Instance
 from florence_lite.cards import Calibration, CheckpointCard, task
 from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
+from florence_lite.engine.fast import FastModel
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked
 from florence_lite.inference.batching import MEMORY, check_memory
@@ -46,11 +47,12 @@ class Asking:
         domain: Domain | None = None,
         calibration: Calibration | None = None,
         memory: int = MEMORY,
+        precision: str = "fp32",
     ):
         """card: of the checkpoint, if it has one. domain: what pictures it knows, if it knows one kind only.
 
         calibration: how the log-odds of phrases become probabilities; None: that of the card, if it has one.
-        memory: see `memory`.
+        memory: see `memory`. precision: see `from_pretrained`.
 
         preprocessor: makes images ready; without one, with the statistics of the card, or else Florence-2's.
         decoding: the checkpoint's own defaults, fields of `GenerationOptions`; they replace those of the task cards,
@@ -68,11 +70,10 @@ class Asking:
         self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
         self.decoding = {"forced_bos": tokenizer.vocabulary.bos} if decoding is None else dict(decoding)
         self.name = name or (card.name if card else "without a name")
-        self.encoder = ImageEncoder(self.model, self.preprocessor, self.name)
+        fast = FastModel(self.model, precision)
+        self.encoder = ImageEncoder(fast, self.preprocessor, self.name)
         calibration = calibration or (card.calibration if card else None)
-        self.answering = Answering(
-            self.model, tokenizer, card, self.decoding, domain, calibration, check_memory(memory)
-        )
+        self.answering = Answering(fast, tokenizer, card, self.decoding, domain, calibration, check_memory(memory))
         self._calibrated = calibration and self.encoder.maker
         try:
             self.answering.generation_options(task("<CAPTION>"), prefix_length=1, options={"compat": True})
@@ -90,6 +91,7 @@ class Asking:
         adapter: str | os.PathLike | None = None,
         calibration: Calibration | str | os.PathLike | None = None,
         memory: int = MEMORY,
+        precision: str = "fp32",
     ) -> Self:
         """Load an embedded checkpoint, a local folder, or a repository of the Hugging Face Hub.
 
@@ -104,6 +106,9 @@ class Asking:
         calibration: a file that `florence-lite calibrate` wrote, or a `Calibration`; else the checkpoint's own, from
             its folder or its card. With an adapter there is none of its own: other weights need another.
         memory: see `memory`.
+        precision: "bf16" or "int8" halve or quarter what an answer on a processor has to read for each id, beside the
+            weights in memory; answers may differ. "bf16" also computes the vision tower in bfloat16, where the
+            processor has instructions for it.
 
         Raises FileNotFoundError if there is no such checkpoint, ValueError for a device that cannot be used here and
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
@@ -121,6 +126,7 @@ class Asking:
             loaded.domain,
             calibration or loaded.calibration,
             memory,
+            precision,
         )
 
     def save_pretrained(

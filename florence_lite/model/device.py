@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import torch
+
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # of products: Intel's and AMD's, Intel's, ARM's
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -27,3 +33,12 @@ def _remedy() -> str:
     if torch.version.cuda is None:
         return 'give "cpu", or install a build of torch with CUDA, by the command that pytorch.org shows'
     return 'give "cpu"; torch sees no GPU, which nvidia-smi may tell more about'
+
+
+def cpu_instructions() -> set[str] | None:
+    """Names of the instruction sets that the processor has; None where the system does not list them."""
+    try:
+        found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPU_INFO.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return set(found[1].split()) if found else None

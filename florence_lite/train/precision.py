@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from florence_lite.model.device import BF16_INSTRUCTIONS, cpu_instructions
 from florence_lite.train.cpu import faster_kernels
 
-CPU_INFO = Path("/proc/cpuinfo")
-INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # of products in bfloat16: Intel's and AMD's, Intel's, ARM's
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # variables that keep oneDNN from using them
 FIRST_BF16_GPU = (8, 0)  # CUDA's compute capability
 
@@ -55,16 +52,7 @@ def bf16_pays(device: torch.device) -> bool:
     instructions = cpu_instructions()
     if instructions is None or any(limit in os.environ for limit in LIMITS):
         return bf16_cost(device) < 1
-    return not instructions.isdisjoint(INSTRUCTIONS)
-
-
-def cpu_instructions() -> set[str] | None:
-    """Names of the instruction sets that the processor has; None where the system does not list them."""
-    try:
-        found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPU_INFO.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return set(found[1].split()) if found else None
+    return not instructions.isdisjoint(BF16_INSTRUCTIONS)
 
 
 def bf16_cost(device: torch.device) -> float:

@@ -6,12 +6,14 @@ import re
 import pytest
 import torch
 
+from florence_lite.model import device
+from florence_lite.model.device import cpu_instructions
 from florence_lite.train import precision
 from florence_lite.train.config import RunConfig
 from florence_lite.train.finetuning import finetune
 from florence_lite.train.folders import saved_precision
 from florence_lite.train.loop import start
-from florence_lite.train.precision import bf16_cost, bf16_pays, choose_precision, cpu_instructions
+from florence_lite.train.precision import bf16_cost, bf16_pays, choose_precision
 from tests.train.squares import settings, write_base, write_squares
 
 CPU = torch.device("cpu")
@@ -23,7 +25,7 @@ def processor(tmp_path, monkeypatch):
     """What the system says of its processor, and how much slower bfloat16 is when it is measured."""
 
     def be(text: str | None, cost: float | None = None):
-        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
         (tmp_path / "cpuinfo").unlink(missing_ok=True)
         if text is not None:
             (tmp_path / "cpuinfo").write_text(text)

@@ -1,0 +1,67 @@
+"""Fewer bits for the decoder's weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from florence_lite.engine.fast import FastModel, kernel
+from florence_lite.engine.fast.linear import dense
+from florence_lite.engine.fast.precision import Weights, check_precision
+from florence_lite.engine.prefill import prefill
+from florence_lite.model import FlorenceModel
+from tests.tiny import tiny_config
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("size_in", [32, 45])
+def test_products_are_those_of_the_rounded_weights(build, rows, size_in):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(size_in, 40), torch.randn(rows, size_in)
+    weights = Weights("bf16")
+    found = dense(weights.of(layer), x, torch.empty(rows, 40))
+    rounded = layer.weight.to(torch.bfloat16).float()
+    torch.testing.assert_close(found, x @ rounded.T + layer.bias, atol=1e-5, rtol=1e-5)
+    scale = layer.weight.abs().amax(1, keepdim=True) / 127
+    weights = Weights("int8")
+    found = dense(weights.of(layer), x, torch.empty(rows, 40))
+    torch.testing.assert_close(found, x @ ((layer.weight / scale).round() * scale).T + layer.bias, atol=1e-5, rtol=1e-5)
+    assert weights.nbytes == 40 * size_in + 4 * 40
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("precision", "close"), [("bf16", 0.02), ("int8", 0.03)])
+def test_steps_stay_near(build, precision, close):
+    torch.manual_seed(1)
+    model = FlorenceModel(tiny_config()).eval()
+    states = torch.randn(1, 9, model.config.text.d_model)
+    cross = model.cross_cache(states)
+    read = [2, 5]
+    plain = model.logits(model.decode(torch.tensor([read]), cross))[0, -1]
+    network = FastModel(model, precision).steps(cross, None)
+    assert network._head.kind == kernel.KINDS[{"bf16": torch.bfloat16, "int8": torch.int8}[precision]]
+    network.start(prefill(model, cross, None, [read[:1]], [0]), 8)
+    found = network.logits(network.step(read[1:]))[0]
+    assert 0 < (found - plain).abs().max() < close * plain.abs().max()
+
+
+@torch.no_grad()
+def test_copies_are_made_anew_when_a_weight_has_changed(build):
+    layer, weights, x = nn.Linear(16, 8), Weights("int8"), torch.randn(1, 16)
+    before = dense(weights.of(layer), x, torch.empty(1, 8))
+    assert weights.of(layer).weight == weights.of(layer).weight  # one copy
+    layer.weight.mul_(2)
+    after = dense(weights.of(layer), x, torch.empty(1, 8))
+    torch.testing.assert_close(after - layer.bias, 2 * (before - layer.bias))
+
+
+def test_precisions_that_cannot_be_had(monkeypatch):
+    cpu = torch.device("cpu")
+    with pytest.raises(ValueError, match="precision is 'int4'; it must be one of fp32, bf16, int8"):
+        check_precision("int4", cpu)
+    with pytest.raises(ValueError, match="is for processors; on cuda give dtype"):
+        check_precision("int8", torch.device("cuda"))
+    monkeypatch.setattr(kernel, "library", lambda: None)
+    assert check_precision("fp32", cpu) == "fp32"
+    with pytest.raises(ValueError, match="needs the compiled kernels"):
+        check_precision("int8", cpu)
