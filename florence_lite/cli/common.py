@@ -181,7 +181,7 @@ _OPTIONS = {  # arguments of Python whose options have another name
     "columns": "column",
 }
 _ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
-    r"""(?<![\w/\\.-])(texts?|phrases|choices|labels|threshold|region|tile|format|split|columns|device)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+    r"""(?<![\w/\\.-])(texts?|phrases|choices|labels|threshold|region|tile|format|split|columns|device|precision)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
 )
 
 

@@ -24,6 +24,7 @@ from florence_lite.images import load_enough
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import CrossCache, FlorenceModel, usable_device
+from florence_lite.model.device import weight_state
 
 IMAGES_AT_ONCE = 8  # images that go through the vision tower together
 # A JPEG of at least twice as many pixels each way is made smaller while it is decoded. That is still several times what
@@ -213,7 +214,7 @@ class ImageEncoder:
     @property
     def maker(self) -> Maker:
         """What encoded images know their checkpoint by; computed anew when a weight has been changed."""
-        state = [(tensor.data_ptr(), tensor._version) for tensor in self.model.state_dict().values()]
+        state = [weight_state(tensor) for tensor in self.model.state_dict().values()]
         if self._made_of != state:
             self._maker, self._made_of = Maker.of(self.name, self.model, self.preprocessor), state
         return self._maker

@@ -35,6 +35,12 @@ def _remedy() -> str:
     return 'give "cpu"; torch sees no GPU, which nvidia-smi may tell more about'
 
 
+def weight_state(weight: torch.Tensor) -> tuple[int, int]:
+    """Where a weight lies and how often it was changed: another value where it may not be what it was. Tensors made in
+    inference mode do not count their changes."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
 def cpu_instructions() -> set[str] | None:
     """Names of the instruction sets that the processor has; None where the system does not list them."""
     try:

@@ -15,6 +15,7 @@ from florence_lite import Instance, Result
 from florence_lite.cards import checkpoint, checkpoints
 from florence_lite.cli import running
 from florence_lite.cli.inputs import Input
+from florence_lite.engine.fast import kernel
 from florence_lite.geometry import box_iou
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,12 @@ def test_labels_close_the_list(command, tiny, photos):
         "run", photos[0], "<VQA>", "--text", "what?", "--label", "dog", "--checkpoint", tiny, "--json"
     )
     assert code == 0 and json.loads(out)["text"] == "dog"
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="no kernels: no compiler at installation, or another processor")
+def test_answers_in_fewer_bits(command, tiny, photos):
+    code, out, err = command("run", photos[0], "<OD>", "--precision", "int8", "--checkpoint", tiny, "--json")
+    assert code == 0 and json.loads(out)["task"] == "<OD>", err
 
 
 def test_listing_goes_to_standard_output(command, tiny, photos):
@@ -198,6 +205,7 @@ def test_names_of_many_pictures_sort_like_the_images():
         (["-", "-", "<OD>"], "- is one image from standard input; give it once"),
         (["photo 0.png", "<OD>", "--picture", "photo 0.png"], "would overwrite the image photo 0.png"),
         (["photo 0.png", "<OD>", "--device", "abacus"], "--device 'abacus' cannot be used here"),
+        (["photo 0.png", "<OD>", "--precision", "int4"], "--precision 'int4' must be one of fp32, bf16, int8"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command, tiny, photos, monkeypatch, arguments, message):

@@ -137,6 +137,12 @@ def test_the_digest_sees_every_weight(florence):
     assert Maker.of("tiny", florence.model, other_images) != maker
 
 
+@torch.inference_mode()
+def test_networks_made_in_inference_mode_are_known(toy_tokenizer):
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    assert florence.run(florence.encode(noise_image(0)), "<OD>").token_ids
+
+
 def test_another_precision_or_place_is_named_with_the_remedy(florence):
     encoded = florence.encode(noise_image(0))
     elsewhere = encoded.to("meta")

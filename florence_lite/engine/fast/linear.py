@@ -63,10 +63,12 @@ def matrix(weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> 
 
 def is_plain(part: nn.Module) -> bool:
     """Whether the weights of a part of a network may be read where they are: it consists of what the model is made of,
-    without adapters or hooks, in float32 on a processor, and there are kernels and no gradients."""
+    without adapters or hooks, in float32 on a processor, and there are kernels, no gradients and no autocast, which
+    would hand other types to the kernels."""
     return (
         kernel.library() is not None
         and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
         and all(
             (type(each) in _KNOWN or type(each).__module__.startswith("florence_lite.model."))
             and not (each._forward_hooks or each._forward_pre_hooks or each.training)

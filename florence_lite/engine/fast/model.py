@@ -26,12 +26,15 @@ class FastModel:
         vision tower, where the processor has instructions for it."""
         self.plain = model
         self.weights = Weights(check_precision(precision, model.embed_tokens.weight.device))
+        self._vision_in_bf16 = precision == "bf16" and has_bf16()
 
     def __getattr__(self, name: str):
+        if name == "plain":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self.plain, name)  # config, tables, …
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        if self.weights.precision == "bf16" and has_bf16():
+        if self._vision_in_bf16:
             with torch.autocast("cpu", torch.bfloat16):
                 features = self.plain.vision(pixel_values)
             return self.plain.projector(features.float())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from florence_lite.engine.fast import kernel
 from florence_lite.engine.fast.linear import matrix
+from florence_lite.model.device import weight_state
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -17,7 +18,7 @@ def check_precision(precision: str, device: torch.device) -> str:
     Raises ValueError, with the remedy, for other names, and for less than "fp32" where there are no kernels for it.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
     if precision != "fp32" and device.type != "cpu":
         raise ValueError(f'precision={precision!r} is for processors; on {device} give dtype="bfloat16" or "float16"')
     if precision != "fp32" and kernel.library() is None:
@@ -44,7 +45,7 @@ class Weights:
         weight, bias = layer.weight, getattr(layer, "bias", None)
         if self.precision == "fp32":
             return matrix(weight, bias)
-        state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        state = weight_state(weight)
         if layer not in self._copies or self._copies[layer][0] != state:
             self._copies[layer] = (state, *_copy(weight.detach(), self.precision))
         _, copied, scale = self._copies[layer]

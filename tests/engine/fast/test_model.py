@@ -1,5 +1,7 @@
 """Encoder, decoder and decoding steps against the plain network: same states, same ids."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -97,3 +99,18 @@ def test_other_networks(model, change):
     states = states_of(model, 1).to(model.embed_tokens.weight.dtype)
     options = GenerationOptions(12)
     assert generate(FastModel(model), states, None, [[2]], options) == generate(model, states, None, [[2]], options)
+
+
+@torch.inference_mode()
+def test_autocast_is_left_to_the_plain_network(model):
+    """Which hands tensors of other types from layer to layer."""
+    states, options = states_of(model, 1), GenerationOptions(12)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert isinstance(FastModel(model).steps(model.cross_cache(states), None), PlainSteps)
+        found, expected = (generate(each, states, None, [[2]], options) for each in (FastModel(model), model))
+    assert found == expected
+
+
+def test_it_can_be_copied(model):
+    copied = copy.deepcopy(FastModel(model, "int8"))
+    assert copied.plain is not model and copied.config == model.config

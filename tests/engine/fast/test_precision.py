@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from florence_lite import Florence
 from florence_lite.engine.fast import FastModel, kernel
 from florence_lite.engine.fast.linear import dense
 from florence_lite.engine.fast.precision import Weights, check_precision
 from florence_lite.engine.prefill import prefill
-from florence_lite.model import FlorenceModel
+from florence_lite.model import FlorenceModel, device
 from tests.tiny import tiny_config
 
 
@@ -57,7 +59,7 @@ def test_copies_are_made_anew_when_a_weight_has_changed(build):
 
 def test_precisions_that_cannot_be_had(monkeypatch):
     cpu = torch.device("cpu")
-    with pytest.raises(ValueError, match="precision is 'int4'; it must be one of fp32, bf16, int8"):
+    with pytest.raises(ValueError, match="precision='int4' must be one of fp32, bf16, int8"):
         check_precision("int4", cpu)
     with pytest.raises(ValueError, match="is for processors; on cuda give dtype"):
         check_precision("int8", torch.device("cuda"))
@@ -65,3 +67,23 @@ def test_precisions_that_cannot_be_had(monkeypatch):
     assert check_precision("fp32", cpu) == "fp32"
     with pytest.raises(ValueError, match="needs the compiled kernels"):
         check_precision("int8", cpu)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("flags", ["avx512_bf16", "avx2"])
+def test_the_tower_is_in_bfloat16_where_the_processor_has_it(build, monkeypatch, tmp_path, flags):
+    (tmp_path / "cpuinfo").write_text(f"flags : sse {flags}\n")
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    torch.manual_seed(2)
+    model, pixel_values = FlorenceModel(tiny_config()).eval(), torch.randn(1, 3, 48, 64)
+    exact, found = (FastModel(model, each).encode_image(pixel_values) for each in ("fp32", "bf16"))
+    assert found.dtype == torch.float32
+    assert 0 < (found - exact).abs().max() < 0.1 if flags == "avx512_bf16" else torch.equal(found, exact)
+
+
+def test_florence_answers_in_fewer_bits(build, toy_tokenizer):
+    model = FlorenceModel(tiny_config(vocab_size=toy_tokenizer.vocabulary.size)).eval()
+    with pytest.raises(ValueError, match="precision='fp8' must be one of"):
+        Florence(model, toy_tokenizer, precision="fp8")
+    result = Florence(model, toy_tokenizer, precision="int8").run(Image.new("RGB", (64, 48)), "<CAPTION>")
+    assert len(result.token_ids) > 1 and result.token_logprobs is not None
