@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from florence_lite.checkpoint import load_tensors
 from florence_lite.engine import GenerationOptions, generate
+from florence_lite.engine.fast import FastModel
 from florence_lite.model import FlorenceConfig, FlorenceModel
 
 PRESETS = {"tiny": "nano", "base": "base"}
@@ -39,13 +40,14 @@ def build(config: FlorenceConfig, seed: int) -> tuple[FlorenceModel, transformer
 def measure(config: FlorenceConfig, batch: int, tokens: int, rounds: int, seed: int) -> list[dict]:
     """One row per way of decoding: median seconds of both sides, and their ratio."""
     ours, native = build(config, seed)
+    fast = FastModel(ours)  # as `Florence` asks it
     states = torch.randn(batch, config.image_tokens + PROMPT_TOKENS, config.text.d_model)
     rows = []
     for name, num_beams in (("greedy", 1), ("beam 3", 3)):
         options = GenerationOptions(tokens, num_beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
 
         def run_ours(options=options):
-            return [answer.ids for answer in generate(ours, states, None, [[START]] * batch, options)]
+            return [answer.ids for answer in generate(fast, states, None, [[START]] * batch, options)]
 
         def run_native(num_beams=num_beams):
             return generate_native(native, tokens, num_beams, encoder_outputs=BaseModelOutput(last_hidden_state=states))
