@@ -108,7 +108,7 @@ class Oracle:
 
     def cut(self, thing: Instance, window) -> Instance | None:
         low, high = np.maximum(thing.bounds[:2], window[:2]), np.minimum(thing.bounds[2:], window[2:])
-        if (high - low).min() < 1 or (high - low).max() < self.least * (window[2] - window[0]):
+        if (high - low).min() <= 0 or (high - low).max() < self.least * (window[2] - window[0]):
             return None
         if thing.box:
             return replace(thing, box=(*low, *high))
