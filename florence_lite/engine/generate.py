@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from florence_lite.engine.constraints import constrain
+from florence_lite.engine.fast import FastModel
 from florence_lite.engine.limits import check_batch, check_ids, check_length
 from florence_lite.engine.options import Generated, GenerationOptions
-from florence_lite.engine.prefill import Prefix, prefill, start_cache
+from florence_lite.engine.prefill import Prefix, prefill
 from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
+from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel
 
 KEPT_SHARE_OF_IMAGES = 0.75  # Finished images are dropped once at most this share is left: dropping copies the others.
@@ -105,14 +107,15 @@ class DecodingBatch:
         vocab_size: int | None,
     ):
         """cross: of B images; searches: n·B, the n of an image together."""
-        self.model, self.cross, self.encoder_mask, self.vocab_size = model, cross, encoder_mask, vocab_size
-        images, device = cross.keys[0].shape[0], cross.keys[0].device
+        self.model, self.vocab_size = model, vocab_size
+        self.network = (
+            model.steps(cross, encoder_mask) if isinstance(model, FastModel) else PlainSteps(model, cross, encoder_mask)
+        )
+        images, self.device = cross.keys[0].shape[0], cross.keys[0].device
         each = len(searches) // images
         self.groups = [searches[first : first + each] for first in range(0, len(searches), each)]  # one per image
         self.samplers = {search: Sampler(search.options) for search in searches if search.options.do_sample}
         self.pad = searches[0].options.pad
-        self.left_padding: Tensor | None = None  # int64 [R, 1]; None if there is none
-        self.device = device
         self.row_count = len(searches)
         for number, search in enumerate(searches):
             search.rows = range(number, number + 1)
@@ -154,9 +157,7 @@ class DecodingBatch:
         if len(unfinished) <= KEPT_SHARE_OF_IMAGES * len(self.groups):
             images = torch.tensor(unfinished, device=self.device)
             self.groups = [self.groups[image] for image in unfinished]
-            self.cross = self.cross.select(images)
-            if self.encoder_mask is not None:
-                self.encoder_mask = self.encoder_mask[images]
+            self.network.keep_images(images)
 
         height = max(sum(len(search.histories) for search in group) for group in self.groups)
         order: list[int] = []
@@ -176,42 +177,23 @@ class DecodingBatch:
             inputs[search.rows[0]] += search.histories[0][1:]
         height = len(inputs) // len(self.groups)
         images = [row // height for row in range(len(inputs))]
-        return prefill(self.model, self.cross, self.encoder_mask, inputs, images)
+        return prefill(self.model, self.network.cross, self.network.encoder_mask, inputs, images)
 
     def begin(self, read: list[Prefix]) -> Tensor:
         """Start the cache with the prefix of every row. Returns hidden states [R, D]."""
         self.row_count, longest = len(read), max(prefix.length for prefix in read)
-        max_length = longest + max(search.options.max_new_tokens for search in self.searches)
-        self.cache, padding = start_cache(self.model, read, max_length)
-        if any(padding):
-            self.left_padding = torch.tensor(padding, device=self.device)[:, None]
-        return torch.stack([prefix.hidden[-1] for prefix in read])
+        return self.network.start(read, longest + max(search.options.max_new_tokens for search in self.searches))
 
     def read_last_ids(self, order: list[int]) -> Tensor:
-        """Let the cache follow the new order of rows and run the network over their last ids. Returns [R, D]."""
+        """Let the network follow the new order of rows and read their last ids. Returns [R, D]."""
         if order != list(range(self.row_count)):
-            index = torch.tensor(order, device=self.device)
-            self.cache.reorder(index)
-            if self.left_padding is not None:
-                self.left_padding = self.left_padding[index]
+            self.network.reorder(order)
             self.row_count = len(order)
         ids = [self.pad] * self.row_count
         for search in self.searches:
             for row, history in zip(search.rows, search.histories, strict=True):
                 ids[row] = history[-1]
-        return self.decode(torch.tensor(ids, device=self.device)[:, None])
-
-    def decode(self, input_ids: Tensor) -> Tensor:
-        """input_ids: int64 [R, T]. Returns the hidden state behind the last of them, [R, D]."""
-        positions = input_mask = None
-        if self.left_padding is not None:
-            place = torch.arange(self.cache.length + input_ids.shape[1], device=self.device)
-            input_mask = place >= self.left_padding  # [R, past + T]
-            positions = place[self.cache.length :] - self.left_padding  # [R, T]
-            # Outside the table lie only padding and filler rows that outlived their answer.
-            positions = positions.clamp(0, self.model.config.text.positions - 1)
-        hidden = self.model.decode(input_ids, self.cross, self.encoder_mask, self.cache, positions, input_mask)
-        return hidden[:, -1]
+        return self.network.step(ids)
 
     def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
         """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `arrange` needs."""
@@ -258,7 +240,7 @@ class DecodingBatch:
                 guide = search.options.guide
                 alike.setdefault(None if guide is None else guide.allowed(state), []).append(row)
         if set(alike) == {None}:
-            return self.model.logits(hidden).float()[:, : self.vocab_size]
+            return self.network.logits(hidden).float()[:, : self.vocab_size]
         size = self.model.config.text.vocab_size if self.vocab_size is None else self.vocab_size
         scores = torch.full((len(hidden), size), -math.inf, device=self.device)
         for allowed, rows in alike.items():
@@ -267,5 +249,5 @@ class DecodingBatch:
                 index = torch.tensor(rows, device=self.device)
             states = hidden[index]
             for ids in allowed or (range(size),):
-                scores[index, ids.start : ids.stop] = self.model.logits(states, ids).float()
+                scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()
         return scores

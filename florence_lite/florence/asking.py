@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from florence_lite.answers import Instance
 from florence_lite.cards import Calibration, CheckpointCard, task
 from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
+from florence_lite.engine.fast import FastModel
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked
 from florence_lite.inference.batching import MEMORY, check_memory
@@ -68,11 +69,10 @@ class Asking:
         self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
         self.decoding = {"forced_bos": tokenizer.vocabulary.bos} if decoding is None else dict(decoding)
         self.name = name or (card.name if card else "without a name")
-        self.encoder = ImageEncoder(self.model, self.preprocessor, self.name)
+        fast = FastModel(self.model)
+        self.encoder = ImageEncoder(fast, self.preprocessor, self.name)
         calibration = calibration or (card.calibration if card else None)
-        self.answering = Answering(
-            self.model, tokenizer, card, self.decoding, domain, calibration, check_memory(memory)
-        )
+        self.answering = Answering(fast, tokenizer, card, self.decoding, domain, calibration, check_memory(memory))
         self._calibrated = calibration and self.encoder.maker
         try:
             self.answering.generation_options(task("<CAPTION>"), prefix_length=1, options={"compat": True})

@@ -95,18 +95,19 @@ class FlorenceModel(nn.Module):
         return self.projector(self.vision(pixel_values))
 
     def encode(
-        self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
+        self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None, **how
     ) -> tuple[Tensor, Tensor | None]:
         """Run the encoder over the image tokens and, for an encoder-side prompt, the prompt behind them.
 
         image_features: [B, N, D].
         prompt_ids: int64 [B, T], padded on the right; None for a decoder-side prompt.
         prompt_mask: bool [B, T], False on padding; None when nothing is padded.
+        how: layers are run; see `Encoder.forward`.
 
         Returns encoder_hidden_states [B, S, D] and encoder_mask, bool [B, S] or None.
         """
         if prompt_ids is None:
-            return self.encoder(image_features, None), None
+            return self.encoder(image_features, None, **how), None
         x = torch.cat([image_features, self.embed_tokens(prompt_ids)], dim=1)
         if x.shape[1] > self.config.text.positions:
             raise ValueError(
@@ -116,7 +117,7 @@ class FlorenceModel(nn.Module):
         mask = None
         if prompt_mask is not None:
             mask = torch.cat([prompt_mask.new_ones(image_features.shape[:2]), prompt_mask], dim=1)
-        return self.encoder(x, mask), mask
+        return self.encoder(x, mask, **how), mask
 
     def cross_cache(self, encoder_hidden_states: Tensor) -> CrossCache:
         """Keys and values of every decoder layer's cross-attention for encoder_hidden_states [B, S, D]."""
@@ -138,6 +139,7 @@ class FlorenceModel(nn.Module):
         positions: Tensor | None = None,
         input_mask: Tensor | None = None,
         last: int | None = None,
+        **how,
     ) -> Tensor:
         """Run the decoder over new tokens.
 
@@ -147,11 +149,12 @@ class FlorenceModel(nn.Module):
         positions: int64 [R, T], default counts on from the cache's length.
         input_mask: bool [R, past + T], False on left padding; None when nothing is padded.
         last: of how many of the T tokens, the last ones, hidden states are wanted; None: of all.
+        how: layers are run; see `Decoder.forward`.
 
         Returns hidden states [R, T, D], or [R, last, D]; `logits` turns them into scores.
         """
         table = self.embed_tokens if self.decoder.embed_tokens is None else self.decoder.embed_tokens
-        return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask, last)
+        return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask, last, **how)
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
         """Hidden states [..., D] to unnormalised scores [..., vocab_size], or [..., len(ids)] of those ids alone."""

@@ -114,13 +114,13 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """mask: bool [B, S], False on padding."""
+    def forward(self, x: Tensor, mask: Tensor | None, run: Callable[..., Tensor] = nn.Module.__call__) -> Tensor:
+        """mask: bool [B, S], False on padding. run: runs a layer, given first, on what it takes."""
         S = x.shape[1]
         x = self.dropout(self.norm(x + self.positions.weight[POSITION_OFFSET : POSITION_OFFSET + S]))
         attend = None if mask is None else mask[:, None, None, :]
         for layer in self.layers:
-            x = layer(x, attend)
+            x = run(layer, x, attend)
         return x
 
 
@@ -151,7 +151,9 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         input_mask: Tensor | None,
         last: int | None = None,
+        run: Callable[..., Tensor] = nn.Module.__call__,
     ) -> Tensor:
+        """Arguments as in `FlorenceModel.decode`. run: as in `Encoder`."""
         T = x.shape[1]
         past = self_cache.length if self_cache else 0
         if positions is None:
@@ -165,12 +167,12 @@ class Decoder(nn.Module):
         for index, (layer, keys, values) in enumerate(zip(self.layers, cross.keys, cross.values, strict=True)):
             remember = partial(self_cache.append, index) if self_cache else None
             if last is None or last >= T or index < len(self.layers) - 1:
-                x = layer(x, keys, values, self_mask, cross_mask, causal, remember)
+                x = run(layer, x, keys, values, self_mask, cross_mask, causal, remember)
             else:  # the states of the others are read by no further layer
                 mask = None
                 if last > 1 or input_mask is not None:
                     mask = causal_mask(past + T - last, last, input_mask, x.device)
-                x = layer(x, keys, values, mask, cross_mask, False, remember, last)
+                x = run(layer, x, keys, values, mask, cross_mask, False, remember, last)
         if self_cache:
             self_cache.length += T
         return x

@@ -1,0 +1,297 @@
+// One step of the decoder for a few rows: what `model/transformer.py` computes for one new token per row, in one call.
+//
+// With one token a row, every weight is read once and used a few times: the step takes as long as memory takes to
+// deliver the weights. So threads share the outputs of each matrix, read its rows as they lie, and meet at a barrier.
+// Weights are float32, bfloat16 or int8 with one scale per output; sums are float32 always.
+// Plain C interface, called through ctypes; the structs are mirrored in `kernel.py`.
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+#include <omp.h>
+
+#include "lanes.h"
+
+extern "C" {
+
+struct Matrix {           // y = x · weightᵀ + bias
+    const void* weight;   // [out, in] of the kind
+    const float* scale;   // [out], of int8
+    const float* bias;    // [out] or null
+    int64_t out, in;
+    int32_t kind;         // 0 float32, 1 bfloat16, 2 int8
+};
+
+struct Norm {
+    const float *weight, *bias;
+    float eps;
+};
+
+struct Attended {         // keys and values of one layer, of images or of earlier tokens
+    float *keys, *values;
+};
+
+struct Layer {
+    Matrix query, key, value, out;
+    Norm attention_norm;
+    Matrix cross_query, cross_out;
+    Norm cross_norm;
+    Matrix fc1, fc2;
+    Norm ffn_norm;
+};
+
+struct Decoder {
+    const Layer* layers;
+    const float *tokens, *positions;  // tables [ids, D], [positions, D]
+    Norm norm;
+    int32_t layer_count, heads, dim, ffn_dim;
+};
+
+struct Step {
+    const int64_t* ids;       // [R], the new token of each row
+    const int64_t* places;    // [R], its row in the table of positions
+    const int32_t* first;     // [R], from where on the row has tokens
+    const int32_t* slots;     // [R, capacity], where in the cache the token of each place lies
+    const Attended* past;     // per layer, [capacity, slot_count, D]
+    const Attended* cross;    // per layer, with the strides below, d values in a row
+    const uint8_t* cross_mask;  // [B, S], 0 on padding; or null
+    int64_t cross_image, cross_head, cross_position;  // strides in values
+    float* hidden;            // [R, D], what comes out
+    int32_t rows, images, length, capacity, slot_count, cross_length, threads;
+};
+
+}  // extern "C"
+
+namespace {
+
+inline Vector load(const float* from) { return read<Vector>(from); }
+
+inline Vector load(const uint16_t* from) {  // bfloat16 is the upper half of float32
+    typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+    typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    Words words = __builtin_convertvector(halves, Words) << 16;
+    Vector v;
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+}
+
+inline Vector load(const int8_t* from) {
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    typedef int32_t Words __attribute__((vector_size(LANES * 4)));
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Words), Vector);
+}
+
+inline float number(float x) { return x; }
+inline float number(int8_t x) { return x; }
+inline float number(uint16_t x) {
+    uint32_t word = uint32_t(x) << 16;
+    float f;
+    std::memcpy(&f, &word, sizeof f);
+    return f;
+}
+
+// ROWS rows of x times OUTS rows of the weights, all sums in registers.
+template <class Weight, int ROWS, int OUTS>
+inline void block(const Matrix& m, int64_t out, const float* x, float* y, int64_t y_stride) {
+    const Weight* weight = static_cast<const Weight*>(m.weight) + out * m.in;
+    Vector sums[OUTS][ROWS] = {};
+    int64_t i = 0;
+    for (; i + LANES <= m.in; i += LANES) {
+        Vector of_x[ROWS];
+        for (int r = 0; r < ROWS; r++) of_x[r] = load(x + r * m.in + i);
+        for (int o = 0; o < OUTS; o++) {
+            Vector w = load(weight + o * m.in + i);
+            for (int r = 0; r < ROWS; r++) sums[o][r] += w * of_x[r];
+        }
+    }
+    for (int o = 0; o < OUTS; o++)
+        for (int r = 0; r < ROWS; r++) {
+            float all = sum(sums[o][r]);
+            for (int64_t k = i; k < m.in; k++) all += number(weight[o * m.in + k]) * x[r * m.in + k];
+            if (m.scale) all *= m.scale[out + o];
+            y[r * y_stride + o] = all + (m.bias ? m.bias[out + o] : 0.0f);
+        }
+}
+
+template <class Weight, int ROWS, int OUTS>
+inline void few_rows(const Matrix& m, int64_t begin, int64_t end, const float* x, float* y, int64_t y_stride) {
+    int64_t out = begin;
+    for (; out + OUTS <= end; out += OUTS) block<Weight, ROWS, OUTS>(m, out, x, y + out - begin, y_stride);
+    for (; out < end; out++) block<Weight, ROWS, 1>(m, out, x, y + out - begin, y_stride);
+}
+
+constexpr int64_t TILE = 16;  // outputs whose weights stay in the first cache while all rows use them
+
+// y [rows, …] of outputs begin … end. The wider the block, the more streams of memory are read at once.
+template <class Weight>
+void dense(const Matrix& m, int64_t begin, int64_t end, const float* x, int64_t rows, float* y, int64_t y_stride) {
+    constexpr bool wide = REGISTERS > 16;
+    if (rows == 1) return few_rows<Weight, 1, 8>(m, begin, end, x, y, y_stride);
+    if (rows == 2) return few_rows<Weight, 2, wide ? 8 : 4>(m, begin, end, x, y, y_stride);
+    if (rows == 3) return few_rows<Weight, 3, wide ? 8 : 4>(m, begin, end, x, y, y_stride);
+    for (int64_t out = begin; out < end; out += TILE) {
+        int64_t stop = std::min(end, out + TILE), r = 0;
+        float* to = y + out - begin;
+        for (; r + 4 <= rows; r += 4)
+            few_rows<Weight, 4, wide ? 4 : 2>(m, out, stop, x + r * m.in, to + r * y_stride, y_stride);
+        for (; r < rows; r++) few_rows<Weight, 1, 8>(m, out, stop, x + r * m.in, to + r * y_stride, y_stride);
+    }
+}
+
+struct Share {  // of a thread
+    int number, count;
+    int64_t begin(int64_t of) const { return of * number / count; }
+    int64_t end(int64_t of) const { return of * (number + 1) / count; }
+};
+
+// The thread's share of the outputs of y = x · weightᵀ + bias, y [rows, out].
+void dense(const Matrix& m, const Share& share, const float* x, int64_t rows, float* y) {
+    int64_t begin = share.begin(m.out), end = share.end(m.out);
+    if (m.kind == 0) dense<float>(m, begin, end, x, rows, y + begin, m.out);
+    if (m.kind == 1) dense<uint16_t>(m, begin, end, x, rows, y + begin, m.out);
+    if (m.kind == 2) dense<int8_t>(m, begin, end, x, rows, y + begin, m.out);
+}
+
+void normalise(float* x, int64_t dim, const Norm& norm) {
+    float mean = 0, variance = 0;
+    for (int64_t i = 0; i < dim; i++) mean += x[i];
+    mean /= dim;
+    for (int64_t i = 0; i < dim; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float scale = 1 / std::sqrt(variance / dim + norm.eps);
+    for (int64_t i = 0; i < dim; i++) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+}
+
+float dot(const float* x, const float* y, int64_t size) {
+    Vector sums = {};
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) sums += load(x + i) * load(y + i);
+    float all = sum(sums);
+    for (; i < size; i++) all += x[i] * y[i];
+    return all;
+}
+
+// Softmax of scores[0 … count - 1] times the values that `value(k)` points to.
+template <class Value>
+void mix(float* scores, int64_t count, Value value, float* to, int64_t size) {
+    float most = *std::max_element(scores, scores + count), all = 0;
+    for (int64_t k = 0; k < count; k++) all += scores[k] = std::exp(scores[k] - most);
+    std::fill(to, to + size, 0.0f);
+    for (int64_t k = 0; k < count; k++) {
+        const float weight = scores[k] / all, *from = value(k);
+        for (int64_t i = 0; i < size; i++) to[i] += weight * from[i];
+    }
+}
+
+void self_attention(const Decoder& d, const Step& s, const Attended& past, const Share& share, const float* q, float* y) {
+    int64_t size = d.dim / d.heads, stride = int64_t(s.slot_count) * d.dim;
+    float scale = 1 / std::sqrt(float(size));
+    std::vector<float> scores(s.length + 1);
+    for (int64_t task = share.begin(int64_t(s.rows) * d.heads); task < share.end(int64_t(s.rows) * d.heads); task++) {
+        int64_t row = task / d.heads, at = task % d.heads * size, first = s.first[row];
+        const int32_t* slots = s.slots + row * s.capacity;
+        auto place = [&](const float* cache, int64_t k) { return cache + k * stride + slots[k] * int64_t(d.dim) + at; };
+        for (int64_t k = first; k <= s.length; k++)
+            scores[k - first] = dot(q + row * d.dim + at, place(past.keys, k), size) * scale;
+        auto value = [&](int64_t k) { return place(past.values, first + k); };
+        mix(scores.data(), s.length + 1 - first, value, y + row * d.dim + at, size);
+    }
+}
+
+void cross_attention(const Decoder& d, const Step& s, const Attended& cross, const Share& share, const float* q, float* y) {
+    int64_t size = d.dim / d.heads, each = s.rows / s.images, tasks = int64_t(s.images) * d.heads, S = s.cross_length;
+    float scale = 1 / std::sqrt(float(size));
+    std::vector<float> scores(each * S);
+    for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
+        int64_t image = task / d.heads, head = task % d.heads, start = image * s.cross_image + head * s.cross_head;
+        const uint8_t* mask = s.cross_mask ? s.cross_mask + image * S : nullptr;
+        const float* own = q + image * each * d.dim + head * size;
+        int64_t count = 0;  // keys that are seen, which stand in front
+        std::vector<int64_t> seen(mask ? S : 0);
+        for (int64_t k = 0; k < S; k++) {
+            if (mask && !mask[k]) continue;
+            if (mask) seen[count] = k;
+            const float* key = cross.keys + start + k * s.cross_position;
+            for (int64_t r = 0; r < each; r++) scores[r * S + count] = dot(own + r * d.dim, key, size) * scale;
+            count++;
+        }
+        auto value = [&](int64_t k) { return cross.values + start + (mask ? seen[k] : k) * s.cross_position; };
+        for (int64_t r = 0; r < each; r++)
+            mix(scores.data() + r * S, count, value, y + (image * each + r) * d.dim + head * size, size);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// y [rows, end - begin] = x [rows, in] · weightᵀ + bias, of outputs begin … end - 1.
+void florence_dense(const Matrix* m, int64_t begin, int64_t end, const float* x, int64_t rows, float* y, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        Share share{omp_get_thread_num(), omp_get_num_threads()};
+        int64_t from = begin + share.begin(end - begin), to = begin + share.end(end - begin);
+        if (m->kind == 0) dense<float>(*m, from, to, x, rows, y + from - begin, end - begin);
+        if (m->kind == 1) dense<uint16_t>(*m, from, to, x, rows, y + from - begin, end - begin);
+        if (m->kind == 2) dense<int8_t>(*m, from, to, x, rows, y + from - begin, end - begin);
+    }
+}
+
+// Read one token per row: its keys and values go into the cache at place `length`, slot = row; its state into `hidden`.
+void florence_step(const Decoder* decoder, const Step* step) {
+    const Decoder& d = *decoder;
+    const Step& s = *step;
+    const int64_t rows = s.rows, all = rows * d.dim;
+    std::vector<float> query(all), mixed(all), change(all), inner(rows * d.ffn_dim);
+#pragma omp parallel num_threads(s.threads)
+    {
+        Share share{omp_get_thread_num(), omp_get_num_threads()};
+        std::vector<float> x(all);  // every thread has the whole state: to add and normalise it costs less than to wait
+        auto add = [&](const Norm& norm) {
+            for (int64_t i = 0; i < all; i++) x[i] += change[i];
+            for (int64_t r = 0; r < rows; r++) normalise(&x[r * d.dim], d.dim, norm);
+        };
+        for (int64_t r = 0; r < rows; r++) {
+            const float *token = d.tokens + s.ids[r] * d.dim, *position = d.positions + s.places[r] * d.dim;
+            for (int64_t i = 0; i < d.dim; i++) x[r * d.dim + i] = token[i] + position[i];
+            normalise(&x[r * d.dim], d.dim, d.norm);
+        }
+        for (int number = 0; number < d.layer_count; number++) {
+            const Layer& layer = d.layers[number];
+            const Attended& past = s.past[number];
+            const int64_t now = int64_t(s.length) * s.slot_count * d.dim;
+            dense(layer.query, share, x.data(), rows, query.data());
+            dense(layer.key, share, x.data(), rows, past.keys + now);
+            dense(layer.value, share, x.data(), rows, past.values + now);
+#pragma omp barrier
+            self_attention(d, s, past, share, query.data(), mixed.data());
+#pragma omp barrier
+            dense(layer.out, share, mixed.data(), rows, change.data());
+#pragma omp barrier
+            add(layer.attention_norm);
+            dense(layer.cross_query, share, x.data(), rows, query.data());
+#pragma omp barrier
+            cross_attention(d, s, s.cross[number], share, query.data(), mixed.data());
+#pragma omp barrier
+            dense(layer.cross_out, share, mixed.data(), rows, change.data());
+#pragma omp barrier
+            add(layer.cross_norm);
+            dense(layer.fc1, share, x.data(), rows, inner.data());
+            for (int64_t r = 0; r < rows; r++)  // GELU of the thread's own outputs
+                for (int64_t i = share.begin(d.ffn_dim); i < share.end(d.ffn_dim); i++) {
+                    float& value = inner[r * d.ffn_dim + i];
+                    value = 0.5f * value * (1 + std::erf(value * float(M_SQRT1_2)));
+                }
+#pragma omp barrier
+            dense(layer.fc2, share, inner.data(), rows, change.data());
+#pragma omp barrier
+            add(layer.ffn_norm);
+        }
+        if (share.number == 0) std::copy(x.begin(), x.end(), s.hidden);
+    }
+}
+
+}  // extern "C"

@@ -1,0 +1,117 @@
+"""The compiled kernels, where an installation has them and the processor can run them."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import torch
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+# Built by setup.py, the best first; what torch calls the processors that can run them.
+BUILDS = {"_kernel_v4": ("AVX512",), "_kernel_v3": ("AVX512", "AVX2"), "_kernel": ("DEFAULT", "NEON", "SVE256")}
+
+
+class Matrix(Structure):
+    _fields_ = [
+        ("weight", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("out", c_int64),
+        ("in_", c_int64),
+        ("kind", c_int32),
+    ]
+
+
+class Norm(Structure):
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("eps", c_float)]
+
+
+class Attended(Structure):
+    _fields_ = [("keys", c_void_p), ("values", c_void_p)]
+
+
+class Layer(Structure):
+    _fields_ = [
+        *[(name, Matrix) for name in ("query", "key", "value", "out")],
+        ("attention_norm", Norm),
+        *[(name, Matrix) for name in ("cross_query", "cross_out")],
+        ("cross_norm", Norm),
+        *[(name, Matrix) for name in ("fc1", "fc2")],
+        ("ffn_norm", Norm),
+    ]
+
+
+class Decoder(Structure):
+    _fields_ = [
+        ("layers", POINTER(Layer)),
+        ("tokens", c_void_p),
+        ("positions", c_void_p),
+        ("norm", Norm),
+        *[(name, c_int32) for name in ("layer_count", "heads", "dim", "ffn_dim")],
+    ]
+
+
+class Step(Structure):
+    _fields_ = [
+        *[(name, c_void_p) for name in ("ids", "places", "first", "slots")],
+        ("past", POINTER(Attended)),
+        ("cross", POINTER(Attended)),
+        ("cross_mask", c_void_p),
+        *[(name, c_int64) for name in ("cross_image", "cross_head", "cross_position")],
+        ("hidden", c_void_p),
+        *[
+            (name, c_int32)
+            for name in ("rows", "images", "length", "capacity", "slot_count", "cross_length", "threads")
+        ],
+    ]
+
+
+class Linear(Structure):
+    _fields_ = [
+        *[(name, c_void_p) for name in ("weight", "bias", "norm_weight", "norm_bias")],
+        ("out", c_int64),
+        ("in_", c_int64),
+        ("eps", c_float),
+        ("gelu", c_int32),
+    ]
+
+
+class Rows(Structure):
+    _fields_ = [
+        *[(name, c_void_p) for name in ("x", "residual", "y", "panels", "from_", "to")],
+        ("count", c_int64),
+    ]
+
+
+SIGNATURES = {
+    "step": [POINTER(Decoder), POINTER(Step)],
+    "dense": [POINTER(Matrix), c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int],
+    "linear": [POINTER(Linear), POINTER(Rows), c_int],
+    "depthwise": [c_void_p] * 4 + [c_int64] * 4 + [c_int],
+    "window_attention": [c_void_p] * 2 + [c_int64] * 3 + [c_int],
+    "channel_attention": [c_void_p] * 2 + [c_int64] * 3 + [c_int],
+}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The build for this processor; None where there is none, as after an installation without a compiler."""
+    able = torch.backends.cpu.get_cpu_capability()
+    for name, runs_on in BUILDS.items():
+        spec = PathFinder.find_spec(f"{__package__}.{name}", [str(Path(__file__).parent)])
+        if able not in runs_on or spec is None:
+            continue
+        try:
+            found = ctypes.CDLL(spec.origin)
+        except OSError:  # built for another machine, or without its OpenMP
+            continue
+        for name, types in SIGNATURES.items():
+            function = getattr(found, f"florence_{name}")
+            function.argtypes, function.restype = types, None
+        found.florence_panel_rows.restype = c_int64
+        return found
+    return None

@@ -1,0 +1,82 @@
+"""Linear layers by the compiled kernels, with what stands before and behind them done on the way."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from florence_lite.engine.fast import kernel
+
+FEW_ROWS = 16  # up to here it takes longest to read the weights
+
+
+def linear(
+    layer: nn.Linear,
+    x: Tensor,
+    y: Tensor | None = None,
+    norm: nn.LayerNorm | None = None,
+    gelu: bool = False,
+    residual: Tensor | None = None,
+    rows: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Tensor:
+    """y = [residual +] [gelu] layer(norm(x)), row by row. Returns y, a new tensor if none is given.
+
+    x: float32 [..., in], y and residual [..., out], all contiguous; residual may be y.
+    rows: int32 [K] each: which rows of x are read, -1 for one of zeros behind the norm, and which rows of y and of the
+        residual belong to them, -1 for none. None: all as they stand.
+    """
+    read, written = rows
+    y = x.new_empty(*x.shape[:-1], layer.out_features) if y is None else y
+    count = x.numel() // layer.in_features if read is None else len(read)
+    if count <= FEW_ROWS and read is None and written is None:
+        dense(layer.weight, layer.bias, x if norm is None else norm(x), y)
+        y = F.gelu(y) if gelu else y
+        return y if residual is None else y.add_(residual)
+    library, threads = kernel.library(), torch.get_num_threads()
+    of = library.florence_panel_rows()
+    panels = x.new_empty(max(threads, -(-count // of)) * of * layer.in_features)
+    pointers = [None if part is None else part.data_ptr() for part in (x, residual, y, panels, read, written)]
+    norms = (None, None) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr())
+    bias = None if layer.bias is None else layer.bias.data_ptr()
+    eps = 0.0 if norm is None else norm.eps
+    made = kernel.Linear(layer.weight.data_ptr(), bias, *norms, layer.out_features, layer.in_features, eps, gelu)
+    library.florence_linear(made, kernel.Rows(*pointers, count), threads)
+    return y
+
+
+def dense(weight: Tensor, bias: Tensor | None, x: Tensor, y: Tensor, outs: range | None = None) -> Tensor:
+    """y = x · weightᵀ + bias for few rows, of all outputs or of some. x [..., in] and y [..., outs] contiguous."""
+    outs = range(len(weight)) if outs is None else outs
+    count = x.numel() // weight.shape[1]
+    kernel.library().florence_dense(
+        matrix(weight, bias), outs.start, outs.stop, x.data_ptr(), count, y.data_ptr(), torch.get_num_threads()
+    )
+    return y
+
+
+def matrix(weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> kernel.Matrix:
+    """As the kernels take it. weight: [out, in]; scale: [out], of int8."""
+    pointers = (None if part is None else part.data_ptr() for part in (weight, scale, bias))
+    return kernel.Matrix(*pointers, *weight.shape, kernel.KINDS[weight.dtype])
+
+
+def is_plain(part: nn.Module) -> bool:
+    """Whether the weights of a part of a network may be read where they are: it consists of what the model is made of,
+    without adapters or hooks, in float32 on a processor, and there are kernels and no gradients."""
+    return (
+        kernel.library() is not None
+        and not torch.is_grad_enabled()
+        and all(
+            (type(each) in _KNOWN or type(each).__module__.startswith("florence_lite.model."))
+            and not (each._forward_hooks or each._forward_pre_hooks or each.training)
+            for each in part.modules()
+        )
+        and all(
+            weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+            for weight in part.parameters()
+        )
+    )
+
+
+_KNOWN = {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Embedding, nn.Dropout}

@@ -1,0 +1,64 @@
+"""The network by the compiled kernels: what `FlorenceModel` computes, under the same names, in less time."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from florence_lite.engine.fast import transformer, vision
+from florence_lite.engine.fast.linear import FEW_ROWS, dense, is_plain
+from florence_lite.engine.fast.steps import FastSteps
+from florence_lite.engine.steps import PlainSteps
+from florence_lite.model import CrossCache, FlorenceModel, SelfCache
+
+
+class FastModel:
+    """A network on its way to answers. It holds nothing: the weights are read where the model has them, every time.
+
+    What the kernels do not know, the model does itself: parts with adapters or hooks, other precisions, other devices,
+    training, an installation without kernels. See `FlorenceModel` for the methods.
+    """
+
+    def __init__(self, model: FlorenceModel):
+        self.plain = model
+
+    def __getattr__(self, name: str):
+        return getattr(self.plain, name)  # config, tables, …
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        if not vision.can(self.plain.vision):
+            return self.plain.encode_image(pixel_values)
+        return self.plain.projector(vision.features(self.plain.vision, pixel_values))
+
+    def encode(
+        self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        run = {"run": transformer.encoder_layer} if is_plain(self.plain.encoder) else {}
+        return self.plain.encode(image_features, prompt_ids, prompt_mask, **run)
+
+    def cross_cache(self, encoder_hidden_states: Tensor) -> CrossCache:
+        if not is_plain(self.plain.decoder):
+            return self.plain.cross_cache(encoder_hidden_states)
+        states = encoder_hidden_states.contiguous()
+        pairs = [transformer.keys_values(layer.cross_attention, states) for layer in self.plain.decoder.layers]
+        return CrossCache(tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
+
+    def self_cache(self, rows: int, max_length: int) -> SelfCache:
+        return self.plain.self_cache(rows, max_length)
+
+    def decode(self, *arguments, **named) -> Tensor:
+        run = {"run": transformer.decoder_layer} if is_plain(self.plain.decoder) else {}
+        return self.plain.decode(*arguments, **named, **run)
+
+    def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
+        head = self.plain.embed_tokens if self.plain.lm_head is None else self.plain.lm_head
+        count = hidden.numel() // hidden.shape[-1]
+        if count > FEW_ROWS or not is_plain(head):
+            return self.plain.logits(hidden, ids)
+        ids = range(len(head.weight)) if ids is None else ids
+        return dense(head.weight, None, hidden.contiguous(), hidden.new_empty(*hidden.shape[:-1], len(ids)), ids)
+
+    def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | PlainSteps:
+        parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
+        if all(part is None or is_plain(part) for part in parts):
+            return FastSteps(self.plain, cross, encoder_mask)
+        return PlainSteps(self.plain, cross, encoder_mask)

@@ -1,0 +1,138 @@
+"""Decoding steps by the compiled kernel, for networks on a processor. It reads the weights where they are: nothing is
+packed or copied, and a weight that changes is used as it is at the next answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from florence_lite.engine.fast import kernel
+from florence_lite.engine.fast.linear import dense, matrix
+from florence_lite.engine.prefill import Prefix
+from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model.cache import BLOCK
+from florence_lite.model.transformer import POSITION_OFFSET
+
+BYTES_OF_A_THREAD = 2**20  # weights of a layer that are worth another thread, which has to be waited for
+
+
+class FastSteps:
+    """See `engine.steps.PlainSteps`, whose names these are.
+
+    Beams share what they have in common: a row's cache is a list of places in the cache, and a new order of rows only
+    changes these lists.
+    """
+
+    def __init__(self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None):
+        """Arguments as in `PlainSteps`."""
+        self.model, self.cross, self.encoder_mask = model, cross, encoder_mask
+        self.length = 0
+        self._library = kernel.library()
+        self._decoder, self._kept = _decoder(model)
+        self._head = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
+        self._threads = _threads(model)
+        self._share_images()
+
+    def keep_images(self, images: Tensor) -> None:
+        self.cross = self.cross.select(images)
+        if self.encoder_mask is not None:
+            self.encoder_mask = self.encoder_mask[images]
+        self._share_images()
+
+    def start(self, read: Sequence[Prefix], max_length: int) -> Tensor:
+        """Begin with a row for every prefix. Returns the states [R, D] behind them."""
+        self.max_length, self.length = max_length, max(prefix.length for prefix in read)
+        self.first = torch.tensor([self.length - prefix.length for prefix in read], dtype=torch.int32)
+        rows, (layers, heads, _, width) = len(read), read[0].keys.shape
+        self.cache = torch.zeros(2, layers, min(max_length, -(-self.length // BLOCK) * BLOCK), rows, heads * width)
+        for row, prefix in enumerate(read):
+            for kept, of_prefix in zip(self.cache, (prefix.keys, prefix.values), strict=True):
+                kept[:, self.length - prefix.length : self.length, row] = of_prefix.transpose(1, 2).flatten(2)
+        self.slots = torch.arange(rows, dtype=torch.int32)[:, None].repeat(1, max_length)
+        return torch.stack([prefix.hidden[-1] for prefix in read])
+
+    def reorder(self, order: list[int]) -> None:
+        """Row i becomes the former row `order[i]`."""
+        index = torch.tensor(order)
+        self.first, self.slots = self.first[index], self.slots[index]
+        if len(order) > self.cache.shape[3]:
+            self._resize(self.cache.shape[2], len(order))
+
+    def step(self, ids: list[int]) -> Tensor:
+        """Read one more id of every row. Returns the states [R, D] behind them."""
+        if self.length == self.cache.shape[2]:
+            self._resize(min(self.max_length, self.length + BLOCK), self.cache.shape[3])
+        rows = len(ids)
+        self.slots[:, self.length] = torch.arange(rows, dtype=torch.int32)
+        tokens = torch.tensor(ids)
+        # Outside the table lie only filler rows that outlived their answer.
+        places = (self.length - self.first.long()).clamp(max=self.model.config.text.positions - 1) + POSITION_OFFSET
+        hidden = torch.empty(rows, self._decoder.dim)
+        keys = self.cross.keys[0]
+        mask = self.encoder_mask
+        past = _attended([*zip(*self.cache, strict=True)])
+        self._library.florence_step(
+            self._decoder,
+            kernel.Step(
+                tokens.data_ptr(), places.data_ptr(), self.first.data_ptr(), self.slots.data_ptr(),
+                past, self._cross, None if mask is None else mask.data_ptr(),
+                *keys.stride()[:3], hidden.data_ptr(), rows, len(keys), self.length,
+                self.slots.shape[1], self.cache.shape[3], keys.shape[2], self._threads,
+            ),
+        )  # fmt: skip
+        self.length += 1
+        return hidden
+
+    def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
+        """As `FlorenceModel.logits`, of hidden [R, D]."""
+        ids = range(len(self._head)) if ids is None else ids
+        return dense(self._head, None, hidden, hidden.new_empty(len(hidden), len(ids)), ids)
+
+    def _resize(self, capacity: int, slots: int) -> None:
+        former = self.cache
+        self.cache = former.new_empty(*former.shape[:2], capacity, slots, former.shape[4])
+        self.cache[:, :, : self.length, : former.shape[3]] = former[:, :, : self.length]
+
+    def _share_images(self) -> None:
+        keys, values = self.cross.keys, self.cross.values
+        if len({part.stride() for part in (*keys, *values)}) > 1:
+            self.cross = CrossCache(*(tuple(part.contiguous() for part in kept) for kept in (keys, values)))
+        self._cross = _attended([*zip(self.cross.keys, self.cross.values, strict=True)])
+
+
+def _threads(model: FlorenceModel) -> int:
+    of_layer = sum(weight.nbytes for weight in model.decoder.layers[0].parameters())
+    return max(1, min(torch.get_num_threads(), of_layer // BYTES_OF_A_THREAD))
+
+
+def _norm(norm: nn.LayerNorm) -> kernel.Norm:
+    return kernel.Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
+
+
+def _attended(pairs: Sequence[tuple[Tensor, Tensor]]):
+    return (kernel.Attended * len(pairs))(*[(keys.data_ptr(), values.data_ptr()) for keys, values in pairs])
+
+
+def _decoder(model: FlorenceModel) -> tuple[kernel.Decoder, list]:
+    decoder, text = model.decoder, model.config.text
+    layers = []
+    for layer in decoder.layers:
+        own, cross, ffn = layer.attention, layer.cross_attention, layer.ffn
+        matrices = [
+            matrix(part.weight, part.bias)
+            for part in (
+                *(own.q_proj, own.k_proj, own.v_proj, own.out_proj),
+                *(cross.q_proj, cross.out_proj, ffn.fc1, ffn.fc2),
+            )
+        ]
+        norms = [_norm(part) for part in (layer.attention_norm, layer.cross_attention_norm, layer.ffn_norm)]
+        layers.append(kernel.Layer(*matrices[:4], norms[0], *matrices[4:6], norms[1], *matrices[6:], norms[2]))
+    array = (kernel.Layer * len(layers))(*layers)
+    table = model.embed_tokens if decoder.embed_tokens is None else decoder.embed_tokens
+    sizes = (text.decoder_layers, text.heads, text.d_model, text.ffn_dim)
+    made = kernel.Decoder(
+        array, table.weight.data_ptr(), decoder.positions.weight.data_ptr(), _norm(decoder.norm), *sizes
+    )
+    return made, [array]
