@@ -42,7 +42,7 @@ def calibrate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="F.json", help="Where to write it, else the checkpoint's folder."),
+        typer.Option(metavar="F.json", help="File or folder to write it into, else the checkpoint's folder."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Draw a reliability diagram, before and after, into it.")
@@ -60,7 +60,9 @@ def calibrate(
     if picture is not None:
         check_picture("--picture", picture)
     local = Path(checkpoint) if checkpoint is not None and Path(checkpoint).is_dir() else None
-    file = output or (local / FILE if local is not None else None)
+    file = output or local
+    if file is not None and file.is_dir():
+        file = file / FILE
     if file is not None and not file.parent.is_dir():
         raise ValueError(f"--output {file}: there is no folder {file.parent}")
     with needing("train,eval,vis" if picture is not None else "train,eval"):

@@ -95,6 +95,11 @@ class Stuff:
         if not self.label.strip() or not self.polygons:
             raise ValueError(f"stuff {self.label!r} needs a label and outlines")
 
+    @property
+    def phrase(self) -> str:
+        """As prompts ask for it."""
+        return f"the {self.label}"
+
 
 @dataclass(frozen=True)
 class ReferringExpression:

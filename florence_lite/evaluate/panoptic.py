@@ -13,7 +13,7 @@ from florence_lite.evaluate.metrics.measurement import same_label
 from florence_lite.evaluate.metrics.panoptic import PanopticMeter
 from florence_lite.evaluate.report import Report, encode_samples, problem_of
 from florence_lite.florence import Florence
-from florence_lite.geometry import rasterize
+from florence_lite.geometry import box_area, rasterize
 from florence_lite.inference import IMAGES_AT_ONCE
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.panoptic import assemble
@@ -43,7 +43,7 @@ def evaluate_panoptic(florence: Florence, samples: Sequence[Sample], count: int 
     for place in places:
         annotation = samples[place].annotation
         things |= {same_label(item.label) for item in annotation.objects}
-        stuff.update({_phrase(item.label) for item in annotation.stuff})
+        stuff.update({item.phrase for item in annotation.stuff})
     if not things and not stuff:
         raise ValueError("no sample has objects or stuff: there is nothing to measure panoptic segmentation by")
     phrases = [phrase for phrase, _ in stuff.most_common()]
@@ -88,9 +88,11 @@ def evaluate_panoptic(florence: Florence, samples: Sequence[Sample], count: int 
 
 
 def true_panoptic(annotation: Annotation) -> Panoptic:
-    """The map that an annotation tells; 0 where it tells nothing, and at ignored objects."""
-    things = [Instance(item.label, polygons=item.polygons) for item in annotation.objects]
-    stuff = [Instance(_phrase(item.label), polygons=item.polygons) for item in annotation.stuff]
+    """The map that an annotation tells; 0 where it tells nothing, and at ignored objects. Where outlines of objects
+    overlap, the smaller object lies on top: what is worn or carried is outlined within what has it."""
+    by_size = sorted(annotation.objects, key=lambda item: box_area(item.box))
+    things = [Instance(item.label, polygons=item.polygons) for item in by_size]
+    stuff = [Instance(item.phrase, polygons=item.polygons) for item in annotation.stuff]
     truth = _comparable(assemble(annotation.size_wh, things, stuff))
     for item in annotation.ignored:
         shape = Instance(polygons=item.polygons) if item.polygons else Instance(box=item.box)
@@ -100,11 +102,6 @@ def true_panoptic(annotation: Annotation) -> Panoptic:
 
 def _is_known(annotation: Annotation) -> bool:
     return "objects" in annotation.exhaustive and all(item.polygons for item in annotation.objects)
-
-
-def _phrase(label: str) -> str:
-    """What stuff is asked for by, as in training."""
-    return f"the {label}"
 
 
 def _comparable(result: Panoptic) -> Panoptic:

@@ -317,6 +317,8 @@ class Asking:
 
         Raises as `run`, before the first of them is asked for.
         """
+        if isinstance(image, list | tuple):
+            raise ValueError("stream answers about one image, not a list: call it for each, or run for all")
         [asked] = self._asked([prompt], keep_image, text, phrases, region, options=options)
         encoded = self.encode(image, keep_image)
         return stream(self.answering, encoded, self.answering.requests(asked, encoded.size_wh), options, keep_image)
@@ -344,10 +346,11 @@ class Asking:
         options: Mapping[str, Any],
         keep_image: bool,
         tile: tuple[int, int] | None,
+        at_once: int = IMAGES_AT_ONCE,
     ) -> Iterator[list[Result] | ImageError]:
         """What `answer_each` yields, of images in tiles what `tiled` yields. asked: all that the questions ask."""
         if tile is None:
-            return answer_each(self.encoder, self.answering, questions, options, keep_image)
+            return answer_each(self.encoder, self.answering, questions, options, keep_image, at_once)
         tiling = as_tiling(tile, [each.card for each in asked])
         return tiled(
             questions,
@@ -366,9 +369,12 @@ class Asking:
         """For each image, the results of what is asked about it. Raises what is wrong with the first bad image."""
         results: list[list[Result]] = []
         asked = [each for _, of_image in questions for each in of_image]
+        # Of images that are encoded already, the bound on memory alone says how many prompts go together.
+        encoded = all(isinstance(image, EncodedImage) for image, _ in questions)
+        at_once = max(1, len(questions)) if encoded else IMAGES_AT_ONCE
         with progress_bar(len(questions) > IMAGES_AT_ONCE) as progress:
             bar = progress.add_task("images", total=len(questions))
-            for answer in self._answers(questions, asked, options, keep_image, tile):
+            for answer in self._answers(questions, asked, options, keep_image, tile, at_once):
                 if isinstance(answer, ImageError):
                     raise answer.reason
                 results.append(answer)

@@ -349,6 +349,7 @@ def joined(parts: list[Result]) -> Result:
         foreign=all(part.foreign for part in ([part for part in parts if part.instances] or parts)),
         truncated=any(part.truncated for part in parts),
         presence={phrase: presence for part in parts for phrase, presence in part.presence.items()},
+        absent=tuple(phrase for part in parts for phrase in part.absent),
         token_ids=token_ids,
         token_logprobs=token_logprobs if measured else None,
     )

@@ -86,12 +86,13 @@ class Decoding:
             places = [seen.setdefault(id(row.image), len(seen)) for row in rows]
             order = sorted(order, key=places.__getitem__)
         found: dict[int, Decoded] = {}
-        for numbers in chunks(order, self._at_once(rows)):
+        for numbers in chunks(order, self.at_once(rows)):
             few = [rows[number] for number in numbers]
             found |= dict(zip(numbers, self._together(few, is_present, size), strict=True))
         return [found[number] for number in range(len(rows))]
 
-    def _at_once(self, rows: Sequence[Row]) -> int:
+    def at_once(self, rows: Sequence[Row]) -> int:
+        """How many of the rows go through the network together, at least one."""
         config, each = self.model.config, self.model.embed_tokens.weight.element_size()
         prompt = max((len(row.prompt_ids) for row in rows), default=0)
         answer = max((row.options.max_new_tokens for row in rows), default=1)

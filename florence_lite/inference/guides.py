@@ -247,6 +247,8 @@ class Guides:
             raise ValueError("labels are kept to by constrained=True alone, without compat=True: leave labels out")
         if not grammar(card.grammar).text:
             raise ValueError(f"task {card.name} writes no labels: leave labels out")
+        if card.input == "phrases" and card.labels == "input":
+            raise ValueError(f"the labels of task {card.name} are its phrases: leave labels out, or ask for them there")
         longest = max(labels, key=lambda label: len(self._tokenizer.encode_plain(label)))
         length = len(self._tokenizer.encode_plain(longest)) + _FRAME
         if length > max_new_tokens:

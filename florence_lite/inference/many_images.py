@@ -46,17 +46,18 @@ def answer_each(
     questions: Iterable[tuple[Any, Sequence[Asked]]],
     options: Mapping[str, Any],
     keep_image: bool,
+    at_once: int = IMAGES_AT_ONCE,
 ) -> Iterator[list[Result] | ImageError]:
     """For each image and what is asked about it, its results in the order of the prompts, or an error in their place.
 
-    An image is taken from `questions` when it is needed: `IMAGES_AT_ONCE` go through the network together. What
-    `questions` itself raises is raised after the answers about the images that came before.
+    An image is taken from `questions` when it is needed: `at_once` of them are answered together. What `questions`
+    itself raises is raised after the answers about the images that came before.
     keep_image: whether results keep their pictures.
 
     Raises ValueError for a prompt that is too long for the network.
     """
     index = 0
-    for batch in batches(questions, IMAGES_AT_ONCE):
+    for batch in batches(questions, at_once):
         answered = _answered(encoder, answering, batch, index, options, keep_image)
         index += len(batch)
         del batch

@@ -69,7 +69,7 @@ def merged(
         instances.sort(key=lambda item: item.bounds[1::-1])
     dropped = together.dropped + len(groups) - len(believed)
     presence = {phrase: max(part.presence.get(phrase, 0) for part in parts) for phrase in together.presence}
-    return replace(together, instances=tuple(instances), dropped=dropped, presence=presence)
+    return replace(together, instances=tuple(instances), dropped=dropped, presence=presence, absent=None)
 
 
 # ---- what is the same thing ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from florence_lite.results import Result
 from florence_lite.tokens.grammars import grammar
 from florence_lite.tokens.vocabulary import IdClass
 
-AT_ONCE = 8  # prompts that are answered together, so that the first words come soon
+AT_ONCE = 8  # prompts that are answered together at most, so that the first words come soon
 
 
 def stream(
@@ -33,15 +33,21 @@ def stream(
 
     Yields pieces of its words, never parts of a character; every instance with its score once all of its ids are
     certain, which with beams is when all of them have these ids; then the `Result`. Nothing is worked out before it is
-    asked for, and closing the generator ends the work.
+    asked for, and closing the generator ends the work. Raises as `Answering.answer`, at once.
     """
-    if options.get("choices") is not None:  # which are weighed, not written
-        yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
-        return
-    results: list[Result] = []
-    for few in chunks(requests, AT_ONCE):
-        results += yield from _stream(answering, image, few, options, keep_image)
-    yield joined(results)
+    rows = answering.rows([(image, request) for request in requests], options)
+    at_once = min(AT_ONCE, answering.decoding.at_once(rows))
+
+    def bit_by_bit() -> Iterator[str | Instance | Result]:
+        if options.get("choices") is not None:  # which are weighed, not written
+            yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
+            return
+        results: list[Result] = []
+        for few in chunks(requests, at_once):
+            results += yield from _stream(answering, image, few, options, keep_image)
+        yield joined(results)
+
+    return bit_by_bit()
 
 
 def _stream(

@@ -40,8 +40,10 @@ class Result:
         `nms` and slices since.
     foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or nothing in
         the answer is sure.
-    presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked;
-        one that stands here and has no instance is absent. Calibrated where the checkpoint is.
+    presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked.
+        Calibrated where the checkpoint is.
+    absent: those of them that were answered by no instance; it stays when instances are left out later. None: found
+        from `instances`.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
     choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.
@@ -60,6 +62,7 @@ class Result:
     score: float | None = None
     choices: Mapping[str, float] = field(default_factory=dict, hash=False)
     presence: Mapping[str, float] = field(default_factory=dict, hash=False)
+    absent: tuple[str, ...] | None = None
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     token_logprobs: tuple[float, ...] | None = field(default=None, repr=False)
     image: Image.Image | None = field(default=None, compare=False, repr=False)
@@ -70,6 +73,10 @@ class Result:
         set_frozen(self, "token_ids", tuple(int(token_id) for token_id in self.token_ids))
         set_frozen(self, "score", confidence(self.score))
         set_frozen(self, "presence", {phrase: confidence(value) for phrase, value in self.presence.items()})
+        if self.absent is None:  # an outline without a label answers the one phrase that there is
+            labels = set(self.labels)
+            set_frozen(self, "absent", [] if "" in labels else [each for each in self.presence if each not in labels])
+        set_frozen(self, "absent", tuple(self.absent))
         if len(self.size_wh) != 2 or min(self.size_wh) < 1:
             raise ValueError(f"size_wh is {self.size_wh}; it must be a positive width and height in pixels")
         if self.token_logprobs is not None:
@@ -110,13 +117,13 @@ class Result:
         score: the least that remains, from 0 to 1. An instance without a score remains: nothing says that it has less.
         label: the label that remains, or several, as they are written; a label that no instance has finds nothing.
 
-        What belongs to the whole answer (`text`, `score`, `presence`, the ids) stays as it is. Raises ValueError for a
-        score outside of 0 to 1 and for a label that is no text.
+        What belongs to the whole answer (`text`, `score`, `presence`, `absent`, the ids) stays as it is. Raises
+        ValueError for a score outside of 0 to 1 and for a label that is no text.
         """
         if score is not None:
             _check_share("score", score)
-        labels = (label,) if label is None or isinstance(label, str) else label
-        if label is not None and not (isinstance(labels, Iterable) and all(isinstance(each, str) for each in labels)):
+        labels = (label,) if isinstance(label, str) or not isinstance(label, Iterable) else tuple(label)
+        if label is not None and not all(isinstance(each, str) for each in labels):
             raise ValueError(f"label is {label!r}; it must be a label or a list of labels")
         return self._with(
             item
@@ -159,12 +166,6 @@ class Result:
     def scores(self) -> list[float | None]:
         """The N scores, None where nothing was measured."""
         return [instance.score for instance in self.instances]
-
-    @property
-    def absent(self) -> list[str]:
-        """The phrases that were asked for and have no instance here."""
-        labels = set(self.labels)
-        return [] if "" in labels else [phrase for phrase in self.presence if phrase not in labels]
 
     @property
     def boxes_xyxy(self) -> NDArray[np.float64]:

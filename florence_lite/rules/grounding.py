@@ -29,13 +29,17 @@ def _mention(sentence: str, label: str) -> tuple[int, int] | None:
 
 
 def phrases(annotation: Annotation) -> Iterator[Pair]:
-    """Each phrase with the boxes that it means, which are called by it; without any, the names of categories."""
+    """Each phrase with the boxes that it means, which are called by it; without any, the names of categories. Stuff has
+    one box around all of it."""
     for expression in annotation.expressions or names_of_categories(annotation):
         boxes = [annotation.objects[i].box for i in expression.objects]
         label = expression.phrase.strip()  # as prompts say it
         yield Pair(
             {"phrases": (expression.phrase,)}, tuple(Instance(label, box=box) for box in boxes), kind=expression.kind
         )
+    for item in annotation.stuff:
+        box = Instance(polygons=item.polygons).bounds
+        yield Pair({"phrases": (item.phrase,)}, (Instance(item.phrase, box=box),))
 
 
 def names_of_categories(annotation: Annotation) -> tuple[ReferringExpression, ...]:

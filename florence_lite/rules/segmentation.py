@@ -26,7 +26,7 @@ def phrases(annotation: Annotation) -> Iterator[Pair]:
             kind=expression.kind,
         )
     for item in annotation.stuff:
-        yield Pair({"text": f"the {item.label}"}, (Instance(polygons=item.polygons),))
+        yield Pair({"text": item.phrase}, (Instance(polygons=item.polygons),))
 
 
 def regions(annotation: Annotation) -> Iterator[Pair]:

@@ -285,7 +285,7 @@ def absent_stuff(stuff: tuple[Stuff, ...], rng: np.random.Generator) -> tuple[Re
 
 def wrong_captions(view: View, right: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
     """Two sentences that are not true of the scene, short or detailed: one with other objects, one with one mistake: an
-    object of another class, at another place, one object too many, or one forgotten."""
+    object of another class, at another place, or one object too many. A sentence that leaves one out is true."""
     found = []
     for view_of in (_other_objects, _one_mistake):
         if view.labels:
@@ -304,18 +304,16 @@ def _other_objects(view: View, rng: np.random.Generator) -> View:
 
 def _one_mistake(view: View, rng: np.random.Generator) -> View:
     labels, boxes = list(view.labels), list(view.boxes)
-    i, way = int(rng.integers(len(labels))), int(rng.integers(4))
-    if way == 0 or (way == 3 and len(labels) == 1):
+    i, way = int(rng.integers(len(labels))), int(rng.integers(3))
+    if way == 0:
         labels[i] = _stranger(view, rng)
     elif way == 1:
         (x0, y0, x1, y1), (width, height) = boxes[i], view.size_wh
         across = rng.random() < 0.5
         boxes[i] = (width - x1, y0, width - x0, y1) if across else (x0, height - y1, x1, height - y0)
-    elif way == 2:
+    else:
         labels.insert(i, labels[i])
         boxes.insert(i, boxes[i])
-    else:
-        del labels[i], boxes[i]
     return replace(view, labels=tuple(labels), boxes=tuple(boxes))
 
 

@@ -157,9 +157,12 @@ class Source:
             index = int(order[(place + further) % len(order)])
             try:
                 image, known = self._seen(index, rng, augment)
-                return Drawn(image, self.negatives(known, rng) if self.negatives else known, unreadable)
             except (ValueError, OSError) as error:
                 unreadable[self.samples.names[index]] = str(error)
+                continue
+            if self.negatives:
+                known = self.negatives(known, rng, self.annotation(index))
+            return Drawn(image, known, unreadable)
         raise ValueError(self._none(unreadable))
 
     def _seen(

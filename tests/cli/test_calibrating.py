@@ -45,6 +45,8 @@ def test_the_embedded_one_gets_lines_for_its_card(command, fitted, tmp_path):
     code, out, _ = command("calibrate", "--count", 7, "--output", tmp_path / "mine.json")
     assert code == 0 and "[calibration]\nbeta = 0.25\ntemperature = 2\nthreshold = 0.4\n" in out
     assert Calibration.read(tmp_path / "mine.json") == FITTED.calibration and fitted[0][1] == 7
+    assert command("calibrate", "--output", tmp_path)[0] == 0
+    assert Calibration.read(tmp_path) == FITTED.calibration
     told = json.loads(command("calibrate", "--json")[1])
     assert told["calibration"]["beta"] == 0.25 and told["held_out"] == 2 and told["file"] is None
 

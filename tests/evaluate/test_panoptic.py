@@ -83,6 +83,16 @@ def test_the_truth_of_an_annotation():
     assert truth.id_map[20, 20] == 1 and truth.id_map[50, 50] == 2 and not truth.id_map[60:].any()
 
 
+def test_a_small_object_within_a_larger_one_is_part_of_the_truth():
+    """Whatever their order; painted below, the collar would be hidden and left out."""
+    collar = ObjectAnnotation("collar", (20, 20, 30, 24), (((20.0, 20.0), (30.0, 20.0), (30.0, 24.0), (20.0, 24.0)),))
+    dog = ObjectAnnotation("dog", (10, 10, 40, 40), (SQUARE,))
+    for objects in ((dog, collar), (collar, dog)):
+        truth = true_panoptic(sample(objects=objects).annotation)
+        assert {s.label: s.area for s in truth.segments if s.is_thing} == {"collar": 40, "dog": 860}
+        assert not truth.dropped
+
+
 def test_a_report_with_a_baseline(toy_tokenizer):
     florence = tiny_florence(toy_tokenizer, "decoder")
     boxed = sample(objects=(ObjectAnnotation("dog", (10, 10, 40, 40)),))

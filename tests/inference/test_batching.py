@@ -67,7 +67,7 @@ def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, sid
     assert counted.peak > bound / 8, "the bound is not used"
 
 
-def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer):
+def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer, monkeypatch):
     florence = tiny_florence(toy_tokenizer, "decoder")
     config = florence.model.config
     small, large = (
@@ -79,6 +79,25 @@ def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer):
     florence.answering.decoding.memory = 1  # one row at a time, however little it is
     narrow = florence.detect(noise_image(0), phrases, threshold=0.3)
     assert wide.token_ids == narrow.token_ids and wide.presence == pytest.approx(narrow.presence, abs=1e-4)
+    decoding, rows = florence.answering.decoding, []
+    begin = decoding.begin
+    monkeypatch.setattr(decoding, "begin", lambda few, *more: rows.append(len(few)) or begin(few, *more))
+    *_, last = florence.stream(noise_image(0), "<OPEN_VOCABULARY_DETECTION>", phrases=phrases[:5], threshold=0.3)
+    assert rows == [1] * 5 and list(last.presence) == phrases[:5]
+
+
+def test_a_list_of_encoded_images_is_one_batch(toy_tokenizer, monkeypatch):
+    """As many prompts as fit go together, however many images they are about."""
+    florence = tiny_florence(toy_tokenizer, "decoder")
+    images = florence.encode([noise_image(seed) for seed in range(3)]) * 7
+    prompts = [Prompt("<REGION_TO_CATEGORY>", region=(0, 0, 5 + number, 9)) for number in range(len(images))]
+    decoding, rows = florence.answering.decoding, []
+    together = decoding._together
+    monkeypatch.setattr(decoding, "_together", lambda few, *more: rows.append(len(few)) or together(few, *more))
+    results = florence.run(images, prompts)
+    assert rows == [21]
+    for image, prompt, result in zip(images, prompts, results, strict=True):
+        assert result.token_ids == florence.run(image, prompt).token_ids
 
 
 def test_hundreds_of_rows_of_the_nano_network_and_few_of_the_large_one():

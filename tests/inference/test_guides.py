@@ -227,6 +227,11 @@ def test_compat_and_a_switch_turn_it_off(florence, image):
         ("<REGION_PROPOSAL>", {"labels": ["dog"]}, "task <REGION_PROPOSAL> writes no labels"),
         ("<OD>", {"labels": ["dog", "dog " * 30]}, "labels: 'dog dog .* takes .* tokens, an answer has at most 24"),
         ("<OD>", {"guide": "dog"}, "guide = 'dog' must be a state machine"),
+        (
+            "<OPEN_VOCABULARY_DETECTION>",
+            {"phrases": ["cat"], "labels": ["dog"]},
+            "labels of task <OPEN_VOCABULARY_DETECTION> are its phrases: leave labels out",
+        ),
     ],
 )
 def test_what_cannot_be_asked(florence, prompt, options, message):

@@ -121,6 +121,8 @@ def test_what_is_wrong_is_told_at_once(florence):
         (noise_image(0), "<OD>", {"num_beam": 2}, "did you mean 'num_beams'"),
         (noise_image(0), "<REGION_TO_CATEGORY>", {"region": (0, 0, 500, 500)}, "must lie in the image"),
         ("nowhere.png", "<OD>", {}, "nowhere.png"),
+        (noise_image(0), "<VQA>", {"text": "dog " * 500}, "tokens; the network takes"),
+        ([noise_image(0)], "<OD>", {}, "stream answers about one image, not a list"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             florence.stream(image, prompt, **options)

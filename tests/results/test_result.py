@@ -101,6 +101,10 @@ def test_filter(wanted, labels):
     assert kept == replace(told, instances=kept.instances, dropped=2 + 5 - len(labels))
 
 
+def test_labels_may_come_from_a_generator():
+    assert result(BOX, QUAD, RING).filter(label=(each for each in ("dog", "cat"))).labels == ["dog", "cat"]
+
+
 def boxed(label: str, x: float, score: float | None, width: float = 10) -> Instance:
     return Instance(label, box=(x, 0, x + width, 10), score=score)
 
@@ -266,9 +270,15 @@ def test_what_is_absent_says_so():
     """A phrase that was asked for and has no instance; an outline without words answers the one phrase there is."""
     asked = {"dog": 0.9, "a <b> cat": 0.1, "door": 0.4}
     told = result(BOX, presence=asked)
-    assert told.absent == ["a <b> cat", "door"] and told.to_dict()["presence"] == asked
+    assert told.absent == ("a <b> cat", "door") and told.to_dict()["presence"] == asked
     assert "not in the image: a &lt;b&gt; cat, door" in told._repr_html_()
-    assert result(presence={"dog": 0.1}).absent == ["dog"]
-    assert result(replace(BOX, label=""), presence={"dog": 0.9}).absent == []
+    assert result(presence={"dog": 0.1}).absent == ("dog",)
+    assert result(replace(BOX, label=""), presence={"dog": 0.9}).absent == ()
     with pytest.raises(ValueError, match="score is 1.5"):
         result(presence={"dog": 1.5})
+
+
+def test_what_is_left_out_later_is_not_absent():
+    told = result(BOX, RING, presence={"dog": 0.9, "cat": 0.8, "door": 0.1})
+    for fewer in (told.filter(label="cat"), told.filter(score=1), told[:0], told.nms(0)):
+        assert fewer.absent == ("door",) and "not in the image: door<" in fewer._repr_html_()

@@ -383,3 +383,6 @@ def test_stuff_is_outlined_by_its_name():
     grass, found = pairs("<REFERRING_EXPRESSION_SEGMENTATION>", annotation)
     assert grass.absent and grass.kind == "random"
     assert found.inputs == {"text": "the sky"} and found.instances == (Instance(polygons=sky.polygons),)
+    grass, found = pairs("<OPEN_VOCABULARY_DETECTION>", annotation)
+    assert grass.absent and found.inputs == {"phrases": ("the sky",)}
+    assert found.instances == (Instance("the sky", box=(0.0, 0.0, 100.0, 30.0)),)

@@ -159,6 +159,7 @@ def test_wrong_captions_are_wrong(annotations):
         for wrong in annotation.wrong_captions:
             said = Counter(wrong.replace(" and ", ", ").split(", "))
             assert said not in true, wrong
+            assert not any(said <= each for each in true), f"{wrong}: what leaves something out is true"
             counts["one mistake" if any((said & each) for each in true) else "all"] += 1
         assert bool(annotation.objects) <= len(annotation.wrong_captions) <= 2
     assert min(counts.values()) > 100, counts

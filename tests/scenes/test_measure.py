@@ -42,8 +42,11 @@ class Oracle:
         elif prompt.task == "<OCR>":
             text = " ".join(line.text for line in truth.lines)
         else:
-            [expression] = {each for each in truth.expressions if (each.phrase,) == tuple(prompt.phrases)}
-            instances = tuple(Instance(box=truth.objects[i].box, score=0.5) for i in expression.objects)
+            [phrase] = prompt.phrases
+            [meant] = {each.objects for each in truth.expressions if each.phrase == phrase} or {()}
+            boxes = [truth.objects[i].box for i in meant]
+            boxes += [Instance(polygons=item.polygons).bounds for item in truth.stuff if item.phrase == phrase]
+            instances = tuple(Instance(box=box, score=0.5) for box in boxes)
         presence = {phrase: float(bool(instances)) for phrase in prompt.phrases or ()}
         return Result(prompt.task, truth.size_wh, text, instances, presence=presence)
 

@@ -1,20 +1,22 @@
 """Phrases that are not true of an image, drawn from the other images of its data set."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from florence_lite.checkpoint import load_pretrained
-from florence_lite.data import Sample, to_jsonl
+from florence_lite.data import Dataset, Sample, to_jsonl
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression
+from florence_lite.data.augment import Augmentation
 from florence_lite.rules import pairs
 from florence_lite.train.collate import IGNORED
 from florence_lite.train.config import DataConfig
 from florence_lite.train.finetuning import read_sources
 from florence_lite.train.negatives import DRAWN, Negatives
-from florence_lite.train.sources import MixedBatches
+from florence_lite.train.sources import MixedBatches, Source, epoch_order
 from tests.train.squares import settings, write_base
 
 SIZE = (64, 48)
@@ -37,6 +39,30 @@ def test_labels_that_are_not_there_are_absent_phrases():
         absent = [pair.inputs["phrases"][0] for pair in found[2:]]
         assert len(set(absent)) == DRAWN and not {"dog", "pig"} & set(absent)
         assert {pair.kind for pair in found[2:]} == {"random"}
+
+
+def test_what_is_said_of_an_image_in_other_letters_is_not_absent():
+    """Nor what a phrase of it says of an object of another label."""
+    known = image("Dog ", "man", expressions=(ReferringExpression("a pig", (0,)), ReferringExpression("cow", (1,))))
+    mixed = Negatives(("A  Pig", "DOG", "cat", "cow", "dog"), ("A CAT", "a dog"))
+    for rng in seeds():
+        found = mixed(replace(known, captions=("a cat",)), rng)
+        assert [each.phrase for each in found.expressions[2:]] == ["cat"]
+        assert found.wrong_captions == ("a dog",)
+
+
+def test_what_a_crop_cuts_off_is_not_absent():
+    """A part of it that is too small to be asked for may still show."""
+    samples = [Sample(Image.new("RGB", SIZE), image(label), label) for label in PETS.labels]
+    collate = SimpleNamespace(rates={"<OPEN_VOCABULARY_DETECTION>": 1})
+    source = Source(Dataset.of(samples), collate, 1.0, negatives=PETS)
+    cropped = 0
+    for number, rng in enumerate(seeds()):
+        drawn = source.draw(number, rng, 0, Augmentation(crops=1.0))
+        own = PETS.labels[int(epoch_order(6, 0, number // 6)[number % 6])]
+        cropped += not drawn.annotation.objects
+        assert own not in {each.phrase for each in drawn.annotation.expressions if not each.objects}
+    assert cropped
 
 
 def test_of_an_empty_image_every_label_is_absent():
