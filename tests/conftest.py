@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from florence_lite.cards import task_card, tasks
+from florence_lite.engine.fast import kernel
 from florence_lite.tokens import Tokenizer
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
@@ -60,3 +61,9 @@ def own_tasks(monkeypatch):
     """What a test registers is forgotten after it."""
     monkeypatch.setattr(task_card.TASKS, "_by_name", {card.name: card for card in tasks()})
     monkeypatch.setattr(task_card, "_OWN_RULES", {})
+
+
+@pytest.fixture
+def plain_network(monkeypatch):
+    """Without compiled kernels, so that a test can watch the network's own methods."""
+    monkeypatch.setattr(kernel, "library", lambda: None)

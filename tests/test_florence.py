@@ -274,7 +274,7 @@ def golden_florence(folder) -> Florence:
 
 
 @pytest.mark.parametrize("folder", ["florence-2-large", "florence-2-base-ft-tuned"])
-def test_golden_prompt_ids(published, monkeypatch, folder):
+def test_golden_prompt_ids(plain_network, published, monkeypatch, folder):
     florence = golden_florence(published / folder)
     seen = []
     encode = florence.model.encode

@@ -28,7 +28,7 @@ def florence(request, toy_tokenizer) -> Florence:
 
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("prompt", ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>", "<REFERRING_EXPRESSION_SEGMENTATION>"])
-def test_compat_answers_with_ids_that_have_no_token(toy_tokenizer, prompt, beams):
+def test_compat_answers_with_ids_that_have_no_token(plain_network, toy_tokenizer, prompt, beams):
     """They are no words: skipped, counted as a fault, and scored like any other id."""
     model = FlorenceModel(tiny_config(vocab_size=toy_tokenizer.vocabulary.size + 5))
     enliven(model, 2, None)

@@ -77,7 +77,7 @@ def steps_of(florence, monkeypatch) -> list:
     return steps
 
 
-def test_instances_come_as_soon_as_they_are_whole(toy_tokenizer, monkeypatch):
+def test_instances_come_as_soon_as_they_are_whole(plain_network, toy_tokenizer, monkeypatch):
     """The first one after its four coordinates and a pass that scores it; closing ends the work."""
     florence = tiny_florence(toy_tokenizer, "encoder", eos_gain=None)
     image = florence.encode(noise_image(3))
@@ -97,7 +97,7 @@ def test_instances_come_as_soon_as_they_are_whole(toy_tokenizer, monkeypatch):
     assert len(steps) == ends - begins + 1
 
 
-def test_words_come_one_by_one(toy_tokenizer, monkeypatch):
+def test_words_come_one_by_one(plain_network, toy_tokenizer, monkeypatch):
     florence = tiny_florence(toy_tokenizer, "encoder", eos_gain=None)
     image = florence.encode(noise_image(3))
     steps = steps_of(florence, monkeypatch)

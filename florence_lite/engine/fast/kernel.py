@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-# Built by setup.py, the best first; what torch calls the processors that can run them.
-BUILDS = {"_kernel_v4": ("AVX512",), "_kernel_v3": ("AVX512", "AVX2"), "_kernel": ("DEFAULT", "NEON", "SVE256")}
+# Of pyproject.toml, the best first, with what torch calls the processors that can run them.
+BUILDS = {"_kernel_v4": ("AVX512",), "_kernel_v3": ("AVX512", "AVX2")}
 
 
 class Matrix(Structure):
@@ -99,19 +99,22 @@ SIGNATURES = {
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The build for this processor; None where there is none, as after an installation without a compiler."""
+    """The best build for this processor; None where there is none, as after an installation without a compiler."""
     able = torch.backends.cpu.get_cpu_capability()
-    for name, runs_on in BUILDS.items():
-        spec = PathFinder.find_spec(f"{__package__}.{name}", [str(Path(__file__).parent)])
-        if able not in runs_on or spec is None:
-            continue
-        try:
-            found = ctypes.CDLL(spec.origin)
-        except OSError:  # built for another machine, or without its OpenMP
-            continue
-        for name, types in SIGNATURES.items():
-            function = getattr(found, f"florence_{name}")
-            function.argtypes, function.restype = types, None
+    found = (load(name) for name, runs_on in BUILDS.items() if able in runs_on)
+    return next((each for each in found if each is not None), None)
+
+
+def load(name: str) -> ctypes.CDLL | None:
+    """One of `BUILDS`, if it is there. Its OpenMP is torch's, which is in memory already."""
+    spec = PathFinder.find_spec(f"{__package__}.{name}", [str(Path(__file__).parent)])
+    try:
+        found = None if spec is None else ctypes.CDLL(spec.origin)
+    except OSError:
+        return None
+    for name, types in SIGNATURES.items() if found else ():
+        function = getattr(found, f"florence_{name}")
+        function.argtypes, function.restype = types, None
+    if found:
         found.florence_panel_rows.restype = c_int64
-        return found
-    return None
+    return found
