@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -136,13 +137,19 @@ class DecodingBatch:
             read = self.read_prefixes([prefixes[number] for number in order])
         else:
             read = [read[number] for number in order]
-        hidden = self.begin(read)
+        states = [self.begin(read)]
+        first = {search: read[search.rows[0]].hidden for search in self.searches}
         while True:
-            order = self.arrange(self.advance(hidden))
+            running = list(self.searches)
+            parents = self.advance(states[-1])
+            for search in running:
+                if search.result is not None:
+                    search.result = with_states(search, first[search], states)
+            order = self.arrange(parents)
             yield
             if not self.groups:
                 return
-            hidden = self.read_last_ids(order)
+            states.append(self.read_last_ids(order))
 
     def arrange(self, parents: dict[Search, list[int]]) -> list[int]:
         """Drop finished searches, give the others their rows, and return the former row of every row.
@@ -251,3 +258,21 @@ class DecodingBatch:
             for ids in allowed or (range(size),):
                 scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()
         return scores
+
+
+def with_states(search: Search, first: Tensor, states: list[Tensor]) -> Generated:
+    """The result of a search with the states that predicted it.
+
+    first: [2, D], behind the prefix and behind the forced first id; states: [R, D] of every step.
+    """
+    rows, trail = [], search.trail
+    while trail:
+        trail, row = trail
+        rows.append(row)
+    ids = search.result.ids
+    forced = len(ids) - search.result.truncated - len(rows)  # ids that no step predicted
+    if search.result.truncated or forced >= len(first):
+        return search.result
+    stepped = zip(states[: len(rows)], reversed(rows), strict=True)
+    predicting = [*first[len(first) - 1 - forced : -1], *(step[row] for step, row in stepped)]
+    return replace(search.result, states=torch.stack(predicting))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from torch import Tensor
 
 from florence_lite.checks import check, check_switch, check_whole, is_number, is_positive, is_whole
 
@@ -123,7 +125,10 @@ class Generated:
 
     ids: what follows the prefix: the forced first id, the answer, the end token.
     truncated: the limit put the end token there, not the network.
+    states: float [len(ids), D], by which the network predicted each of them; None where it did not predict all: not the
+        end token of a truncated answer, for one.
     """
 
     ids: list[int]
     truncated: bool
+    states: Tensor | None = field(default=None, repr=False, compare=False)

@@ -1,4 +1,4 @@
-"""How likely the network finds given answers: one teacher-forced pass for every way of decoding."""
+"""How likely the network finds given answers: by the states that decoding left, or by one teacher-forced pass."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def score(
     cross: CrossCache | None = None,
     vocab_size: int | None = None,
     read: Sequence[Prefix] | None = None,
+    states: Sequence[Tensor | None] | None = None,
 ) -> list[Scores]:
     """Probabilities of the ids of `answers`, each read behind its prefix.
 
@@ -53,6 +54,8 @@ def score(
     locations: ids of the coordinates, in order.
     tolerance: how many bins another location may lie from the written one and still count with it.
     read: `prefill` of the prefixes, each with the first id of its answer behind it, for a caller who has it.
+    states: float [T, D] by which `generate` predicted an answer, None where it has none. Where there are all, none of
+        them is read again.
 
     The probabilities are those of the bare network: no forced, banned or sharpened ids.
     Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
@@ -64,7 +67,9 @@ def score(
         return []
 
     device, cross = encoder_hidden_states.device, cross or model.cross_cache(encoder_hidden_states)
-    if read is None:
+    if states and all(each is not None for each in states):
+        hidden = torch.cat(list(states))
+    elif read is None:
         hidden = _states(model, cross, encoder_mask, prefixes, answers)
     else:
         hidden = _states_behind(model, cross, encoder_mask, read, answers)

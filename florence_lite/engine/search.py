@@ -22,9 +22,12 @@ class Search:
 
     rows: which decoder rows the histories have at present; kept by the loop.
     states: where each history stands in the guide; all None without one.
+    trails: for each history, the rows that predicted its ids, one for each `advance`: (trail before, row), () at first.
+    trail: that of the result.
     """
 
-    rows: range
+    rows = range(0)
+    trail: tuple = ()
 
     def __init__(self, start: int, options: GenerationOptions):
         self.options = options
@@ -32,6 +35,7 @@ class Search:
         forced = options.forced_bos is not None and options.max_new_tokens > 1
         self.histories = [[start, options.forced_bos] if forced else [start]]
         self.states = [None if options.guide is None else options.guide.start]
+        self.trails: list[tuple] = [()]
         if forced:
             self.states = [self.guided(self.states[0], options.forced_bos)]
 
@@ -49,8 +53,8 @@ class Search:
         """Only the end token still fits into the answer."""
         return len(self.histories[0]) == self.options.max_new_tokens
 
-    def finish(self, history: list[int], truncated: bool) -> None:
-        self.result = Generated(history[1:], truncated)
+    def finish(self, history: list[int], truncated: bool, trail: tuple) -> None:
+        self.result, self.trail = Generated(history[1:], truncated), trail
         self.histories = []
 
 
@@ -65,16 +69,17 @@ class SingleSearch(Search):
         """scores, ids: [1][K] candidates, the best first. Returns [0] if the row lives on, [] if it is finished."""
         history, chosen = self.histories[0], ids[0][0]
         history.append(chosen)
+        self.trails = [(self.trails[0], self.rows.start)]
         self.states = [self.guided(self.states[0], chosen)]
         if chosen == self.options.eos:
-            self.finish(history, truncated=False)
+            self.finish(history, False, self.trails[0])
         else:
             self._finish_at_limit()
         return [0] * len(self.histories)
 
     def _finish_at_limit(self) -> None:
         if self.at_limit:
-            self.finish([*self.histories[0], self.options.eos], truncated=True)
+            self.finish([*self.histories[0], self.options.eos], True, self.trails[0])
 
 
 class BeamSearch(Search):
@@ -87,7 +92,7 @@ class BeamSearch(Search):
     def __init__(self, start: int, options: GenerationOptions):
         super().__init__(start, options)
         self.scores = [0.0]  # log-probability of every row
-        self.finished: list[tuple[float, list[int], bool]] = []  # (rank, history, truncated), the best first
+        self.finished: list[tuple[float, list[int], bool, tuple]] = []  # (rank, history, truncated, trail), best first
         self._finish_if_decided()
 
     def advance(self, scores: list[list[float]], ids: list[list[int]]) -> list[int]:
@@ -106,12 +111,16 @@ class BeamSearch(Search):
         continuations = continuations[: 2 * width]
 
         running = [c for c in continuations if c[2] != eos][:width]
+        trails = [(trail, self.rows.start + number) for number, trail in enumerate(self.trails)]
         ended = [
-            (score, [*self.histories[row], eos], False) for score, row, token in continuations[:width] if token == eos
+            (score, [*self.histories[row], eos], False, trails[row])
+            for score, row, token in continuations[:width]
+            if token == eos
         ]
         self._add_finished(ended)
         self.histories = [[*self.histories[row], token] for _, row, token in running]
         self.states = [self.guided(self.states[row], token) for _, row, token in running]
+        self.trails = [trails[row] for _, row, _ in running]
         self.scores = [score for score, _, _ in running]
         self._finish_if_decided()
         return [row for _, row, _ in running[: len(self.histories)]]
@@ -120,13 +129,14 @@ class BeamSearch(Search):
     def certain(self) -> list[int]:
         if self.result is not None:
             return self.result.ids
-        candidates = [*self.histories, *(history for _, history, _ in self.finished)]
+        candidates = [*self.histories, *(history for _, history, *_ in self.finished)]
         return os.path.commonprefix(candidates)[1:]  # of lists too
 
-    def _add_finished(self, ended: list[tuple[float, list[int], bool]]) -> None:
-        """Rank the ended histories (log-probability, history, truncated) and keep the best `num_beams`."""
+    def _add_finished(self, ended: list[tuple[float, list[int], bool, tuple]]) -> None:
+        """Rank the ended histories (log-probability, history, truncated, trail) and keep the best `num_beams`."""
         self.finished += [
-            (score / (len(history) - 1) ** self.options.length_penalty, history, cut) for score, history, cut in ended
+            (score / (len(history) - 1) ** self.options.length_penalty, history, *rest)
+            for score, history, *rest in ended
         ]
         self.finished.sort(key=lambda hypothesis: -hypothesis[0])
         del self.finished[self.options.num_beams :]
@@ -134,12 +144,11 @@ class BeamSearch(Search):
     def _finish_if_decided(self) -> None:
         stop = not self.histories or self._can_stop()
         if not stop and self.at_limit:
-            rows = zip(self.scores, self.histories, strict=True)
-            self._add_finished([(score, [*history, self.options.eos], True) for score, history in rows])
+            rows = zip(self.scores, self.histories, self.trails, strict=True)
+            self._add_finished([(score, [*history, self.options.eos], True, trail) for score, history, trail in rows])
             stop = True
         if stop:
-            _, history, truncated = self.finished[0]
-            self.finish(history, truncated)
+            self.finish(*self.finished[0][1:])
 
     def _can_stop(self) -> bool:
         """Enough hypotheses are finished and, unless that suffices, no running beam can beat the worst of them."""

@@ -184,6 +184,7 @@ class Decoding:
                     part.cross.part(few_images),
                     size,
                     part.read[chosen] if with_first else None,
+                    [answer.states for answer in answers[chosen]],
                 )
 
 

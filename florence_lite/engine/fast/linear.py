@@ -12,7 +12,7 @@ FEW_ROWS = 16  # up to here it takes longest to read the weights
 
 
 def linear(
-    layer: nn.Linear,
+    layer: nn.Linear | nn.Embedding,
     x: Tensor,
     y: Tensor | None = None,
     norm: nn.LayerNorm | None = None,
@@ -20,27 +20,29 @@ def linear(
     residual: Tensor | None = None,
     rows: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Tensor:
-    """y = [residual +] [gelu] layer(norm(x)), row by row. Returns y, a new tensor if none is given.
+    """y = [residual +] [gelu] layer(norm(x)), row by row. Returns y, a new tensor if none is given. A table of tokens
+    stands for the output layer that it is tied to.
 
     x: float32 [..., in], y and residual [..., out], all contiguous; residual may be y.
     rows: int32 [K] each: which rows of x are read, -1 for one of zeros behind the norm, and which rows of y and of the
         residual belong to them, -1 for none. None: all as they stand.
     """
     read, written = rows
-    y = x.new_empty(*x.shape[:-1], layer.out_features) if y is None else y
-    count = x.numel() // layer.in_features if read is None else len(read)
+    (size_out, size_in), bias = layer.weight.shape, getattr(layer, "bias", None)
+    y = x.new_empty(*x.shape[:-1], size_out) if y is None else y
+    count = x.numel() // size_in if read is None else len(read)
     if count <= FEW_ROWS and read is None and written is None:
-        dense(layer.weight, layer.bias, x if norm is None else norm(x), y)
+        dense(layer.weight, bias, x if norm is None else norm(x), y)
         y = F.gelu(y) if gelu else y
         return y if residual is None else y.add_(residual)
     library, threads = kernel.library(), torch.get_num_threads()
     of = library.florence_panel_rows()
-    panels = x.new_empty(max(threads, -(-count // of)) * of * layer.in_features)
+    panels = x.new_empty(max(threads, -(-count // of)) * of * size_in)
     pointers = [None if part is None else part.data_ptr() for part in (x, residual, y, panels, read, written)]
     norms = (None, None) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr())
-    bias = None if layer.bias is None else layer.bias.data_ptr()
+    bias = None if bias is None else bias.data_ptr()
     eps = 0.0 if norm is None else norm.eps
-    made = kernel.Linear(layer.weight.data_ptr(), bias, *norms, layer.out_features, layer.in_features, eps, gelu)
+    made = kernel.Linear(layer.weight.data_ptr(), bias, *norms, size_out, size_in, eps, gelu)
     library.florence_linear(made, kernel.Rows(*pointers, count), threads)
     return y
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from florence_lite.engine.fast import transformer, vision
-from florence_lite.engine.fast.linear import FEW_ROWS, dense, is_plain
+from florence_lite.engine.fast.linear import dense, is_plain, linear
 from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
@@ -51,10 +51,10 @@ class FastModel:
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
         head = self.plain.embed_tokens if self.plain.lm_head is None else self.plain.lm_head
-        count = hidden.numel() // hidden.shape[-1]
-        if count > FEW_ROWS or not is_plain(head):
+        if not is_plain(head):
             return self.plain.logits(hidden, ids)
-        ids = range(len(head.weight)) if ids is None else ids
+        if ids is None:
+            return linear(head, hidden.contiguous())
         return dense(head.weight, None, hidden.contiguous(), hidden.new_empty(*hidden.shape[:-1], len(ids)), ids)
 
     def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | PlainSteps:

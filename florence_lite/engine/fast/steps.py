@@ -27,8 +27,8 @@ class FastSteps:
 
     def __init__(self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None):
         """Arguments as in `PlainSteps`."""
-        self.model, self.cross, self.encoder_mask = model, cross, encoder_mask
-        self.length = 0
+        self.model, self.cross, self.length = model, cross, 0
+        self.encoder_mask = None if encoder_mask is None else encoder_mask.contiguous()
         self._library = kernel.library()
         self._decoder, self._kept = _decoder(model)
         self._head = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
@@ -46,10 +46,12 @@ class FastSteps:
         self.max_length, self.length = max_length, max(prefix.length for prefix in read)
         self.first = torch.tensor([self.length - prefix.length for prefix in read], dtype=torch.int32)
         rows, (layers, heads, _, width) = len(read), read[0].keys.shape
-        self.cache = torch.zeros(2, layers, min(max_length, -(-self.length // BLOCK) * BLOCK), rows, heads * width)
+        shape = (min(max_length, -(-self.length // BLOCK) * BLOCK), rows, heads * width)
+        self.keys, self.values = ([torch.zeros(shape) for _ in range(layers)] for _ in range(2))
         for row, prefix in enumerate(read):
-            for kept, of_prefix in zip(self.cache, (prefix.keys, prefix.values), strict=True):
-                kept[:, self.length - prefix.length : self.length, row] = of_prefix.transpose(1, 2).flatten(2)
+            for kept, of_prefix in ((self.keys, prefix.keys), (self.values, prefix.values)):
+                for layer, part in zip(kept, of_prefix, strict=True):
+                    layer[self.length - prefix.length : self.length, row] = part.transpose(0, 1).flatten(1)
         self.slots = torch.arange(rows, dtype=torch.int32)[:, None].repeat(1, max_length)
         return torch.stack([prefix.hidden[-1] for prefix in read])
 
@@ -57,13 +59,13 @@ class FastSteps:
         """Row i becomes the former row `order[i]`."""
         index = torch.tensor(order)
         self.first, self.slots = self.first[index], self.slots[index]
-        if len(order) > self.cache.shape[3]:
-            self._resize(self.cache.shape[2], len(order))
+        if len(order) > self.keys[0].shape[1]:
+            self._resize(len(self.keys[0]), len(order))
 
     def step(self, ids: list[int]) -> Tensor:
         """Read one more id of every row. Returns the states [R, D] behind them."""
-        if self.length == self.cache.shape[2]:
-            self._resize(min(self.max_length, self.length + BLOCK), self.cache.shape[3])
+        if self.length == len(self.keys[0]):
+            self._resize(min(self.max_length, self.length + BLOCK), self.keys[0].shape[1])
         rows = len(ids)
         self.slots[:, self.length] = torch.arange(rows, dtype=torch.int32)
         tokens = torch.tensor(ids)
@@ -72,14 +74,14 @@ class FastSteps:
         hidden = torch.empty(rows, self._decoder.dim)
         keys = self.cross.keys[0]
         mask = self.encoder_mask
-        past = _attended([*zip(*self.cache, strict=True)])
+        past = _attended([*zip(self.keys, self.values, strict=True)])
         self._library.florence_step(
             self._decoder,
             kernel.Step(
                 tokens.data_ptr(), places.data_ptr(), self.first.data_ptr(), self.slots.data_ptr(),
                 past, self._cross, None if mask is None else mask.data_ptr(),
                 *keys.stride()[:3], hidden.data_ptr(), rows, len(keys), self.length,
-                self.slots.shape[1], self.cache.shape[3], keys.shape[2], self._threads,
+                self.slots.shape[1], self.keys[0].shape[1], keys.shape[2], self._threads,
             ),
         )  # fmt: skip
         self.length += 1
@@ -91,9 +93,10 @@ class FastSteps:
         return dense(self._head, None, hidden, hidden.new_empty(len(hidden), len(ids)), ids)
 
     def _resize(self, capacity: int, slots: int) -> None:
-        former = self.cache
-        self.cache = former.new_empty(*former.shape[:2], capacity, slots, former.shape[4])
-        self.cache[:, :, : self.length, : former.shape[3]] = former[:, :, : self.length]
+        for kept in (self.keys, self.values):
+            for number, former in enumerate(kept):  # one after the other, so that hardly more is in memory meanwhile
+                kept[number] = former.new_empty(capacity, slots, former.shape[2])
+                kept[number][: self.length, : former.shape[1]] = former[: self.length]
 
     def _share_images(self) -> None:
         keys, values = self.cross.keys, self.cross.values
