@@ -29,13 +29,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import footprint
+import numpy as np
 import torch
 import transformers
 from floor import Machine, Network, Work, synchronize, together
+from native import Transformers, TransformersBatched, UserOfTransformers, build
+from ours import Ours, UserOfOurs, save_for_users
 from peer import cpu_abilities, environment
-from sides import Ours, Transformers, TransformersBatched, build
+from PIL import Image
 
+from florence_lite.cards import tasks
 from florence_lite.model import FlorenceConfig
+from florence_lite.tokens import Tokenizer
 
 OURS, NATIVE = Ours.name, Transformers.name
 PEERS = ("onnxruntime", "openvino")
@@ -120,6 +126,27 @@ def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str) -
 
         rows.append(Row(name, run, together(encoded, network.decoding(lengths, short)), several))
     return rows
+
+
+def user_rows(folder: str, tokens: int) -> list[tuple[Row, dict[str, Any]]]:
+    """The user's call, decoded alike on both sides; and as it is without options, guided to boxes, which has other
+    ids and no peer."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((640, 480))
+
+    def run(side):
+        return side.detect(picture, tokens)
+
+    same = {side.name: side for side in (UserOfOurs(folder), UserOfTransformers(folder))}
+    guided = {OURS: UserOfOurs(folder, guided=True)}
+    return [(Row("the user's call", run), same), (Row("the user's call, guided", run), guided)]
+
+
+def tokenizer_of(folder: str | None) -> Tokenizer:
+    """A published one, or one that was trained on the prompts."""
+    if folder:
+        return Tokenizer.from_file(folder)
+    return Tokenizer.train([card.prompt() for card in tasks() if not card.input], 1500)
 
 
 def check(row: str, side: str, got: Any, expected: Any) -> None:
@@ -227,6 +254,19 @@ def main() -> None:
     for row in rows:
         if wanted(row.name):
             tell(measure(row, sides, machine, arguments.rounds, bars))
+    with tempfile.TemporaryDirectory() as folder:
+        if wanted("the user's call") or wanted("memory"):
+            save_for_users(ours, tokenizer_of(arguments.tokenizer), folder)
+        if wanted("the user's call"):
+            for row, of_users in user_rows(folder, arguments.tokens):
+                tell(measure(row, of_users, machine, arguments.rounds, bars))
+        if wanted("memory"):
+            del sides, native, ours  # children get the memory
+            told["memory"] = footprint.measure({OURS: folder, NATIVE: folder}, arguments.tokens, arguments.rounds)
+            footprint.show(told["memory"])
+    if arguments.size == "nano" and wanted("embedded"):
+        told["embedded"] = footprint.embedded(arguments.rounds)
+        print(footprint.line_of_embedded(told["embedded"]))
     told["rates"] = machine.seen
     print(", ".join(f"{name} {rate / 1e9:.0f} G/s" for name, rate in machine.seen.items()))
     if arguments.json:

@@ -1,24 +1,17 @@
-"""The same pieces of work by two sides: this library, and transformers' native Florence-2 as its users run it.
-
-A side has the methods of `Ours`. All start and end with the same things, so that answers can be compared: pixels
-float32 [B, 3, H, W], image features [B, N, D], states of the encoder [B, S, D], ids as lists. Prompts go to the
-encoder, and every answer has exactly as many ids as were asked for: the end token never wins.
-"""
+"""The pieces of work of `ours.py` by transformers' native Florence-2, as its users run it."""
 
 from __future__ import annotations
 
 import torch
 import transformers
-from peer import EOS, START, generate_native, lively_native
+from ours import padded
+from peer import EOS, generate_native, lively_native
+from PIL import Image
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from florence_lite.checkpoint import load_tensors
-from florence_lite.engine import GenerationOptions, generate
-from florence_lite.engine.fast import FastModel
 from florence_lite.model import FlorenceConfig, FlorenceModel
-
-PAD = 1
 
 
 def build(config: FlorenceConfig, seed: int, device: str) -> tuple[FlorenceModel, transformers.PreTrainedModel]:
@@ -31,46 +24,13 @@ def build(config: FlorenceConfig, seed: int, device: str) -> tuple[FlorenceModel
     return ours.to(device), native.to(device)
 
 
-class Ours:
-    """The engine that answers are made with."""
-
-    name = "florence-lite"
-
-    def __init__(self, model: FlorenceModel):
-        self.model = FastModel(model)
-
-    def vision(self, pixels: Tensor) -> Tensor:
-        """Image features, projector included."""
-        return self.model.encode_image(pixels)
-
-    def encoder(self, features: Tensor, prompt: list[int]) -> Tensor:
-        """States of one image and prompt; the keys and values of cross-attention are computed too."""
-        states, _ = self.model.encode(features, torch.tensor([prompt], device=features.device))
-        self.model.cross_cache(states)
-        return states
-
-    def decode(self, states: Tensor, tokens: int, beams: int) -> list[list[int]]:
-        """Ids of the answer, greedy or by beam search, under Florence-2's defaults."""
-        return self._decode(states, None, tokens, beams)
-
-    def answer(self, pixels: Tensor, prompts: list[list[int]], tokens: int, beams: int = 1) -> list[list[int]]:
-        """Answers to prompts about images, equally many about each, those about an image together."""
-        features = self.vision(pixels).repeat_interleave(len(prompts) // len(pixels), 0)
-        ids, mask = padded(prompts, pixels.device)
-        return self._decode(*self.model.encode(features, ids, mask), tokens, beams)
-
-    def _decode(self, states: Tensor, mask: Tensor | None, tokens: int, beams: int) -> list[list[int]]:
-        options = GenerationOptions(tokens, beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
-        return [answer.ids for answer in generate(self.model, states, mask, [[START]] * len(states), options)]
-
-
 class Transformers:
     """transformers' own class; of several prompts each is one call, with its picture."""
 
     name = "transformers"
 
     def __init__(self, native: transformers.PreTrainedModel, config: FlorenceConfig):
-        self.native, self.image = native, [config.text.vocab_size - 1] * config.image_tokens
+        self.native, self.image = native, [native.config.image_token_id] * config.image_tokens
 
     def vision(self, pixels: Tensor) -> Tensor:
         features = self.native.get_image_features(pixels).pooler_output
@@ -109,9 +69,18 @@ class TransformersBatched(Transformers):
         return self._generate(pixels.repeat_interleave(len(prompts) // len(pixels), 0), prompts, tokens, beams)
 
 
-def padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """int64 [R, T], padded on the right, and the mask of what is no padding; None if nothing is."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, PAD).to(device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
-    return ids, None if mask.all() else mask
+class UserOfTransformers:
+    """What its documentation shows, greedy; boxes and labels, no scores."""
+
+    name = "transformers"
+
+    def __init__(self, folder: str):
+        self.native = transformers.Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+        self.processor = transformers.AutoProcessor.from_pretrained(folder)
+
+    def detect(self, image: Image.Image, tokens: int) -> list[int]:
+        inputs = self.processor(text="<OD>", images=image, return_tensors="pt")
+        ids = self.native.generate(**inputs, max_new_tokens=tokens, num_beams=1, do_sample=False)
+        text = self.processor.batch_decode(ids, skip_special_tokens=False)[0]
+        self.processor.post_process_generation(text, task="<OD>", image_size=image.size)
+        return ids[0, 1:].tolist()
