@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import exported
 import footprint
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ from florence_lite.model import FlorenceConfig
 from florence_lite.tokens import Tokenizer
 
 OURS, NATIVE = Ours.name, Transformers.name
-PEERS = ("onnxruntime", "openvino")
+PEERS = tuple(exported.GRAPHS)
 TOLERANCE = 1e-3  # of features and states, whose numbers are about 1
 PROMPT = (0, *range(100, 108), 2)
 MIXED = [(0, *range(100, 100 + length), 2) for length in (5, 8, 11, 16)]  # of different lengths, as those of tasks are
@@ -140,6 +141,22 @@ def user_rows(folder: str, tokens: int) -> list[tuple[Row, dict[str, Any]]]:
     same = {side.name: side for side in (UserOfOurs(folder), UserOfTransformers(folder))}
     guided = {OURS: UserOfOurs(folder, guided=True)}
     return [(Row("the user's call", run), same), (Row("the user's call, guided", run), guided)]
+
+
+def peers_of(config: FlorenceConfig, model: Any, device: str) -> tuple[dict[str, Any], Path | None, list[str]]:
+    """The sides that run exported graphs, the folder of these, and notes about those that cannot."""
+    notes = []
+    for name in PEERS:
+        if device != "cpu":
+            notes.append(f"{name} is left out: its rows are those of the CPU")
+        elif lacking := exported.missing(name):
+            notes.append(f"{name} is left out: not installed are {', '.join(lacking)}")
+    names = [name for name in PEERS if not any(note.startswith(name) for note in notes)]
+    if not names:
+        return {}, None, notes
+    length = config.image_tokens + len(PROMPT)
+    folder = exported.export(model, length, (1, 4), exported.default_cache())
+    return {name: exported.Exported(name, folder, length, (1, 4)) for name in names}, folder, notes
 
 
 def tokenizer_of(folder: str | None) -> Tokenizer:
@@ -242,9 +259,12 @@ def main() -> None:
     sides = {
         side.name: side for side in (Ours(ours), Transformers(native, config), TransformersBatched(native, config))
     }
+    peers, graphs, told["notes"] = peers_of(config, ours, arguments.device)
+    sides |= peers
+    print("\n".join(told["notes"]), end="\n" if told["notes"] else "", flush=True)
     machine = Machine(Network(config).step_bytes, arguments.device)
     bars = BARS if arguments.size == "base" else {}
-    told["rows"], told["notes"] = [], []
+    told["rows"] = []
 
     def tell(found: dict) -> None:
         told["rows"].append(found)
@@ -261,8 +281,9 @@ def main() -> None:
             for row, of_users in user_rows(folder, arguments.tokens):
                 tell(measure(row, of_users, machine, arguments.rounds, bars))
         if wanted("memory"):
-            del sides, native, ours  # children get the memory
-            told["memory"] = footprint.measure({OURS: folder, NATIVE: folder}, arguments.tokens, arguments.rounds)
+            names = [OURS, NATIVE, *peers]
+            del sides, peers, native, ours  # their memory is for the children
+            told["memory"] = footprint.measure(names, folder, graphs, arguments.tokens, arguments.rounds)
             footprint.show(told["memory"])
     if arguments.size == "nano" and wanted("embedded"):
         told["embedded"] = footprint.embedded(arguments.rounds)
