@@ -205,7 +205,7 @@ class Exported:
 def greedy(step: Callable, past: list[np.ndarray], tokens: int, beams: int = 1) -> list[int]:
     """The likeliest ids behind the forced first one; the end token at last."""
     _, past = step([START], past)
-    ids, seen = [BOS], {}
+    ids = [BOS]
     while len(ids) < tokens - 1:
         logits, past = step(ids[-1:], past)
         logits[0, banned([START, *ids])] = -np.inf

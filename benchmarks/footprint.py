@@ -2,9 +2,9 @@
 
 Loading begins when everything is imported, and ends where the side can be asked. Peak memory is that of the process
 once it has answered a prompt about an image with three beams; `imported_mb` is what it had when all was imported, and
-`grown_mb` the difference. The peak is compared with transformers', the difference with that of onnxruntime and OpenVINO,
-whose processes have torch in memory only because this one compares tensors. The embedded checkpoint is loaded and asked
-as its users do.
+`grown_mb` the difference. The peak is compared with transformers', the difference with that of onnxruntime and
+OpenVINO, whose processes have torch in memory only because this one compares tensors. The embedded checkpoint is loaded
+and asked as its users do.
 """
 
 from __future__ import annotations
