@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from peer import START, build_native, environment, generate_native
+from peer import START, environment, generate_native, lively_native
 from transformers.modeling_outputs import BaseModelOutput
 
 from florence_lite.cards import tasks
@@ -35,15 +35,6 @@ INPUTS = {  # what the prompts with an input are asked with
     "phrases": {"phrases": ["cat", "dog"]},
     "region": {"region": (100, 50, 300, 400), "size_wh": (640, 480)},
 }
-
-
-def lively_native(config: FlorenceConfig, seed: int) -> transformers.PreTrainedModel:
-    """transformers' class with random weights; its own start is nearly constant, so noise makes it answer variedly."""
-    native = build_native(config, seed)
-    with torch.no_grad():
-        for parameter in native.parameters():
-            parameter += 0.3 * config.text.d_model**-0.5 * torch.randn(parameter.shape)
-    return native
 
 
 def load_both(native: transformers.PreTrainedModel, config: FlorenceConfig) -> dict[str, FlorenceModel]:

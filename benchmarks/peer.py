@@ -20,6 +20,15 @@ def build_native(config: FlorenceConfig, seed: int) -> transformers.PreTrainedMo
     return transformers.Florence2ForConditionalGeneration(transformers.Florence2Config(**values)).eval()
 
 
+def lively_native(config: FlorenceConfig, seed: int) -> transformers.PreTrainedModel:
+    """transformers' class with random weights; its own start is nearly constant, so noise makes it answer variedly."""
+    native = build_native(config, seed)
+    with torch.no_grad():
+        for parameter in native.parameters():
+            parameter += 0.3 * config.text.d_model**-0.5 * torch.randn(parameter.shape)
+    return native
+
+
 def generate_native(native: transformers.PreTrainedModel, tokens: int, num_beams: int, **inputs) -> list[list[int]]:
     """Ids of the answers under Florence-2's defaults: no repeated 3-grams, forced first and last token."""
     beams = {"early_stopping": True, "length_penalty": 1.0} if num_beams > 1 else {}

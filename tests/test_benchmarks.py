@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny import noise_image
 
@@ -33,10 +34,36 @@ def test_parity_at_base_size():
     assert all(row["logits"] <= 1e-4 and row["greedy"] and row["beam"] for row in rows)
 
 
-def test_decoding_prints_ratios():
-    rows = run("decoding.py", "--size", "tiny", "--tokens", "4", "--rounds", "1")["rows"]
-    assert [row["decoding"] for row in rows] == ["greedy", "beam 3"]
-    assert all(row["ratio"] > 0 for row in rows)
+def test_inference_is_measured_with_equal_ids(tmp_path):
+    """The script ends with an error where ids differ."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(BENCHMARKS / "inference.py"), "--size", "nano", "--tokens", "6", "--rounds", "1"]
+    done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(out.read_text())
+    rows = {row["work"]: row for row in told["rows"]}
+    assert {"vision, batch 4", "encoder", "greedy 6", "image, beam-3 6", "16 mixed prompts on 4 images"} <= set(rows)
+    assert rows["4 prompts on an image"]["ratios"].keys() == {"transformers", "transformers, batched"}
+    assert rows["the user's call, guided"]["ratios"] == {}
+    for name, row in rows.items():
+        assert all(seconds > 0 for seconds in row["seconds"].values()) and "bars" not in row
+        assert name.startswith("the user's call") or row["floor_s"] > 0 < row["times_floor"]
+    assert told["memory"]["transformers"]["peak_mb"] > told["memory"]["transformers"]["imported_mb"] > 0
+    assert told["embedded"]["ids"] > 2 and told["embedded"]["answer_s"] > 0
+    sides = {name for row in rows.values() for name in row["seconds"]}
+    for peer in ("onnxruntime", "openvino"):
+        assert peer in sides or any(note.startswith(peer) for note in told["notes"])
+
+
+def test_other_ids_end_the_inference_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import inference
+
+    inference.check("greedy", "peer", [[1, 2]], [[1, 2]])
+    with pytest.raises(SystemExit, match="greedy: peer gives other ids"):
+        inference.check("greedy", "peer", [[1, 3]], [[1, 2]])
+    with pytest.raises(SystemExit, match="numbers of peer differ by 1.0e"):
+        inference.check("encoder", "peer", torch.ones(2), torch.zeros(2))
 
 
 def test_loading_prints_ratios():
