@@ -55,7 +55,7 @@ def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOpt
     if not banned:
         return
     former = {number: logits[number, tokens] for number, tokens in guided.items()}
-    number, token = torch.tensor(banned, device=logits.device).unbind(1)
+    number, token = torch.tensor(banned).to(logits.device, non_blocking=True).unbind(1)
     logits[number, token] = -math.inf
     for number, tokens in guided.items():
         if logits[number].max() == -math.inf:

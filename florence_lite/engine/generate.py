@@ -253,7 +253,7 @@ class DecodingBatch:
         for allowed, rows in alike.items():
             index: slice | Tensor = slice(None)
             if len(rows) < len(hidden):
-                index = torch.tensor(rows, device=self.device)
+                index = torch.tensor(rows).to(self.device, non_blocking=True)
             states = hidden[index]
             for ids in allowed or (range(size),):
                 scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()

@@ -62,21 +62,29 @@ def matrix(weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> 
 
 
 def is_plain(part: nn.Module) -> bool:
-    """Whether the weights of a part of a network may be read where they are: it consists of what the model is made of,
-    without adapters or hooks, in float32 on a processor, and there are kernels, no gradients and no autocast, which
-    would hand other types to the kernels."""
+    """Whether the kernels may read the weights of a part of a network where they are: there are kernels, the part is
+    unchanged, and in float32 on a processor."""
     return (
         kernel.library() is not None
-        and not torch.is_grad_enabled()
+        and all(
+            weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+            for weight in part.parameters()
+        )
+        and is_unchanged(part)
+    )
+
+
+def is_unchanged(part: nn.Module) -> bool:
+    """Whether a part of a network computes what the model says: it consists of what the model is made of, without
+    adapters or hooks, not in training, with no gradients and no autocast, which would change dtypes on the way."""
+    return (
+        not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled("cuda")
         and all(
             (type(each) in _KNOWN or type(each).__module__.startswith("florence_lite.model."))
             and not (each._forward_hooks or each._forward_pre_hooks or each.training)
             for each in part.modules()
-        )
-        and all(
-            weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
-            for weight in part.parameters()
         )
     )
 

@@ -1,24 +1,28 @@
-"""The network by the compiled kernels: what `FlorenceModel` computes, under the same names, in less time."""
+"""The network by compiled kernels or CUDA graphs: what `FlorenceModel` computes, under the same names, in less time."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from florence_lite.engine.fast import transformer, vision
+from florence_lite.engine.fast import graphs, transformer, vision
 from florence_lite.engine.fast.linear import dense, is_plain, linear, matrix
 from florence_lite.engine.fast.precision import Weights, check_precision
+from florence_lite.engine.fast.static_steps import StaticSteps
 from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
 from florence_lite.model.device import BF16_INSTRUCTIONS, cpu_instructions
 
+IMAGES_OF_GRAPHS = 4  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
+
 
 class FastModel:
-    """A network on its way to answers. It holds nothing: the weights are read where the model has them, every time.
+    """A network on its way to answers. It holds no weights: they are read where the model has them, every time. On a
+    GPU, vision tower, encoder and decoding steps are CUDA graphs, which are kept for the next call (`graphs`).
 
-    What the kernels do not know, the model does itself: parts with adapters or hooks, other precisions, other devices,
-    training, an installation without kernels. See `FlorenceModel` for the methods.
+    What kernels and graphs do not know, the model does itself: parts with adapters or hooks, training, autocast, other
+    devices, on a processor other precisions and an installation without kernels. See `FlorenceModel` for the methods.
     """
 
     def __init__(self, model: FlorenceModel, precision: str = "fp32"):
@@ -26,6 +30,7 @@ class FastModel:
         vision tower, where the processor has instructions for it."""
         self.plain = model
         self.weights = Weights(check_precision(precision, model.embed_tokens.weight.device))
+        self.graphs = graphs.Pool()
         self._vision_in_bf16 = precision == "bf16" and has_bf16()
 
     def __getattr__(self, name: str):
@@ -38,6 +43,9 @@ class FastModel:
             with torch.autocast("cpu", torch.bfloat16):
                 features = self.plain.vision(pixel_values)
             return self.plain.projector(features.float())
+        parts = (self.plain.vision, self.plain.projector)
+        if len(pixel_values) <= IMAGES_OF_GRAPHS and graphs.can(*parts):
+            return graphs.call(self.graphs, parts, self.plain.encode_image, pixel_values)
         if not vision.can(self.plain.vision):
             return self.plain.encode_image(pixel_values)
         return self.plain.projector(vision.features(self.plain.vision, pixel_values))
@@ -45,6 +53,9 @@ class FastModel:
     def encode(
         self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
+        parts = (self.plain.encoder, self.plain.embed_tokens)
+        if len(image_features) <= IMAGES_OF_GRAPHS and graphs.can(*parts):
+            return graphs.call(self.graphs, parts, self.plain.encode, image_features, prompt_ids, prompt_mask)
         run = {"run": transformer.encoder_layer} if is_plain(self.plain.encoder) else {}
         return self.plain.encode(image_features, prompt_ids, prompt_mask, **run)
 
@@ -72,10 +83,12 @@ class FastModel:
             matrix(head.weight, None), hidden.contiguous(), hidden.new_empty(*hidden.shape[:-1], len(ids)), ids
         )
 
-    def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | PlainSteps:
+    def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | StaticSteps | PlainSteps:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
             return FastSteps(self.plain, cross, encoder_mask, self.weights)
+        if graphs.can(*parts) and StaticSteps.suit(cross, self.graphs):
+            return StaticSteps(self.plain, cross, encoder_mask, self.graphs)
         return PlainSteps(self.plain, cross, encoder_mask)
 
 
