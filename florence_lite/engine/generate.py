@@ -25,6 +25,7 @@ from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model.device import on_device
 
 KEPT_SHARE_OF_IMAGES = 0.75  # Finished images are dropped once at most this share is left: dropping copies the others.
 
@@ -253,7 +254,7 @@ class DecodingBatch:
         for allowed, rows in alike.items():
             index: slice | Tensor = slice(None)
             if len(rows) < len(hidden):
-                index = torch.tensor(rows).to(self.device, non_blocking=True)
+                index = on_device(self.device, rows)
             states = hidden[index]
             for ids in allowed or (range(size),):
                 scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()

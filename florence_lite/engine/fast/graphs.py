@@ -49,15 +49,17 @@ class Captured:
 
 
 def _captured(work: Callable[[], None]) -> Callable[[], None]:
-    aside = torch.cuda.Stream()
+    aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(WARM_UPS):
             work()
+        graph.capture_begin(capture_error_mode="thread_local")  # other threads may use the GPU meanwhile
+        try:
+            work()
+        finally:
+            graph.capture_end()
     torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
-        work()
     return graph.replay
 
 

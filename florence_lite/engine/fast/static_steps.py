@@ -16,6 +16,7 @@ from florence_lite.engine.fast.graphs import Captured, Pool, addresses
 from florence_lite.engine.prefill import Prefix
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.cache import BLOCK
+from florence_lite.model.device import on_device
 from florence_lite.model.transformer import POSITION_OFFSET, Attention, DecoderLayer
 
 
@@ -182,15 +183,15 @@ class StaticSteps:
         """Read one more id of every row. Returns the states [R, D] behind them."""
         shape = self._shape(len(ids))
         if shape != self._step.shape or self._images_changed or (self._moved and not self._branching):
-            self._use_step(shape, len(ids), self._step.past(self.length, on(self.device, self._former)))
+            self._use_step(shape, len(ids), self._step.past(self.length, on_device(self.device, self._former)))
         places = self._places(len(ids))
         if self._moved:
-            self._written = on(self.device, places)
+            self._written = on_device(self.device, places)
         columns = [0] * shape.rows, list(range(shape.rows)), [self.length] * shape.rows
         for column, values in zip(columns, (ids, self._former, self._padding), strict=True):
             for place, value in zip(places, values, strict=True):
                 column[place] = value
-        self._step.given.copy_(on(self.device, [*itertools.chain(*columns), self.length]))
+        self._step.given.copy_(on_device(self.device, [*itertools.chain(*columns), self.length]))
         self._step.run()
         self.length += 1
         self._former, self._moved = places, False
@@ -218,15 +219,10 @@ class StaticSteps:
         self._step = self._pool.take(key, lambda: StaticStep(self.model, shape))
         self._give_back = weakref.finalize(self, self._pool.give_back, key, self._step)
         self._former = self._places(rows)
-        self._written = on(self.device, self._former)
+        self._written = on_device(self.device, self._former)
         self._step.load_images(self.cross, self.encoder_mask)
         self._step.load_past(past, self._written)
         self._images_changed = self._moved = False
-
-
-def on(device: torch.device, values: list[int]) -> Tensor:
-    """The numbers as int64 [N], without waiting for what the device has to do before it reads them."""
-    return torch.tensor(values, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def _rounded(number: int) -> int:
