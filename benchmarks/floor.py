@@ -16,7 +16,7 @@ from florence_lite.engine.fast.linear import dense, linear, matrix
 from florence_lite.model import FlorenceConfig, FlorenceModel
 
 SHAPES = ((2304, 512, 2048), (2304, 2048, 512), (9216, 256, 1024), (9216, 1024, 256), (587, 768, 3072), (2048,) * 3)
-SHAPES_ON_GPU = ((8192,) * 3, (36864, 1024, 4096))  # smaller ones do not fill it
+SHAPES_ON_GPU = ((4096,) * 3, (9216, 1024, 4096))  # smaller ones do not fill it
 REPEATS = 3  # the best of so many counts
 AT_ONCE_ON_GPU = 5  # calls between two looks at its clock
 
