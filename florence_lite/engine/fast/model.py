@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from florence_lite.engine.fast import graphs, transformer, vision
+from florence_lite.engine.fast import flash, graphs, transformer, vision
 from florence_lite.engine.fast.linear import dense, is_plain, linear, matrix
 from florence_lite.engine.fast.precision import Weights, check_precision
 from florence_lite.engine.fast.static_steps import StaticSteps
@@ -57,6 +57,8 @@ class FastModel:
         if len(image_features) <= IMAGES_OF_GRAPHS and graphs.can(*parts):
             return graphs.call(self.graphs, parts, self.plain.encode, image_features, prompt_ids, prompt_mask)
         run = {"run": transformer.encoder_layer} if is_plain(self.plain.encoder) else {}
+        if prompt_mask is not None and flash.can(image_features) and graphs.can(*parts):
+            run = {"run": flash.EncoderLayers()}
         return self.plain.encode(image_features, prompt_ids, prompt_mask, **run)
 
     def cross_cache(self, encoder_hidden_states: Tensor) -> CrossCache:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from florence_lite.engine import GenerationOptions, generate, score
-from florence_lite.engine.fast import FastModel
+from florence_lite.engine.fast import FastModel, flash
 from florence_lite.engine.fast.static_steps import StaticSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import FlorenceConfig, FlorenceModel
@@ -178,3 +178,22 @@ def test_base_size_in_half_precision(dtype):
         assert features.isfinite().all()
         cosine = torch.nn.functional.cosine_similarity(features, expected, -1)
         assert cosine.min() > 0.99
+
+
+@torch.inference_mode()
+def test_prompts_of_different_lengths_without_their_padding(models, monkeypatch):
+    """flash-attn where it is installed, else torch's own function for the same, in its place."""
+    attention = flash.varlen()
+    if attention is None:
+        attention = pytest.importorskip("torch.nn.attention.varlen", reason="torch 2.10 has it").varlen_attn
+    calls = []
+    monkeypatch.setattr(flash, "varlen", lambda: lambda *given: calls.append(1) or attention(*given))
+    _, there = models
+    half = copy.deepcopy(there).to(torch.bfloat16)
+    features = torch.randn(6, half.config.image_tokens, half.config.text.d_model).cuda().to(torch.bfloat16)
+    mask = torch.arange(5).cuda() < torch.tensor([5, 2, 1, 4, 3, 5]).cuda()[:, None]
+    ids = torch.randint(3, 400, (6, 5)).cuda()
+    found, known = FastModel(half).encode(features, ids, mask)
+    expected, _ = half.encode(features, ids, mask)
+    assert len(calls) == half.config.text.encoder_layers
+    torch.testing.assert_close(found[known].float(), expected[known].float(), atol=0.06, rtol=0.06)
