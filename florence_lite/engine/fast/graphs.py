@@ -120,10 +120,11 @@ class Function(Captured):
             self.nbytes = max(0, torch.cuda.memory_reserved(device) - reserved)
 
     def __call__(self, *arguments: Tensor | None) -> Any:
-        for kept, given in zip(self._arguments, arguments, strict=True):
-            if kept is not None:
-                kept.copy_(given)
-        self.run()
+        with torch.inference_mode():  # in which the tensors may have been made
+            for kept, given in zip(self._arguments, arguments, strict=True):
+                if kept is not None:
+                    kept.copy_(given)
+            self.run()
         if isinstance(self._result, tuple):
             return tuple(None if each is None else each.clone() for each in self._result)
         return self._result.clone()

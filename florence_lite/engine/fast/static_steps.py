@@ -218,6 +218,7 @@ class StaticSteps:
         key = (shape, self._weights)
         self._step = self._pool.take(key, lambda: StaticStep(self.model, shape))
         self._give_back = weakref.finalize(self, self._pool.give_back, key, self._step)
+        self._give_back.atexit = False
         self._former = self._places(rows)
         self._written = on_device(self.device, self._former)
         self._step.load_images(self.cross, self.encoder_mask)
