@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from florence_lite.engine.fast.linear import is_unchanged
+from florence_lite.engine.fast.linear import is_unchanged, modules_of
 
 KEPT_BYTES = 2**30  # of the tensors of captured work that waits for its next use
 REMEMBERED = 256  # kinds of work that were asked for, of which those that come again are captured
 WARM_UPS = 2  # before capturing: libraries choose kernels and get their memory
 
 
-def can(*parts: nn.Module | None) -> bool:
-    """Whether the work of parts of a network can be captured: they are on one CUDA device, in one dtype, and consist of
-    what the model is made of; nothing is recorded for gradients, and there is no autocast."""
-    weights = [weight for part in parts if part is not None for weight in part.parameters()]
-    return (
-        all(weight.is_cuda for weight in weights)
-        and len({(weight.device, weight.dtype) for weight in weights}) == 1
-        and all(part is None or is_unchanged(part) for part in parts)
-    )
+def state_of(*parts: nn.Module | None) -> int | None:
+    """A number for the weights of parts of a network that work can be captured with, another one where they lie
+    elsewhere. None where it cannot: they must be on one CUDA device, in one dtype, and the parts unchanged."""
+    modules = modules_of(*parts)
+    weights = [weight for module in modules for weight in module._parameters.values() if weight is not None]
+    kinds = {(weight.device, weight.dtype) for weight in weights}
+    if len(kinds) != 1 or next(iter(kinds))[0].type != "cuda" or not is_unchanged(modules):
+        return None
+    return hash(tuple(weight.data_ptr() for weight in weights))
 
 
 class Captured:
@@ -130,21 +130,16 @@ class Function(Captured):
         return self._result.clone()
 
 
-def call(pool: Pool, parts: Sequence[nn.Module], function: Callable[..., Any], *arguments: Tensor | None) -> Any:
+def call(pool: Pool, weights: int, function: Callable[..., Any], *arguments: Tensor | None) -> Any:
     """function(*arguments), captured when it is asked for a second time with arguments of these shapes.
 
-    function: a method that returns a tensor, or several. parts: of the network, whose weights it reads.
+    function: a method that returns a tensor, or several. weights: `state_of` those that it reads.
     """
     shapes = tuple(None if each is None else (each.shape, each.dtype) for each in arguments)
-    key = (function.__name__, shapes, addresses(*parts))
+    key = (function.__name__, shapes, weights)
     if not pool.comes_again(key):
         return function(*arguments)
     captured = pool.take(key, lambda: Function(function, arguments))
     result = captured(*arguments)
     pool.give_back(key, captured)
     return result
-
-
-def addresses(*parts: nn.Module | None) -> int:
-    """Another number where weights lie elsewhere than those that work was captured with."""
-    return hash(tuple(weight.data_ptr() for part in parts if part is not None for weight in part.parameters()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from florence_lite.engine.fast import flash, graphs, transformer, vision
 from florence_lite.engine.fast.linear import dense, is_plain, linear, matrix
@@ -43,9 +43,9 @@ class FastModel:
             with torch.autocast("cpu", torch.bfloat16):
                 features = self.plain.vision(pixel_values)
             return self.plain.projector(features.float())
-        parts = (self.plain.vision, self.plain.projector)
-        if len(pixel_values) <= IMAGES_OF_GRAPHS and graphs.can(*parts):
-            return graphs.call(self.graphs, parts, self.plain.encode_image, pixel_values)
+        weights = self._capturable(self.plain.vision, self.plain.projector)
+        if weights is not None and len(pixel_values) <= IMAGES_OF_GRAPHS:
+            return graphs.call(self.graphs, weights, self.plain.encode_image, pixel_values)
         if not vision.can(self.plain.vision):
             return self.plain.encode_image(pixel_values)
         return self.plain.projector(vision.features(self.plain.vision, pixel_values))
@@ -53,11 +53,11 @@ class FastModel:
     def encode(
         self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        parts = (self.plain.encoder, self.plain.embed_tokens)
-        if len(image_features) <= IMAGES_OF_GRAPHS and graphs.can(*parts):
-            return graphs.call(self.graphs, parts, self.plain.encode, image_features, prompt_ids, prompt_mask)
+        weights = self._capturable(self.plain.encoder, self.plain.embed_tokens)
+        if weights is not None and len(image_features) <= IMAGES_OF_GRAPHS:
+            return graphs.call(self.graphs, weights, self.plain.encode, image_features, prompt_ids, prompt_mask)
         run = {"run": transformer.encoder_layer} if is_plain(self.plain.encoder) else {}
-        if prompt_mask is not None and flash.can(image_features) and graphs.can(*parts):
+        if weights is not None and prompt_mask is not None and flash.can(image_features):
             run = {"run": flash.EncoderLayers()}
         return self.plain.encode(image_features, prompt_ids, prompt_mask, **run)
 
@@ -90,9 +90,14 @@ class FastModel:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
             return FastSteps(self.plain, cross, encoder_mask, self.weights)
-        if graphs.can(*parts) and StaticSteps.suit(cross, self.graphs):
-            return StaticSteps(self.plain, cross, encoder_mask, self.graphs)
+        weights = self._capturable(self.plain.decoder, self.plain.embed_tokens)
+        if weights is not None and StaticSteps.suit(cross, self.graphs):
+            return StaticSteps(self.plain, cross, encoder_mask, self.graphs, weights)
         return PlainSteps(self.plain, cross, encoder_mask)
+
+    def _capturable(self, *parts: nn.Module) -> int | None:
+        """`graphs.state_of`, not asked where there can be no graphs."""
+        return graphs.state_of(*parts) if self.plain.embed_tokens.weight.device.type == "cuda" else None
 
 
 def has_bf16() -> bool:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from florence_lite.engine.fast.graphs import Captured, Pool, addresses
+from florence_lite.engine.fast.graphs import Captured, Pool
 from florence_lite.engine.prefill import Prefix
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.cache import BLOCK
@@ -138,11 +138,13 @@ class StaticSteps:
     longer fits its step, or shrinks to a smaller one, another step takes over the caches.
     """
 
-    def __init__(self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None, pool: Pool):
-        """pool: of steps that were used before; the others as in `PlainSteps`."""
+    def __init__(
+        self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None, pool: Pool, weights: int | None
+    ):
+        """pool: of steps that were used before; weights: `graphs.state_of` the decoder and the tables; the others as in
+        `PlainSteps`."""
         self.model, self.cross, self.encoder_mask, self.length = model, cross, encoder_mask, 0
-        self.device, self._pool = cross.keys[0].device, pool
-        self._weights = addresses(model.decoder, model.embed_tokens)
+        self.device, self._pool, self._weights = cross.keys[0].device, pool, weights
         self._give_back = None
 
     @staticmethod

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from florence_lite.engine.fast import FastModel, flash, graphs
+from florence_lite.engine.fast import FastModel, flash
 from florence_lite.model import FlorenceModel
 from tests.tiny import tiny_config
 
@@ -34,7 +34,7 @@ def installed(monkeypatch):
     """The stand-in in place of the package, and a processor that passes for a GPU."""
     module = StandIn()
     monkeypatch.setitem(sys.modules, "flash_attn", module)
-    monkeypatch.setattr(graphs, "can", lambda *parts: True)
+    monkeypatch.setattr(FastModel, "_capturable", lambda self, *parts: 0)
     monkeypatch.setattr(flash, "HALVES", (torch.float32,))
     flash.varlen.cache_clear()
     yield module

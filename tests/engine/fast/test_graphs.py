@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from florence_lite.engine.fast import FastModel, graphs
-from florence_lite.engine.fast.graphs import Function, Pool, call, can
+from florence_lite.engine.fast.graphs import Function, Pool, call, state_of
 from florence_lite.engine.fast.static_steps import StaticSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import FlorenceModel
@@ -35,12 +35,12 @@ def test_what_comes_again_is_captured():
     for number in range(4):
         x = torch.randn(5, 3)
         with torch.inference_mode(number % 2 == 0), torch.no_grad():
-            found, more = call(pool, [part], part.twice, x, None)
+            found, more = call(pool, 0, part.twice, x, None)
             assert torch.equal(found, 2 * part(x)) and more is None and found.is_inference() == (number % 2 == 0)
     assert len(pool._free) == 1
     ((_, captured),) = pool._free
     kept = captured._result[0].clone()
-    assert call(pool, [part], part.twice, torch.randn(5, 3), torch.ones(2))[1].tolist() == [2, 2]  # another kind
+    assert call(pool, 0, part.twice, torch.randn(5, 3), torch.ones(2))[1].tolist() == [2, 2]  # another kind
     assert torch.equal(captured._result[0], kept) and len(pool._free) == 1
 
 
@@ -63,7 +63,7 @@ def test_the_pool_drops_what_was_used_longest_ago():
 
 def test_a_processor_has_no_graphs(model):
     cross = model.cross_cache(random_states(model, 1)[0])
-    assert not can(model.encoder)
+    assert state_of(model.encoder) is None
     with torch.inference_mode():
         assert not isinstance(FastModel(model).steps(cross, None), StaticSteps)
 
@@ -71,7 +71,7 @@ def test_a_processor_has_no_graphs(model):
 class There(nn.Parameter):
     """A weight that says it is on a GPU."""
 
-    is_cuda, device = True, torch.device("cuda")
+    device = torch.device("cuda")
 
 
 @torch.inference_mode()
@@ -81,12 +81,12 @@ def test_dispatch(model, monkeypatch):
             setattr(part, name, weight.as_subclass(There))
     cross = model.cross_cache(random_states(model, 1)[0])
     fast, asked = FastModel(model), []
-    monkeypatch.setattr(graphs, "call", lambda pool, parts, function, *given: asked.append(function.__name__))
-    assert can(model.encoder) and isinstance(fast.steps(cross, None), StaticSteps)
+    monkeypatch.setattr(graphs, "call", lambda pool, weights, function, *given: asked.append(function.__name__))
+    assert state_of(model.encoder) != state_of(model.decoder) and isinstance(fast.steps(cross, None), StaticSteps)
     fast.encode_image(torch.zeros(1, 3, 48, 64))
     fast.encode(torch.zeros(1, 49, 32))
     assert asked == ["encode_image", "encode"]
-    monkeypatch.setattr(graphs, "can", lambda *parts: False)
+    monkeypatch.setattr(graphs, "state_of", lambda *parts: None)
     assert fast.encode_image(torch.zeros(1, 3, 48, 64)).shape == (1, 49, 32) and len(asked) == 2
     monkeypatch.undo()
 

@@ -13,6 +13,10 @@ from tests.engine.models import lively_model, random_states
 from tests.engine.test_generate import MIXED, PREFIXES
 
 
+def addresses(model) -> int:
+    return hash(tuple(weight.data_ptr() for weight in model.parameters()))
+
+
 class StaticModel(FastModel):
     """Steps of fixed shapes, and all else by the plain network."""
 
@@ -26,7 +30,7 @@ class StaticModel(FastModel):
         return super().__getattribute__(name)
 
     def steps(self, cross, encoder_mask):
-        self.used.append(StaticSteps(self.plain, cross, encoder_mask, self.graphs))
+        self.used.append(StaticSteps(self.plain, cross, encoder_mask, self.graphs, addresses(self.plain)))
         return self.used[-1]
 
 
@@ -103,7 +107,7 @@ def test_answers_at_the_same_time_have_steps_of_their_own(model):
     pool, cross = Pool(), model.cross_cache(states)
     with torch.inference_mode():
         read = prefill(model, cross, mask, [[2], [5]], [0, 1])
-        steps = [StaticSteps(model, cross, mask, pool) for _ in range(2)]
+        steps = [StaticSteps(model, cross, mask, pool, 0) for _ in range(2)]
         for each in steps:
             each.start(read, 20)
         assert steps[0]._step is not steps[1]._step
