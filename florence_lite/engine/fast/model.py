@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from florence_lite.engine.fast import transformer, vision
+from florence_lite.engine.fast import kernel, transformer, vision
 from florence_lite.engine.fast.linear import dense, is_plain, linear, matrix
 from florence_lite.engine.fast.precision import Weights, check_precision
 from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
-from florence_lite.model.device import BF16_INSTRUCTIONS, cpu_instructions
+from florence_lite.model.device import cpu_instructions
 
 
 class FastModel:
@@ -26,7 +26,9 @@ class FastModel:
         vision tower, where the processor has instructions for it."""
         self.plain = model
         self.weights = Weights(check_precision(precision, model.embed_tokens.weight.device))
-        self._vision_in_bf16 = precision == "bf16" and has_bf16()
+        in_tiles, in_kernels = (precision == "bf16" and has() for has in (has_bf16_tiles, kernel.has_bf16))
+        self._under_autocast = in_tiles
+        self._of_vision = self.weights if in_kernels else Weights()
 
     def __getattr__(self, name: str):
         if name == "plain":  # of a copy that is being made
@@ -34,13 +36,13 @@ class FastModel:
         return getattr(self.plain, name)  # config, tables, …
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        if self._vision_in_bf16:
+        if self._under_autocast:
             with torch.autocast("cpu", torch.bfloat16):
                 features = self.plain.vision(pixel_values)
             return self.plain.projector(features.float())
         if not vision.can(self.plain.vision):
             return self.plain.encode_image(pixel_values)
-        return self.plain.projector(vision.features(self.plain.vision, pixel_values))
+        return self.plain.projector(vision.features(self.plain.vision, pixel_values, self._of_vision))
 
     def encode(
         self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
@@ -80,6 +82,6 @@ class FastModel:
         return PlainSteps(self.plain, cross, encoder_mask)
 
 
-def has_bf16() -> bool:
-    """Whether the processor multiplies in bfloat16; others take longer than in float32."""
-    return not (cpu_instructions() or set()).isdisjoint(BF16_INSTRUCTIONS)
+def has_bf16_tiles() -> bool:
+    """Whether the processor multiplies whole tiles in bfloat16, which torch knows to use and the kernels do not."""
+    return "amx_bf16" in (cpu_instructions() or set())
