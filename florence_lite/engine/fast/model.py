@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from florence_lite.engine.fast import flash, graphs, transformer, vision
+from florence_lite.engine.fast import flash, graphs, kernel, transformer, vision
 from florence_lite.engine.fast.linear import dense, is_plain, linear, matrix
 from florence_lite.engine.fast.precision import Weights, check_precision
 from florence_lite.engine.fast.static_steps import StaticSteps
 from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
-from florence_lite.model.device import BF16_INSTRUCTIONS, cpu_instructions
+from florence_lite.model.device import cpu_instructions
 
 IMAGES_OF_GRAPHS = 4  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
 
@@ -31,7 +31,9 @@ class FastModel:
         self.plain = model
         self.weights = Weights(check_precision(precision, model.embed_tokens.weight.device))
         self.graphs = graphs.Pool()
-        self._vision_in_bf16 = precision == "bf16" and has_bf16()
+        in_tiles, in_kernels = (precision == "bf16" and has() for has in (has_bf16_tiles, kernel.has_bf16))
+        self._under_autocast = in_tiles
+        self._of_vision = self.weights if in_kernels else Weights()
 
     def __getattr__(self, name: str):
         if name == "plain":  # of a copy that is being made
@@ -39,7 +41,7 @@ class FastModel:
         return getattr(self.plain, name)  # config, tables, …
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        if self._vision_in_bf16:
+        if self._under_autocast:
             with torch.autocast("cpu", torch.bfloat16):
                 features = self.plain.vision(pixel_values)
             return self.plain.projector(features.float())
@@ -48,7 +50,7 @@ class FastModel:
             return graphs.call(self.graphs, weights, self.plain.encode_image, pixel_values)
         if not vision.can(self.plain.vision):
             return self.plain.encode_image(pixel_values)
-        return self.plain.projector(vision.features(self.plain.vision, pixel_values))
+        return self.plain.projector(vision.features(self.plain.vision, pixel_values, self._of_vision))
 
     def encode(
         self, image_features: Tensor, prompt_ids: Tensor | None = None, prompt_mask: Tensor | None = None
@@ -100,6 +102,6 @@ class FastModel:
         return graphs.state_of(*parts) if self.plain.embed_tokens.weight.device.type == "cuda" else None
 
 
-def has_bf16() -> bool:
-    """Whether the processor multiplies in bfloat16; others take longer than in float32."""
-    return not (cpu_instructions() or set()).isdisjoint(BF16_INSTRUCTIONS)
+def has_bf16_tiles() -> bool:
+    """Whether the processor multiplies whole tiles in bfloat16, which torch knows to use and the kernels do not."""
+    return "amx_bf16" in (cpu_instructions() or set())
