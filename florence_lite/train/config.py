@@ -39,6 +39,9 @@ class RunConfig:
     output: folder of the run: `state/` to go on from, `checkpoint/` with the latest weights, `best/` with those that
         an evaluation liked best, `log.jsonl`, and `run.json`, which tells what the run was started with.
     steps, batch: optimiser steps, and images in each, over all processes.
+    minutes: of training, start-up aside, after which the run ends if it has not made its `steps` before, as on a rented
+        machine; the schedules of learning rate and coordinate targets then end with the time. Two such runs make
+        different numbers of steps. Absent: as long as the steps take.
     accumulate: parts in which a process works through its share of a batch: more parts need less memory, and give the
         same weights.
     precision: "bf16" computes in it where that is safe (autocast) and keeps the weights in float32; "fp32" never does;
@@ -56,6 +59,7 @@ class RunConfig:
     output: str
     _: KW_ONLY
     steps: int = 2000
+    minutes: float | None = None
     batch: int = 32
     accumulate: int = 1
     precision: str = "auto"
@@ -76,6 +80,8 @@ class RunConfig:
         check_whole(self, 1, "steps", "batch", "accumulate", "evaluate_every", "save_every", "workers")
         check_whole(self, 0, "warmup", "seed")
         check_positive(self, "learning_rate", "sigma_start", "sigma_end")
+        if self.minutes is not None:
+            check_positive(self, "minutes")
         check_not_negative(self, "weight_decay")
         check_share(self, "sigma_share")
         check_choice(self, "precision", PRECISIONS)

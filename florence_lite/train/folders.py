@@ -104,11 +104,11 @@ def _beside(folder: Path, ending: str) -> Path:
 # ---- the state to go on from -----------------------------------------------------------------------------------------
 
 
-def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
+def save_state(accelerator: Accelerator, folder: Path, step: int, seconds: float = 0.0) -> None:
     """Write weights, optimiser and random state beside the former state, then put the new one in its place.
 
     Stopped at any point, it leaves a whole state, which `bring_back` puts in its place. `step.json` tells the step,
-    and the SHA-256 of every other file.
+    the seconds of training that led to it, and the SHA-256 of every other file.
     """
 
     def write(partial: Path) -> None:
@@ -117,7 +117,8 @@ def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
         if accelerator.is_main_process:
             files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
             precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-            (partial / STEP).write_text(json.dumps({"step": step, "precision": precision, "files": files}))
+            record = {"step": step, "seconds": seconds, "precision": precision, "files": files}
+            (partial / STEP).write_text(json.dumps(record))
 
     replace_folder(folder, write, accelerator.is_main_process, accelerator.wait_for_everyone)
 
@@ -134,6 +135,12 @@ def saved_step(folder: Path) -> int:
     """The step of the state in `folder`; ValueError, with the remedy, where the state or its `step.json` is missing or
     damaged."""
     return _read_step(folder)[0]
+
+
+def saved_seconds(folder: Path) -> float:
+    """The seconds of training that led to the state in `folder`; 0 where an older version did not note them."""
+    seconds = read_json_object(folder / STEP).get("seconds", 0.0)
+    return float(seconds) if is_number(seconds) else 0.0
 
 
 def whole_state(folder: Path) -> int:

@@ -40,6 +40,7 @@ from florence_lite.train.folders import (
     replace_folder,
     save_state,
     saved_precision,
+    saved_seconds,
 )
 from florence_lite.train.log import RunningMeans, TrainingLog, others_aside, tell
 from florence_lite.train.precision import choose_precision
@@ -134,7 +135,10 @@ def fit(
         recompute_activations(trainer, kernels)
     groups = parameter_groups(trainer, config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=accelerator.device.type in ("cpu", "cuda"))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_with_warmup(step, config))
+    clock = Clock(config, saved_seconds(output / STATE) if resumed is not None else 0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: cosine_with_warmup(step, config, clock.place(step))
+    )
     trainer, optimizer = accelerator.prepare(trainer.train(), optimizer)
 
     state, log = output / STATE, TrainingLog(output / LOG, accelerator)
@@ -150,6 +154,7 @@ def fit(
         log.go_on_at(step)
     else:
         save_state(accelerator, state, step)
+    is_over = clock.is_over(step)
 
     with others_aside():
         accelerator.init_trackers("florence-lite")
@@ -171,12 +176,13 @@ def fit(
             tell(f"{problem}: it is written anew from the state")
         return not problem and (evaluate is None or (output / BEST_RECORD).exists())
 
-    if step == config.steps:
+    if is_over:
         if accelerator.is_main_process:
-            tell(f"the run in {output} has made its {step} steps: nothing is left to train; more `steps` go on with it")
+            more = "more `steps` go" if step == config.steps else "its time is over; more `minutes` go"
+            tell(f"the run in {output} has made its {step} steps: nothing is left to train; {more} on with it")
         if not on_main(accelerator, is_delivered):
             deliver()
-    means, started = RunningMeans(), time.monotonic()
+    means = RunningMeans()
     unreadable = UnreadableImages(accelerator.is_main_process)
     lines = ProgressLines(
         config.steps, step, tell if accelerator.is_main_process and is_logged() else lambda line: None
@@ -194,31 +200,35 @@ def fit(
             lines.update(before + 1, f"loss {value:.3f}")
 
         unread: list[tuple[Tensor, int]] = []  # the loss of the last step: a GPU gets its next step before it is read
-        for parts in loader:
+        for parts in () if is_over else loader:
             unreadable.meet(parts)
-            loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
+            loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(clock.place(step), config))
             accelerator.clip_grad_norm_(trainer.parameters(), 1.0)
             optimizer.step()
+            clock.read(accelerator)
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
+            is_over = clock.is_over(step)
             means.add({"loss": loss[None]} if accelerator.is_main_process else {})
             for each in metrics:
                 means.add(each)
             unread.append((loss, step - 1))
             is_kept = any(step % every == 0 for every in (config.evaluate_every, config.save_every))
-            while len(unread) > (0 if is_kept or step == config.steps else 1):
+            while len(unread) > (0 if is_kept or is_over else 1):
                 read(*unread.pop(0))
             # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss, and
             # what a run logs behind its state it makes and logs again.
-            if step % config.evaluate_every == 0 or step == config.steps:
+            if step % config.evaluate_every == 0 or is_over:
                 deliver()
-            if step % config.save_every == 0 or step == config.steps:
+            if step % config.save_every == 0 or is_over:
                 unreadable.write(log, step)
                 losses = means.take(accelerator)
-                log.write(step, "losses", losses, seconds=round(time.monotonic() - started, 1))
-                save_state(accelerator, state, step)
-    folder = on_main(accelerator, lambda: delivered(output, config.steps, evaluate is not None, decisive))
+                log.write(step, "losses", losses, seconds=round(clock.since_start(), 1))
+                save_state(accelerator, state, step, clock.seconds)
+            if is_over:
+                break
+    folder = on_main(accelerator, lambda: delivered(output, step, evaluate is not None, decisive))
     with others_aside():
         accelerator.end_training()
     return folder
@@ -289,15 +299,47 @@ def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]
     ]
 
 
-def cosine_with_warmup(step: int, config: RunConfig) -> float:
-    """Factor of the learning rate at `step`: linear up over the warm-up, then half a cosine down to 0."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+class Clock:
+    """How far a run is: by its steps or, where it may take so many minutes, by its time if that is farther."""
+
+    def __init__(self, config: RunConfig, seconds: float):
+        """seconds: of training that lie behind the run."""
+        self.config, self.before, self.seconds = config, seconds, seconds
+        self.started = time.monotonic()
+
+    def since_start(self) -> float:
+        """Seconds since this process began to train."""
+        return time.monotonic() - self.started
+
+    def read(self, accelerator: Accelerator) -> None:
+        """Note the seconds of training, the same in all processes, which must end together."""
+        self.seconds = self.before + self.since_start()
+        if self.config.minutes and accelerator.num_processes > 1:
+            seconds = torch.tensor(self.seconds, device=accelerator.device)
+            self.seconds = accelerator.reduce(seconds, "mean").item()
+
+    def place(self, step: int) -> float:
+        """Where between 0 and `steps` the schedules are at `step`: there or, if time is short, farther on."""
+        if self.config.minutes is None:
+            return step
+        return max(step, self.config.steps * min(1.0, self.seconds / (60 * self.config.minutes)))
+
+    def is_over(self, step: int) -> bool:
+        """Whether all steps are made, or the time is over."""
+        return self.place(step) >= self.config.steps
 
 
-def coordinate_sigma(step: int, config: RunConfig) -> float:
+def cosine_with_warmup(step: int, config: RunConfig, place: float | None = None) -> float:
+    """Factor of the learning rate at `step`: linear up over the warm-up, then half a cosine down to 0.
+
+    place: on the cosine, as `Clock` tells it; the step without it.
+    """
+    rise = (step + 1) / config.warmup if step < config.warmup else 1.0
+    share = ((step if place is None else place) - config.warmup) / max(1, config.steps - config.warmup)
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
+
+
+def coordinate_sigma(step: float, config: RunConfig) -> float:
     """Width in bins of the coordinate targets at `step`: shrinks geometrically, then stays at `sigma_end`."""
     share = min(1.0, step / max(1.0, config.sigma_share * config.steps))
     return config.sigma_start * (config.sigma_end / config.sigma_start) ** share

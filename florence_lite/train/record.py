@@ -1,6 +1,6 @@
 """What a run folder remembers: one run at a time works in it, and `run.json` tells what that run was started with.
 
-Of the settings, some change nothing that is learned and may differ whenever a run goes on; two are told; all others
+Of the settings, some change nothing that is learned and may differ whenever a run goes on; three are told; all others
 make it another run, which is refused, or goes on with the changes where that is asked for.
 """
 
@@ -36,7 +36,7 @@ FREE = {  # change nothing that is learned
     *("output", "workers", "save_every", "evaluate_every"),
     *("accumulate", "gradient_checkpointing", "features"),
 }
-TOLD = {"steps", "precision"}  # change how a run goes on, as their change says
+TOLD = {"steps", "minutes", "precision"}  # change how a run goes on, as their change says
 FIXED = {  # decide what the saved weights are weights of: no run can go on with others
     *("checkpoint", "freeze_vision", "lora_rank", "lora_targets", "preset", "vocabulary"),
 }

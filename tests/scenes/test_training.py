@@ -1,5 +1,6 @@
 """Training from scratch: what a run leaves, and that stopped anywhere it goes on to the same weights."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -134,16 +135,41 @@ def test_fewer_steps_than_were_made(uninterrupted):
         train(settings(output, steps=3))
 
 
+def test_a_run_ends_with_its_time_and_goes_on_with_more(tmp_path, monkeypatch, capsys):
+    """Each step takes 20 seconds of the minute; the time that was spent counts when the run goes on."""
+    rates, adamw = [], torch.optim.AdamW.step
+
+    def read(clock, accelerator):
+        clock.seconds += 20
+
+    def step(optimizer, *arguments, **options):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return adamw(optimizer, *arguments, **options)
+
+    monkeypatch.setattr(loop.Clock, "read", read)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    plan = settings(tmp_path, steps=1000, save_every=100, evaluate_every=100, warmup=0, minutes=1)
+    train(plan)
+    assert saved_step(tmp_path / "state") == 3
+    assert load_checkpoint(tmp_path / "checkpoint")
+    assert rates == pytest.approx([plan.learning_rate * share for share in (1, 0.75, 0.25)])
+    train(plan)
+    assert "has made its 3 steps: nothing is left to train; its time is over; more `minutes`" in capsys.readouterr().out
+    train(dataclasses.replace(plan, minutes=5 / 3))
+    assert saved_step(tmp_path / "state") == 5
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [3, 5]
+
+
 # ---- stopped and resumed
 
 
 def test_stopped_while_writing_and_resumed(uninterrupted, tmp_path, monkeypatch):
     """A run that ends while it writes the state of its third step goes on from the second."""
 
-    def stop_in_the_third(accelerator, folder, step):
+    def stop_in_the_third(accelerator, folder, step, seconds=0.0):
         if step == 3:
             monkeypatch.setattr(accelerator, "save_state", stop)
-        save_state(accelerator, folder, step)
+        save_state(accelerator, folder, step, seconds)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_state", stop_in_the_third)

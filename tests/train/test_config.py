@@ -46,6 +46,7 @@ def test_from_toml(tmp_path):
         ({"learning_rate": float("nan")}, "learning_rate = nan"),
         ({"sigma_start": -1.0}, "sigma_start = -1.0 must be a number greater than 0"),
         ({"sigma_end": 0.0}, "sigma_end = 0.0"),
+        ({"minutes": 0}, "minutes = 0"),
         ({"sigma_share": 1.5}, "sigma_share = 1.5 must be a number between 0 and 1"),
         ({"weight_decay": -0.1}, "weight_decay = -0.1 must be a number of at least 0"),
     ],

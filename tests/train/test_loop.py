@@ -1,5 +1,6 @@
 """The training loop: its states are always whole, and its schedules."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from florence_lite.train import folders
 from florence_lite.train.config import RunConfig
 from florence_lite.train.folders import bring_back, save_state, saved_step
 from florence_lite.train.log import RunningMeans
-from florence_lite.train.loop import coordinate_sigma, cosine_with_warmup, parameter_groups
+from florence_lite.train.loop import Clock, coordinate_sigma, cosine_with_warmup, parameter_groups
 from tests.train.stopped import Stopped
 
 # ---- states
@@ -76,6 +77,15 @@ def test_learning_rate():
     assert (np.diff(factors[10:]) < 0).all()
     assert cosine_with_warmup(0, RunConfig("unused", warmup=0)) == 1
     assert cosine_with_warmup(200, PLAN) == pytest.approx(0)
+
+
+def test_schedules_end_with_the_time_where_it_is_short():
+    plan = dataclasses.replace(PLAN, minutes=2)
+    assert Clock(PLAN, 10**6).place(7) == 7 and not Clock(PLAN, 10**6).is_over(99) and Clock(PLAN, 0).is_over(100)
+    assert Clock(plan, 60).place(7) == 50 and Clock(plan, 60).place(70) == 70  # the farther of the two
+    assert Clock(plan, 120).is_over(7) and not Clock(plan, 119).is_over(7)
+    assert cosine_with_warmup(3, plan, 55) == pytest.approx(0.4 * 0.5)  # the warm-up is counted in steps
+    assert cosine_with_warmup(90, plan, 100) == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("step", "sigma"), [(0, 16), (10, 8), (20, 4), (40, 1), (41, 1), (100, 1)])
