@@ -47,7 +47,7 @@ class Instance:
                 raise ValueError(f"instance {self.label!r}: box {self.box} must have x0 <= x1 and y0 <= y1")
         if self.quad is not None:
             set_frozen(self, "quad", self._numbers("quad", self.quad, 8))
-        set_frozen(self, "polygons", tuple(tuple(self._numbers("point", p, 2) for p in ring) for ring in self.polygons))
+        set_frozen(self, "polygons", tuple(map(self._points, self.polygons)))
         short = [len(ring) for ring in self.polygons if len(ring) < 3]
         if short:
             raise ValueError(f"instance {self.label!r}: an outline has {short[0]} points; it needs at least 3")
@@ -60,6 +60,12 @@ class Instance:
         if len(numbers) != count or not all(map(math.isfinite, numbers)):
             raise ValueError(f"instance {self.label!r}: {name} {numbers} must be {count} finite numbers")
         return numbers
+
+    def _points(self, ring: Any) -> tuple[tuple[float, float], ...]:
+        points = tuple(map(tuple, ring))
+        if all(len(p) == 2 and type(p[0]) is type(p[1]) is float and math.isfinite(p[0] + p[1]) for p in points):
+            return points  # as other instances keep them
+        return tuple(self._numbers("point", point, 2) for point in points)
 
     @property
     def kind(self) -> str:

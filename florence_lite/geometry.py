@@ -131,14 +131,15 @@ def even_outlines(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> list[
             continue
         ring = _clockwise(ring)
         count = max(FEWEST_POINTS, round(length / spacing))
-        along, closed = np.arange(count) * length / count, np.concatenate([ring, ring[:1]])
-        even.append(np.stack([np.interp(along, _lengths(ring), closed[:, axis]) for axis in (0, 1)], axis=1))
+        along, closed, known = np.arange(count) * length / count, np.concatenate([ring, ring[:1]]), _lengths(ring)
+        even.append(np.stack([np.interp(along, known, closed[:, axis]) for axis in (0, 1)], axis=1))
     return even
 
 
 def _lengths(ring: NDArray[np.float64]) -> NDArray[np.float64]:
     """float[n + 1]: how long the outline is up to each point, and round to the first again."""
-    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.roll(ring, -1, axis=0) - ring, axis=1))])
+    x, y = np.concatenate([ring, ring[:1]]).T
+    return np.concatenate([[0.0], np.cumsum(np.sqrt(np.diff(x) ** 2 + np.diff(y) ** 2))])
 
 
 def _clockwise(ring: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -290,19 +291,19 @@ def simplify_ring(ring: ArrayLike, tolerance: float) -> NDArray[np.float64]:
     Source: Douglas and Peucker 1973, doi:10.3138/FM57-6770-U75U-7727.
     """
     ring = np.asarray(ring, dtype=np.float64).reshape(-1, 2)
-    closed = np.concatenate([ring, ring[:1]])
-    far = int(np.linalg.norm(ring - ring[0], axis=1).argmax())
-    keep = np.zeros(len(closed), dtype=bool)
+    x, y = np.concatenate([ring, ring[:1]]).T.copy()
+    far = int(_squared_distance(x[:-1], y[:-1], 0, 0).argmax())
+    keep = np.zeros(len(x), dtype=bool)
     keep[[0, far]] = True
     pieces = [(0, far), (far, len(ring))]
     while pieces:
         start, end = pieces.pop()
         if end - start < 2:
             continue
-        squared = _squared_distance(closed[start + 1 : end], closed[start], closed[end])
+        squared = _squared_distance(x, y, start, end)
         farthest = int(squared.argmax())
         if squared[farthest] > tolerance**2:
-            middle = start + 1 + farthest
+            middle = start + farthest
             keep[middle] = True
             pieces += [(start, middle), (middle, end)]
     return ring[keep[:-1]]
@@ -329,10 +330,14 @@ def clip_ring(ring: ArrayLike, box_xyxy: tuple[float, float, float, float]) -> N
     return points
 
 
-def _squared_distance(points: NDArray, start: NDArray, end: NDArray) -> NDArray[np.float64]:
-    """Of points float[n, 2] to the segment from `start` to `end`: float[n]."""
-    along, offset = end - start, points - start
-    if length_squared := along @ along:
-        share = np.minimum(np.maximum(offset @ along / length_squared, 0), 1)
-        offset = offset - share[:, None] * along
-    return np.einsum("ij,ij->i", offset, offset)
+def _squared_distance(x: NDArray, y: NDArray, start: int, end: int) -> NDArray[np.float64]:
+    """Of the points from `start` to before `end` to the segment between these two, float; of all if they are one."""
+    x0, y0, x1, y1 = float(x[start]), float(y[start]), float(x[end]), float(y[end])
+    piece = slice(start, end) if end > start else slice(None)
+    right, down = x[piece] - x0, y[piece] - y0
+    if length_squared := (x1 - x0) ** 2 + (y1 - y0) ** 2:
+        share = (right * (x1 - x0) + down * (y1 - y0)) / length_squared
+        np.minimum(np.maximum(share, 0, out=share), 1, out=share)
+        right -= share * (x1 - x0)
+        down -= share * (y1 - y0)
+    return right * right + down * down

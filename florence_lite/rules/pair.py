@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from florence_lite.answers import Answer, Instance
+from florence_lite.answers import Answer, Instance, Polygons
 from florence_lite.cards import INPUTS, TaskCard
 from florence_lite.data.annotation import Annotation
 from florence_lite.geometry import even_outlines
@@ -85,8 +86,10 @@ def completed(pair: Pair, card: TaskCard, size_wh: tuple[int, int], marks: bool 
     if fault := _fault(pair, card, size_wh, marks):
         return replace(pair, targets=(), asked=False, fault=fault)
     targets = _targets(pair, card) if pair.targets is None else pair.targets
-    targets = tuple(replace(target, instances=_ordered(target.instances, card)) for target in targets)
-    return replace(pair, instances=_ordered(pair.instances, card), targets=targets)
+    if card.order == "given":
+        return pair if targets is pair.targets else replace(pair, targets=targets)
+    targets = tuple(replace(target, instances=_ordered(target.instances)) for target in targets)
+    return replace(pair, instances=_ordered(pair.instances), targets=targets)
 
 
 def _fault(pair: Pair, card: TaskCard, size_wh: tuple[int, int], marks: bool) -> str:
@@ -112,9 +115,8 @@ def _targets(pair: Pair, card: TaskCard) -> tuple[Answer, ...]:
     return tuple(Answer(text) for text in pair.texts)
 
 
-def _ordered(instances: tuple[Instance, ...], card: TaskCard) -> tuple[Instance, ...]:
-    if card.order == "given":
-        return instances
+def _ordered(instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+    """By top left corners."""
     return tuple(sorted(instances, key=lambda item: (item.bounds or ())[:2]))
 
 
@@ -137,6 +139,13 @@ def thinned(answer: Answer, size_wh: tuple[int, int]) -> Answer:
 
     An instance whose outlines are nowhere wide enough is left out. size_wh: of the image, in pixels.
     """
-    thin = (replace(item, polygons=even_outlines(item.polygons, size_wh)) for item in answer.instances)
+    if not any(item.polygons for item in answer.instances):
+        return answer
+    thin = (replace(item, polygons=_even(item.polygons, size_wh)) for item in answer.instances)
     kept = tuple(new for new, old in zip(thin, answer.instances, strict=True) if new.polygons or not old.polygons)
     return replace(answer, instances=kept)
+
+
+@lru_cache(maxsize=1024)  # an object is asked for by several prompts
+def _even(polygons: Polygons, size_wh: tuple[int, int]) -> Polygons:
+    return tuple(tuple(map(tuple, ring.tolist())) for ring in even_outlines(polygons, size_wh))
