@@ -52,11 +52,18 @@ class Preprocessor:
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images of any sizes to pixel_values, float32 [B, 3, H, W]."""
-        arrays = [np.asarray(self.resized(image)) for image in images]
-        pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
         # Scale and shift in one pass, which leaves the memory order channels-last as the vision tower wants it.
+        mean, std = self.statistics()
+        return (self.pixels(images) - mean) / std
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB images of any sizes, resized, uint8 [B, 3, H, W]: pixel_values once `statistics` have been applied."""
+        return torch.from_numpy(np.stack([np.asarray(self.resized(image)) for image in images])).permute(0, 3, 1, 2)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """What uint8 pixels lose, and what they are then divided by: float32 [3, 1, 1] each."""
         mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (self.mean, self.std))
-        return (pixels - mean) / std
+        return mean, std
 
     def resized(self, image: Image.Image) -> Image.Image:
         """The image with as many pixels as the network takes; itself where it has as many."""

@@ -27,6 +27,7 @@ CHARACTERS = tuple(string.ascii_letters + string.digits)
 class SceneBatch(Batch):
     """A batch that tells what lies under each of the N image tokens of the grid.
 
+    pixel_values: uint8, a quarter of the bytes; `ScratchTrainer` normalises them on its device.
     cell_classes: int64 [B, N], class of the object, 0 for background.
     cell_boxes: int64 [B, N, 4], bins of that object's box; 0 where there is none.
     kinds: "object", "background" and "box", the object cells that are asked for their boxes → int64 [M], where in the

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
 from florence_lite.scenes.cells import SceneBatch
 from florence_lite.scenes.location_basis import add_location_basis
@@ -61,6 +62,8 @@ class ScratchTrainer(AnswerTrainer):
         self.dense_weight = dense_weight
         self.dense = DenseHead(model.config.text.d_model, classes)
         add_location_basis(model, first_location_id)
+        for name, values in zip(("mean", "std"), Preprocessor(model.config.image_size_wh).statistics(), strict=True):
+            self.register_buffer(name, values, persistent=False)
 
     def forward(
         self, batch: SceneBatch, sigma: float, counts: Mapping[str, int] | None = None
@@ -69,7 +72,7 @@ class ScratchTrainer(AnswerTrainer):
         model, bins, counts = self.model, self.model.config.bins, counts or batch.counts
         weights = neighbour_weights(bins, sigma, batch.pixel_values.device)
         with parametrize.cached():
-            states, _ = model.encode(model.encode_image(batch.pixel_values))
+            states, _ = model.encode(model.encode_image((batch.pixel_values - self.mean) / self.std))
             cross = model.cross_cache(states)
             answers = [self.decoder_side(group, cross, weights) for group in batch.groups]
             loss, metrics = self.answer_loss(answers, counts["tokens"])

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from florence_lite.answers import Answer
 from florence_lite.data.annotation import Annotation
-from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.rules import NEGATIVES, Pair, draw, pairs
 from florence_lite.tokens.codec import Codec
 from florence_lite.train.rows import Row, RowWriter
@@ -102,6 +101,7 @@ class TaskCollator:
 
     The rows are those of `RowWriter`. Loss is on the answer and its end.
 
+    preprocessor: makes pixel_values of images, as a `Preprocessor` does.
     rates: rows per image of each task; 4.0 draws four targets, 0.25 draws one in a quarter of the batches. All images
         of a batch get the same tasks, so that rows line up.
     max_length: tokens that the network has positions for. shorten: leave out the last objects of answers that are
@@ -109,7 +109,7 @@ class TaskCollator:
     """
 
     codec: Codec
-    preprocessor: Preprocessor
+    preprocessor: Callable[[Sequence[Image.Image]], Tensor]
     rates: Mapping[str, float]
     grid_wh: tuple[int, int]
     bins: int = 1000

@@ -19,7 +19,7 @@ PAIRS = [(noise_image(0, SIZE), ANNOTATED), (noise_image(1, SIZE), Annotation(SI
 
 @pytest.fixture
 def collate(toy_tokenizer):
-    rows = TaskCollator(Codec(toy_tokenizer), Preprocessor((64, 48)), {"<OD>": 1.0, "<VQA>": 0.5}, (10, 8))
+    rows = TaskCollator(Codec(toy_tokenizer), Preprocessor((64, 48)).pixels, {"<OD>": 1.0, "<VQA>": 0.5}, (10, 8))
     return SceneCollator(rows, CLASSES)
 
 

@@ -38,7 +38,7 @@ def trainer(toy_tokenizer, config):
 
 
 def make_parts(tokenizer, config, annotations, rates, parts):
-    tasks = TaskCollator(Codec(tokenizer), Preprocessor(config.image_size_wh), rates, config.grid_wh)
+    tasks = TaskCollator(Codec(tokenizer), Preprocessor(config.image_size_wh).pixels, rates, config.grid_wh)
     pairs = [(noise_image(seed, SIZE), annotation) for seed, annotation in enumerate(annotations)]
     collate = SceneCollator(tasks, CLASSES)
     return [collate(pairs[part.start : part.stop], np.random.default_rng(0), part.start) for part in parts]
@@ -54,10 +54,11 @@ def test_loss(trainer, toy_tokenizer, config):
     loss, metrics = trainer.eval()(batch, SIGMA)
     model = trainer.folded_model()
     weights = neighbour_weights(config.bins, SIGMA)
+    pixel_values = Preprocessor(config.image_size_wh)([noise_image(seed, SIZE) for seed in range(2)])
     by_task: dict[str, list[torch.Tensor]] = {}
     for group in batch.groups:
         for image in range(2):
-            states, _ = model.encode(model.encode_image(batch.pixel_values[image : image + 1]))
+            states, _ = model.encode(model.encode_image(pixel_values[image : image + 1]))
             for column, name in enumerate(group.tasks):
                 labels = group.labels[image, column]
                 hidden = model.decode(group.input_ids[image, column][None], model.cross_cache(states))[0]
