@@ -21,6 +21,8 @@ class TrainConfig(RunConfig):
     styles: artwork of the scenes.
     dense_weight: weight of the auxiliary loss on image tokens.
     vocabulary: ids of the byte-pair tokenizer that is trained on the scenes' sentences, added tokens included.
+    shows: batches in which each scene is shown, far apart and with other rows: drawing it takes half of the time that
+        it takes to prepare it, and the workers keep it in memory for so long.
     negatives: share, from 0 to 1, of the phrases and sentences asked about a scene that are not true of it.
     evaluate_scenes: validation scenes of an evaluation; 0 measures nothing.
 
@@ -35,11 +37,12 @@ class TrainConfig(RunConfig):
     vocabulary: int = 2304
     negatives: float = NEGATIVES
     evaluate_scenes: int = 64
+    shows: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "preset", sorted(PRESETS))
-        check_whole(self, 1, "vocabulary")
+        check_whole(self, 1, "vocabulary", "shows")
         check_whole(self, 0, "evaluate_scenes")
         check_share(self, "negatives")
         check_not_negative(self, "dense_weight")

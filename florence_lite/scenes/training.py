@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch.utils.data import Dataset
 
 from florence_lite.cards import tasks as task_cards
 from florence_lite.checkpoint import save_checkpoint
+from florence_lite.data.annotation import Annotation
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.scenes.catalogue import CLASSES
@@ -26,6 +28,7 @@ from florence_lite.train.collate import TaskCollator
 from florence_lite.train.loop import Evaluate, fit, shares, start
 from florence_lite.train.record import run_folder
 
+APART = 60  # batches until scenes are shown again; a multiple of most numbers of workers, who then have kept them
 TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
 CELL_CLASSES = (*CLASSES, TEXT_CLASS, *CHARACTERS)
 _QUOTED = re.compile('"[^"]*"')
@@ -47,19 +50,28 @@ class SceneBatches(Dataset):
         parts: Sequence[range],
     ):
         self.config, self.collate, self.size_wh, self.first, self.parts = config, collate, size_wh, first, parts
+        self.kept: dict[int, tuple[Image.Image, Annotation]] = {}  # scenes that this process will show again
 
     def __len__(self) -> int:
         return self.config.steps - self.first
 
     def __getitem__(self, index: int) -> list[SceneBatch]:
         step = self.first + index
-        start = (self.config.seed * self.config.steps + step) * self.config.batch
+        cycle, place = divmod(step, APART * self.config.shows)
+        show, place = divmod(place, APART)
+        start = (self.config.seed * self.config.steps + cycle * APART + place) * self.config.batch
+        again = show + 1 < self.config.shows
         batches = []
         for part in self.parts:
             numbers = range(start + part.start, start + part.stop)
-            examples = [render_scene(TRAIN[n % len(TRAIN)], self.config.styles, self.size_wh) for n in numbers]
+            examples = [self.kept.pop(n, None) or self._render(n) for n in numbers]
+            if again:
+                self.kept.update(zip(numbers, examples, strict=True))
             batches.append(self.collate(examples, np.random.default_rng([self.config.seed, step]), part.start))
         return batches
+
+    def _render(self, number: int) -> tuple[Image.Image, Annotation]:
+        return render_scene(TRAIN[number % len(TRAIN)], self.config.styles, self.size_wh)
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None, continue_with_changes: bool = False) -> Path:
@@ -108,7 +120,7 @@ def scene_collator(config: TrainConfig, tokenizer: Tokenizer) -> SceneCollator:
     network = FlorenceConfig.preset(config.preset)
     tasks = TaskCollator(
         Codec(tokenizer),
-        Preprocessor(network.image_size_wh),
+        Preprocessor(network.image_size_wh).pixels,
         config.tasks,
         network.grid_wh,
         network.bins,

@@ -18,7 +18,7 @@ from florence_lite.scenes import CLASSES, training
 from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.trainer import ScratchTrainer
-from florence_lite.scenes.training import SceneBatches, train
+from florence_lite.scenes.training import APART, SceneBatches, train
 from florence_lite.tokens import Codec
 from florence_lite.train import loop
 from florence_lite.train.collate import TaskCollator
@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
 
 def test_batches_do_not_depend_on_where_a_run_began_nor_on_who_shares_it(toy_tokenizer):
     config = settings(Path("unused"))
-    tasks = TaskCollator(Codec(toy_tokenizer), Preprocessor((64, 64)), config.tasks, (8, 8))
+    tasks = TaskCollator(Codec(toy_tokenizer), Preprocessor((64, 64)).pixels, config.tasks, (8, 8))
     collate = SceneCollator(tasks, (*CLASSES, TEXT_CLASS))
 
     def batches(first=0, parts=(range(2),), **changes):
@@ -237,6 +237,29 @@ def test_batches_do_not_depend_on_where_a_run_began_nor_on_who_shares_it(toy_tok
     assert not torch.equal(whole[0][0].pixel_values, whole[1][0].pixel_values)
     other = batches(seed=2)
     assert not any(torch.equal(other[0][0].pixel_values, whole[i][0].pixel_values) for i in range(4))
+
+
+@pytest.mark.parametrize("first", [0, 70])
+def test_scenes_are_shown_again_with_other_rows(toy_tokenizer, first):
+    """Whether the process drew the scene before or, as after a resumed run, did not."""
+    config = settings(Path("unused"), steps=400, shows=2)
+    tasks = TaskCollator(Codec(toy_tokenizer), Preprocessor((64, 64)).pixels, config.tasks, (8, 8))
+    collate = SceneCollator(tasks, (*CLASSES, TEXT_CLASS))
+
+    def batches(first=0):
+        return SceneBatches(config, collate, (64, 64), first, [range(2)])
+
+    early = batches()
+    shown = [early[step][0] for step in (10, 11)]
+    assert len(early.kept) == 4
+    late = early if not first else batches(first)
+    again = [late[step - first][0] for step in (10 + APART, 11 + APART)]
+    assert not late.kept
+    for one, other in zip(shown, again, strict=True):
+        assert torch.equal(one.pixel_values, other.pixel_values)
+    assert [answers(each) for each in shown] != [answers(each) for each in again]
+    third = late[10 + 2 * APART - first][0]
+    assert not torch.equal(third.pixel_values, shown[0].pixel_values)
 
 
 def answers(batch) -> list[tuple[str, list[int]]]:
