@@ -55,14 +55,14 @@ class ProgressLines:
         self.unit = unit
         self.started, self.last = clock(), -float("inf")
 
-    def update(self, step: int, note: str = "") -> None:
-        """After step number `step`, counted from 1. note: what else the line tells."""
+    def update(self, step: int, note: str = "", most: float = float("inf")) -> None:
+        """After step number `step`, counted from 1. note: what else the line tells. most: seconds that are left."""
         now = self.clock()
         if now - self.last < self.interval and step < self.total:
             return
         self.last = now
         each = (now - self.started) / max(1, step - self.done)
-        left = f", {duration(each * (self.total - step))} left" if step < self.total else ""
+        left = f", {duration(min(most, each * (self.total - step)))} left" if step < self.total else ""
         parts = (f"{self.unit} {step} of {self.total}", note, f"{each:.2f} s a {self.unit}{left}")
         self.write(", ".join(filter(None, parts)))
 

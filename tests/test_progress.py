@@ -49,3 +49,9 @@ def test_lines_are_for_where_no_bar_stands(monkeypatch, out, err, logged):
     monkeypatch.setattr(sys, "stdout", out())
     monkeypatch.setattr(sys, "stderr", err())
     assert is_logged() == logged
+
+
+def test_no_more_time_is_left_than_there_is():
+    lines = []
+    ProgressLines(100, 0, lines.append, clock=iter([0.0, 2.0]).__next__).update(1, most=30)
+    assert lines == ["step 1 of 100, 2.00 s a step, 30 s left"]

@@ -196,8 +196,10 @@ def fit(
             value = loss.item()
             if not math.isfinite(value):
                 raise FloatingPointError(f"the loss is {value} at step {before}; lower learning_rate")
-            progress.update(bar, completed=before + 1, description=f"loss {value:.3f}")
-            lines.update(before + 1, f"loss {value:.3f}")
+            made, note = before + 1, f"loss {value:.3f}"
+            at = f"step {made}, " if config.minutes else ""  # the bar shows the time where that is farther
+            progress.update(bar, completed=int(clock.place(made)), description=at + note)
+            lines.update(made, note, clock.left())
 
         unread: list[tuple[Tensor, int]] = []  # the loss of the last step: a GPU gets its next step before it is read
         for parts in () if is_over else loader:
@@ -323,6 +325,10 @@ class Clock:
         if self.config.minutes is None:
             return step
         return max(step, self.config.steps * min(1.0, self.seconds / (60 * self.config.minutes)))
+
+    def left(self) -> float:
+        """Seconds that are left at most."""
+        return math.inf if self.config.minutes is None else max(0.0, 60 * self.config.minutes - self.seconds)
 
     def is_over(self, step: int) -> bool:
         """Whether all steps are made, or the time is over."""

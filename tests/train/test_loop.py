@@ -83,6 +83,7 @@ def test_schedules_end_with_the_time_where_it_is_short():
     plan = dataclasses.replace(PLAN, minutes=2)
     assert Clock(PLAN, 10**6).place(7) == 7 and not Clock(PLAN, 10**6).is_over(99) and Clock(PLAN, 0).is_over(100)
     assert Clock(plan, 60).place(7) == 50 and Clock(plan, 60).place(70) == 70  # the farther of the two
+    assert Clock(plan, 60).left() == 60 and Clock(PLAN, 60).left() == float("inf")
     assert Clock(plan, 120).is_over(7) and not Clock(plan, 119).is_over(7)
     assert cosine_with_warmup(3, plan, 55) == pytest.approx(0.4 * 0.5)  # the warm-up is counted in steps
     assert cosine_with_warmup(90, plan, 100) == pytest.approx(0)
