@@ -20,13 +20,14 @@ from florence_lite.engine.options import Generated, GenerationOptions
 class Search:
     """State that all searches share. `result` is None until the answer is finished; then no histories are left.
 
-    rows: which decoder rows the histories have at present; kept by the loop.
+    rows: which decoder rows the histories have at present; size: how many ids take part. Kept by the loop.
     states: where each history stands in the guide; all None without one.
     trails: for each history, the rows that predicted its ids, one for each `advance`: (trail before, row), () at first.
     trail: that of the result.
     """
 
     rows = range(0)
+    size = 0
     trail: tuple = ()
 
     def __init__(self, start: int, options: GenerationOptions):

@@ -57,16 +57,11 @@ class Decoder(Structure):
 
 class Step(Structure):
     _fields_ = [
-        *[(name, c_void_p) for name in ("ids", "places", "first", "slots")],
+        *[(name, c_void_p) for name in ("ids", "lengths", "slots")],
         ("past", POINTER(Attended)),
         ("cross", POINTER(Attended)),
-        ("cross_mask", c_void_p),
-        *[(name, c_int64) for name in ("cross_image", "cross_head", "cross_position")],
-        ("hidden", c_void_p),
-        *[
-            (name, c_int32)
-            for name in ("rows", "images", "length", "capacity", "slot_count", "cross_length", "threads")
-        ],
+        *[(name, c_void_p) for name in ("cross_lengths", "image_rows", "image_bounds", "hidden")],
+        *[(name, c_int32) for name in ("rows", "images", "width", "threads")],
     ]
 
 

@@ -72,11 +72,11 @@ class FastModel:
             matrix(head.weight, None), hidden.contiguous(), hidden.new_empty(*hidden.shape[:-1], len(ids)), ids
         )
 
-    def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | PlainSteps:
+    def steps(self) -> FastSteps | PlainSteps:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
-            return FastSteps(self.plain, cross, encoder_mask, self.weights)
-        return PlainSteps(self.plain, cross, encoder_mask)
+            return FastSteps(self.plain, self.weights)
+        return PlainSteps(self.plain)
 
 
 def has_bf16() -> bool:
