@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from florence_lite.engine.fast import kernel
-from florence_lite.engine.fast.linear import dense, linear
+from florence_lite.engine.fast.linear import dense, linear, matrix
 from florence_lite.model import FlorenceConfig, FlorenceModel
 
 SHAPES = ((2304, 512, 2048), (2304, 2048, 512), (9216, 256, 1024), (9216, 1024, 256), (587, 768, 3072), (2048,) * 3)
@@ -109,8 +109,8 @@ class Machine:
         vector = torch.ones(1024, device=self.device)
         self._reads = {"sum": lambda: numbers.sum(), "product": lambda: numbers @ vector}
         if self.device == "cpu" and kernel.library():
-            result = torch.empty(1, len(numbers))
-            self._reads["own"] = lambda: dense(numbers, None, vector, result)
+            of, result = matrix(numbers, None), torch.empty(1, len(numbers))
+            self._reads["own"] = lambda: dense(of, vector, result)
         self._bytes = numbers.nbytes
 
     @torch.inference_mode()

@@ -107,6 +107,7 @@ inline void block(const Matrix& m, int64_t out, const float* x, float* y, int64_
         Vector of_x[ROWS];
         for (int r = 0; r < ROWS; r++) of_x[r] = load(x + r * m.in + i);
         for (int o = 0; o < OUTS; o++) {
+            if (ROWS == 1) __builtin_prefetch(weight + (o + 2 * OUTS) * m.in + i);  // of the block after the next
             Vector w = load(weight + o * m.in + i);
             for (int r = 0; r < ROWS; r++) sums[o][r] += w * of_x[r];
         }
@@ -168,6 +169,12 @@ void normalise(float* x, int64_t dim, const Norm& norm) {
     for (int64_t i = 0; i < dim; i++) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
 }
 
+void gelu(float* x, int64_t count) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) write(x + i, gelu<Eight, EightWords>(read<Eight>(x + i)));
+    for (; i < count; i++) x[i] = gelu<Eight, EightWords>(Eight{} + x[i])[0];
+}
+
 float dot(const float* x, const float* y, int64_t size) {
     Vector sums = {};
     int64_t i = 0;
@@ -177,16 +184,22 @@ float dot(const float* x, const float* y, int64_t size) {
     return all;
 }
 
-// Softmax of scores[0 … count - 1] times the values that `value(k)` points to.
-template <class Value>
-void mix(float* scores, int64_t count, Value value, float* to, int64_t size) {
-    float most = *std::max_element(scores, scores + count), all = 0;
-    for (int64_t k = 0; k < count; k++) all += scores[k] = std::exp(scores[k] - most);
-    std::fill(to, to + size, 0.0f);
-    for (int64_t k = 0; k < count; k++) {
-        const float weight = scores[k] / all, *from = value(k);
-        for (int64_t i = 0; i < size; i++) to[i] += weight * from[i];
+// Softmax in place.
+void softmax(float* scores, int64_t count) {
+    const float most = *std::max_element(scores, scores + count);
+    float all = 0;
+    int64_t k = 0;
+    for (; k + 8 <= count; k += 8) {
+        const Eight weights = exponential<Eight, EightWords>(read<Eight>(scores + k) - most);
+        write(scores + k, weights);
+        all += sum(weights);
     }
+    for (; k < count; k++) all += scores[k] = exponential<Eight, EightWords>(Eight{} + (scores[k] - most))[0];
+    for (k = 0; k < count; k++) scores[k] /= all;
+}
+
+inline void add_scaled(float* to, float weight, const float* from, int64_t size) {
+    for (int64_t i = 0; i < size; i++) to[i] += weight * from[i];
 }
 
 int64_t new_slot(const Step& s, int64_t row) { return s.slots[row * s.width + s.lengths[row]]; }
@@ -198,10 +211,12 @@ void self_attention(const Decoder& d, const Step& s, const Attended& past, const
     for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
         int64_t row = task / d.heads, at = task % d.heads * size, count = s.lengths[row] + 1;
         const int32_t* slots = s.slots + row * s.width;
-        auto key = [&](int64_t k) { return past.keys + slots[k] * int64_t(d.dim) + at; };
-        auto value = [&](int64_t k) { return past.values + slots[k] * int64_t(d.dim) + at; };
-        for (int64_t k = 0; k < count; k++) scores[k] = dot(q + row * d.dim + at, key(k), size) * scale;
-        mix(scores.data(), count, value, y + row * d.dim + at, size);
+        float* to = y + row * d.dim + at;
+        auto place = [&](const float* cache, int64_t k) { return cache + slots[k] * int64_t(d.dim) + at; };
+        for (int64_t k = 0; k < count; k++) scores[k] = dot(q + row * d.dim + at, place(past.keys, k), size) * scale;
+        softmax(scores.data(), count);
+        std::fill(to, to + size, 0.0f);
+        for (int64_t k = 0; k < count; k++) add_scaled(to, scores[k], place(past.values, k), size);
     }
 }
 
@@ -214,12 +229,16 @@ void cross_attention(const Decoder& d, const Step& s, const Attended* cross, con
         const float *keys = cross[image].keys + at, *values = cross[image].values + at;
         const int32_t* rows = s.image_rows + s.image_bounds[image];
         int64_t count = s.image_bounds[image + 1] - s.image_bounds[image];
+        auto of_row = [&](auto* all, int64_t r) { return all + rows[r] * d.dim + at; };
         scores.resize(count * S);
         for (int64_t k = 0; k < S; k++)
-            for (int64_t r = 0; r < count; r++)
-                scores[r * S + k] = dot(q + rows[r] * d.dim + at, keys + k * d.dim, size) * scale;
-        auto value = [&](int64_t k) { return values + k * d.dim; };
-        for (int64_t r = 0; r < count; r++) mix(scores.data() + r * S, S, value, y + rows[r] * d.dim + at, size);
+            for (int64_t r = 0; r < count; r++) scores[r * S + k] = dot(of_row(q, r), keys + k * d.dim, size) * scale;
+        for (int64_t r = 0; r < count; r++) {
+            softmax(scores.data() + r * S, S);
+            std::fill(of_row(y, r), of_row(y, r) + size, 0.0f);
+        }
+        for (int64_t k = 0; k < S; k++)
+            for (int64_t r = 0; r < count; r++) add_scaled(of_row(y, r), scores[r * S + k], values + k * d.dim, size);
     }
 }
 
@@ -284,11 +303,8 @@ void florence_step(const Decoder* decoder, const Step* step) {
 #pragma omp barrier
             add(layer.cross_norm);
             dense(layer.fc1, share, x.data(), rows, inner.data());
-            for (int64_t r = 0; r < rows; r++)  // GELU of the thread's own outputs
-                for (int64_t i = share.begin(d.ffn_dim); i < share.end(d.ffn_dim); i++) {
-                    float& value = inner[r * d.ffn_dim + i];
-                    value = 0.5f * value * (1 + std::erf(value * float(M_SQRT1_2)));
-                }
+            for (int64_t r = 0; r < rows; r++)
+                gelu(&inner[r * d.ffn_dim + share.begin(d.ffn_dim)], share.end(d.ffn_dim) - share.begin(d.ffn_dim));
 #pragma omp barrier
             dense(layer.fc2, share, inner.data(), rows, change.data());
 #pragma omp barrier

@@ -53,7 +53,8 @@ class FastModel:
             return self.plain.cross_cache(encoder_hidden_states)
         states = encoder_hidden_states.contiguous()
         pairs = [transformer.keys_values(layer.cross_attention, states) for layer in self.plain.decoder.layers]
-        return CrossCache(tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
+        # Every step reads them all: head by head, in the order of memory, takes half as long as row by row.
+        return CrossCache(tuple(k.contiguous() for k, _ in pairs), tuple(v.contiguous() for _, v in pairs))
 
     def self_cache(self, rows: int, max_length: int) -> SelfCache:
         return self.plain.self_cache(rows, max_length)
