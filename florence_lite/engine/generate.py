@@ -99,7 +99,9 @@ def decoding_steps(
     for number, prefix in zip(left, found, strict=True):
         batch.enter(searches[number], prefix, sources[number // each], size)
     while batch:
-        batch.step()
+        for search in batch.step():
+            if search.fault is not None:
+                raise search.fault
         yield searches
 
 
@@ -146,10 +148,7 @@ class DecodingBatch:
 
     @torch.inference_mode()
     def step(self) -> list[Search]:
-        """One more id for every search. Returns those that are finished now.
-
-        Raises ValueError where the network gives no finite score to any id.
-        """
+        """One more id for every search. Returns those that are finished now, with a result or a fault."""
         states = [self._read_last_ids()] if self.searches else []
         if self._entering:
             states.append(self._enter())
@@ -157,12 +156,13 @@ class DecodingBatch:
         self._states.append(hidden)
         self._steps += 1
         parents = self.advance(hidden)
-        finished = [search for search in self.searches if search.result is not None]
+        finished = [search for search in self.searches if not search.histories]
         for search in finished:
             self._samplers.pop(search, None)
             begun = self._begun.pop(search)
             oldest = self._steps - len(self._states)
-            search.result = with_states(search, begun.hidden, islice(self._states, begun.step - oldest, None))
+            if search.result is not None:
+                search.result = with_states(search, begun.hidden, islice(self._states, begun.step - oldest, None))
         self._arrange(parents)
         return finished
 
@@ -184,7 +184,7 @@ class DecodingBatch:
 
         parents: for each history of a search, which of the search's former rows it continues.
         """
-        self.searches = [search for search in self.searches if search.result is None]
+        self.searches = [search for search in self.searches if search.histories]
         order: list[int] = []
         for search in self.searches:
             former = search.rows
@@ -228,15 +228,18 @@ class DecodingBatch:
             offered = few.max(-1, keepdim=True) if width == 1 else few.topk(min(2 * width, few.shape[1]))  # [R', K]
             best |= zip(rows, offered[0].tolist(), strict=True)
             ids |= zip(rows, offered[1].tolist(), strict=True)
-        if not all(each[0] > -math.inf for each in best.values()):
-            raise ValueError(
-                "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
-            )
-        for search, sampler in self._samplers.items():
-            ids[search.rows[0]] = [sampler(scores[search.rows[0]])]
+        for search in self.searches:
+            if not all(best[row][0] > -math.inf for row in search.rows):
+                search.fail(
+                    "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
+                )
+        going_on = [search for search in self.searches if search.fault is None]
+        for search in going_on:
+            if search in self._samplers:
+                ids[search.rows[0]] = [self._samplers[search](scores[search.rows[0]])]
         return {
             search: search.advance([best[row] for row in search.rows], [ids[row] for row in search.rows])
-            for search in self.searches
+            for search in going_on
         }
 
     def scores(self, hidden: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class Source:
     """What rows attend to: an image of a batch, with its prompt where that goes to the encoder.
 
     cross: keys and values of B images; mask: bool [B, S], False on padding, or None; number: which of the B images.
+    Two are equal where they are one image of one batch.
     """
 
     cross: CrossCache
@@ -29,6 +30,17 @@ class Source:
     @classmethod
     def all_of(cls, cross: CrossCache, mask: Tensor | None = None) -> list[Source]:
         return [cls(cross, mask, number) for number in range(len(cross.keys[0]))]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self.cross is other.cross and self.number == other.number
+
+    def __hash__(self) -> int:
+        return hash((id(self.cross), self.number))
+
+    def copied(self) -> Source:
+        """The image without its batch, which need not stay in memory then, and without padding."""
+        own = self.unpadded
+        return Source(CrossCache(*(tuple(part.clone() for part in kept) for kept in (own.keys, own.values))))
 
     @property
     def unpadded(self) -> CrossCache:

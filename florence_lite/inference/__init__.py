@@ -27,8 +27,8 @@ chunks          lists in pieces
 parts           whether network, tokenizer and preprocessing belong together
 """
 
-from florence_lite.inference.encoded import EncodedImage, ImageEncoder
-from florence_lite.inference.many_images import IMAGES_AT_ONCE, ImageError
+from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder
+from florence_lite.inference.many_images import ImageError
 from florence_lite.inference.prompts import Prompt
 
 __all__ = ["IMAGES_AT_ONCE", "EncodedImage", "ImageEncoder", "ImageError", "Prompt"]

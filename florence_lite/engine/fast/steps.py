@@ -19,6 +19,7 @@ from florence_lite.model import FlorenceModel
 from florence_lite.model.cache import BLOCK
 from florence_lite.model.transformer import POSITION_OFFSET
 
+SPARE = 16  # slots for each row by which the cache grows
 BYTES_OF_A_THREAD = 2**20  # weights of a layer that are worth another thread, which has to be waited for
 
 
@@ -100,8 +101,8 @@ class FastSteps:
             used = torch.zeros(capacity, dtype=torch.bool)
             used[self._slots[torch.arange(self._slots.shape[1]) < self._lengths[:, None]].long()] = True
             self._free = (~used).nonzero()[:, 0].int()
-            if len(self._free) < count + rows * BLOCK // 2:  # so that they last for a while
-                more = count + rows * BLOCK
+            if len(self._free) < count + rows * SPARE // 2:  # so that they last for a while
+                more = count + rows * SPARE
                 for kept in (self._keys, self._values):
                     for number, former in enumerate(kept):  # one by one: hardly more is in memory meanwhile
                         kept[number] = torch.cat([former, former.new_empty(more, former.shape[1])])
