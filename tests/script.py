@@ -5,7 +5,6 @@ from itertools import cycle
 
 from florence_lite.inference.decoding import Decoding
 
-
 BEGIN = Decoding.begin
 
 
