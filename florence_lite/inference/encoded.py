@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ class ImageEncoder:
     @property
     def maker(self) -> Maker:
         """What encoded images know their checkpoint by; computed anew when a weight has been changed."""
-        state = [weight_state(tensor) for tensor in self.model.state_dict().values()]
+        state = [weight_state(tensor) for tensor in chain(self.model.parameters(), self.model.buffers())]
         if self._made_of != state:
             self._maker, self._made_of = Maker.of(self.name, self.model, self.preprocessor), state
         return self._maker
