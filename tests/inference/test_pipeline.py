@@ -73,7 +73,7 @@ def test_an_image_that_fails_is_alone_with_it(florence, files):
             pipeline.submit(image, each, {}, False)
             for image, each in [
                 (files[3], [od]),
-                (files[0].with_name("none.png"), [od]),
+                (missing, [od]),
                 (3, [od]),
                 (files[0], [outside]),
             ]

@@ -53,8 +53,9 @@ struct Step {
     const int32_t* lengths;   // [R], how many tokens of the row were read before
     const int32_t* slots;     // [R, width], where in the cache each token of the row lies, the new one included
     const Attended* past;     // per layer, [slots, D]
-    const Attended* cross;    // [layers, B] of B images, [S, D]
+    const Attended* cross;    // [layers, B] of B images, [heads, S, d], a head's in a row
     const int32_t* cross_lengths;  // [B], S of each image
+    const int64_t* cross_heads;    // [B], values from one head to the next
     const int32_t* image_rows;     // [R], the rows, those of an image together
     const int32_t* image_bounds;   // [B + 1], where among them those of each image begin
     float* hidden;            // [R, D], what comes out
@@ -226,19 +227,20 @@ void cross_attention(const Decoder& d, const Step& s, const Attended* cross, con
     std::vector<float> scores;
     for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
         int64_t image = task / d.heads, at = task % d.heads * size, S = s.cross_lengths[image];
-        const float *keys = cross[image].keys + at, *values = cross[image].values + at;
+        const int64_t start = task % d.heads * s.cross_heads[image];
+        const float *keys = cross[image].keys + start, *values = cross[image].values + start;
         const int32_t* rows = s.image_rows + s.image_bounds[image];
         int64_t count = s.image_bounds[image + 1] - s.image_bounds[image];
         auto of_row = [&](auto* all, int64_t r) { return all + rows[r] * d.dim + at; };
         scores.resize(count * S);
         for (int64_t k = 0; k < S; k++)
-            for (int64_t r = 0; r < count; r++) scores[r * S + k] = dot(of_row(q, r), keys + k * d.dim, size) * scale;
+            for (int64_t r = 0; r < count; r++) scores[r * S + k] = dot(of_row(q, r), keys + k * size, size) * scale;
         for (int64_t r = 0; r < count; r++) {
             softmax(scores.data() + r * S, S);
             std::fill(of_row(y, r), of_row(y, r) + size, 0.0f);
         }
         for (int64_t k = 0; k < S; k++)
-            for (int64_t r = 0; r < count; r++) add_scaled(of_row(y, r), scores[r * S + k], values + k * d.dim, size);
+            for (int64_t r = 0; r < count; r++) add_scaled(of_row(y, r), scores[r * S + k], values + k * size, size);
     }
 }
 

@@ -60,7 +60,7 @@ class Step(Structure):
         *[(name, c_void_p) for name in ("ids", "lengths", "slots")],
         ("past", POINTER(Attended)),
         ("cross", POINTER(Attended)),
-        *[(name, c_void_p) for name in ("cross_lengths", "image_rows", "image_bounds", "hidden")],
+        *[(name, c_void_p) for name in ("cross_lengths", "cross_heads", "image_rows", "image_bounds", "hidden")],
         *[(name, c_int32) for name in ("rows", "images", "width", "threads")],
     ]
 

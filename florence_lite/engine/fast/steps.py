@@ -15,7 +15,7 @@ from florence_lite.engine.fast.linear import dense
 from florence_lite.engine.fast.precision import Weights
 from florence_lite.engine.prefill import Prefix
 from florence_lite.engine.steps import Source
-from florence_lite.model import FlorenceModel
+from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.cache import BLOCK
 from florence_lite.model.transformer import POSITION_OFFSET
 
@@ -42,7 +42,7 @@ class FastSteps:
         self._slots = torch.zeros(0, BLOCK, dtype=torch.int32)  # of every row, [R, width]
         self._lengths = torch.zeros(0, dtype=torch.int32)  # tokens of every row
         self._sources: list[Source] = []  # of every row
-        self._images: dict[Source, tuple] = {}
+        self._images: dict[Source, CrossCache] = {}
 
     def enter(self, read: Sequence[Prefix], sources: Sequence[Source]) -> Tensor:
         former = len(self._slots)
@@ -78,8 +78,8 @@ class FastSteps:
             self._decoder,
             kernel.Step(
                 *(part.data_ptr() for part in parts), past, self._cross,
-                *(part.data_ptr() for part in (*self._rows_of_images, hidden)),
-                rows, len(self._rows_of_images[0]), self._slots.shape[1], self._threads,
+                *(part.data_ptr() for part in (*self._of_images, hidden)),
+                rows, len(self._images), self._slots.shape[1], self._threads,
             ),
         )  # fmt: skip
         self._lengths += 1
@@ -116,19 +116,25 @@ class FastSteps:
         for row, source in enumerate(self._sources):
             rows_of.setdefault(source, []).append(row)
         # Kept: the kernel has only their addresses.
-        self._images = {source: self._images.get(source) or _together(source) for source in rows_of}
-        lengths = [keys[0].shape[1] for keys, _ in self._images.values()]
+        self._images = {source: self._images.get(source) or _head_by_head(source) for source in rows_of}
+        caches = self._images.values()
         rows = [row for of_image in rows_of.values() for row in of_image]
-        bounds = [0, *accumulate(map(len, rows_of.values()))]
-        self._rows_of_images = [torch.tensor(each, dtype=torch.int32) for each in (lengths, rows, bounds)]
-        of_layers = zip(*(zip(*layers, strict=True) for layers in self._images.values()), strict=True)
-        self._cross = _attended([image for layer in of_layers for image in layer])
+        self._of_images = [
+            torch.tensor([cache.keys[0].shape[2] for cache in caches], dtype=torch.int32),
+            torch.tensor([cache.keys[0].stride(1) for cache in caches], dtype=torch.int64),
+            torch.tensor(rows, dtype=torch.int32),
+            torch.tensor([0, *accumulate(map(len, rows_of.values()))], dtype=torch.int32),
+        ]
+        layers = range(len(self._keys))
+        self._cross = _attended([(cache.keys[layer], cache.values[layer]) for layer in layers for cache in caches])
 
 
-def _together(source: Source) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Keys and values of an image by layer, [1, S, D], the heads of a token side by side."""
-    alone = source.unpadded
-    return tuple(tuple(part.transpose(1, 2).flatten(2) for part in kept) for kept in (alone.keys, alone.values))
+def _head_by_head(source: Source) -> CrossCache:
+    """Keys and values of an image, [1, heads, S, d], those of a head in a row; as they are if they lie so."""
+    own = source.unpadded
+    if len({part.stride() for part in (*own.keys, *own.values)}) == 1 and own.keys[0].stride(2) == own.keys[0].shape[3]:
+        return own
+    return CrossCache(*(tuple(part.contiguous() for part in kept) for kept in (own.keys, own.values)))
 
 
 def _threads(model: FlorenceModel) -> int:
