@@ -123,11 +123,14 @@ class DecodingBatch:
     What becomes of a search does not depend on the others.
     """
 
-    def __init__(self, model: FlorenceModel):
-        self.model = model
+    def __init__(self, model: FlorenceModel, with_last: bool = False):
+        """with_last: find by what state the end token of a truncated answer is predicted, too, which takes the row of
+        the answer another step."""
+        self.model, self.with_last = model, with_last
         self.network = model.steps() if isinstance(model, FastModel) else PlainSteps(model)
         self.searches: list[Search] = []  # the unfinished ones, in the order of their rows
         self.rows = 0
+        self._closing: list[tuple[Search, int]] = []  # truncated, with their rows, behind those of the others
         self._entering: list[tuple[Search, Prefix, Source]] = []
         self._begun: dict[Search, Begun] = {}
         self._samplers: dict[Search, Sampler] = {}
@@ -135,7 +138,7 @@ class DecodingBatch:
         self._steps = 0
 
     def __bool__(self) -> bool:
-        return bool(self.searches or self._entering)
+        return bool(self.searches or self._closing or self._entering)
 
     def enter(self, search: Search, prefix: Prefix, source: Source, size: int) -> None:
         """Let a search take part from the next step on.
@@ -149,22 +152,33 @@ class DecodingBatch:
     @torch.inference_mode()
     def step(self) -> list[Search]:
         """One more id for every search. Returns those that are finished now, with a result or a fault."""
-        states = [self._read_last_ids()] if self.searches else []
+        states = [self._read_last_ids()] if self.rows else []
+        closed = self._closing
         if self._entering:
             states.append(self._enter())
         hidden = torch.cat(states) if len(states) > 1 else states[0]
         self._states.append(hidden)
         self._steps += 1
-        parents = self.advance(hidden)
-        finished = [search for search in self.searches if not search.histories]
+        parents = self.advance(hidden) if self.searches else {}
+        ended = [search for search in self.searches if not search.histories]
+        self._closing = []
+        if self.with_last:  # the row that a truncated answer continues
+            self._closing = [(search, search.trail[1]) for search in ended if search.result and search.result.truncated]
+        finished = [search for search in ended if search not in dict(self._closing)]
         for search in finished:
-            self._samplers.pop(search, None)
-            begun = self._begun.pop(search)
-            oldest = self._steps - len(self._states)
-            if search.result is not None:
-                search.result = with_states(search, begun.hidden, islice(self._states, begun.step - oldest, None))
+            self._complete(search)
+        for search, row in closed:
+            self._complete(search, hidden[row])
         self._arrange(parents)
-        return finished
+        return finished + [search for search, _ in closed]
+
+    def _complete(self, search: Search, last: Tensor | None = None) -> None:
+        """Give its states to a result. last: [D], that of the end token of a truncated answer."""
+        self._samplers.pop(search, None)
+        begun = self._begun.pop(search)
+        if search.result is not None:
+            states = islice(self._states, begun.step - (self._steps - len(self._states)), None)
+            search.result = with_states(search, begun.hidden, states, last)
 
     def _enter(self) -> Tensor:
         """Rows for the searches that wait. Returns the states [N, D] behind their prefixes."""
@@ -190,6 +204,9 @@ class DecodingBatch:
             former = search.rows
             search.rows = range(len(order), len(order) + len(search.histories))
             order += [former[parent] for parent in parents[search]]
+        rows = [row for _, row in self._closing]
+        self._closing = [(search, len(order) + place) for place, (search, _) in enumerate(self._closing)]
+        order += rows
         if order != list(range(self.rows)):
             self.network.reorder(order)
             self.rows = len(order)
@@ -199,7 +216,8 @@ class DecodingBatch:
 
     def _read_last_ids(self) -> Tensor:
         """The states [R, D] behind the last ids of all rows."""
-        return self.network.step([history[-1] for search in self.searches for history in search.histories])
+        ids = [history[-1] for search in self.searches for history in search.histories]
+        return self.network.step(ids + [search.result.ids[-2] for search, _ in self._closing])
 
     def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
         """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `_arrange` needs."""
@@ -267,10 +285,11 @@ class DecodingBatch:
         return scores
 
 
-def with_states(search: Search, first: Tensor, states: Iterable[Tensor]) -> Generated:
+def with_states(search: Search, first: Tensor, states: Iterable[Tensor], last: Tensor | None = None) -> Generated:
     """The result of a search with the states that predicted it.
 
     first: [1 or 2, D], behind the prefix and behind the forced first id; states: [R, D] of every step since then.
+    last: [D], behind the last id before the end token of a truncated answer.
     """
     rows, trail = [], search.trail
     while trail:
@@ -278,8 +297,9 @@ def with_states(search: Search, first: Tensor, states: Iterable[Tensor]) -> Gene
         rows.append(row)
     ids = search.result.ids
     forced = len(ids) - search.result.truncated - len(rows)  # ids that no step predicted
-    if search.result.truncated or forced >= len(first):
+    if (search.result.truncated and last is None) or forced >= len(first):
         return search.result
     stepped = zip(states, reversed(rows), strict=False)  # an answer of a beam may have ended steps ago
     predicting = [*first[len(first) - 1 - forced : -1], *(step[row] for step, row in stepped)]
+    predicting += [last] if search.result.truncated else []
     return replace(search.result, states=torch.stack(predicting))

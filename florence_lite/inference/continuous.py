@@ -110,7 +110,7 @@ class DecodingQueue:
             if search.result is not None:
                 finished += self._finish([ticket])
                 continue
-            self._batch = self._batch or DecodingBatch(self.decoding.model)
+            self._batch = self._batch or DecodingBatch(self.decoding.model, with_last=True)
             self._batch.enter(search, each.read, each.source, ticket.row.size)
             self._running[search] = ticket
         return finished

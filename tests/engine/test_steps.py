@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from florence_lite.engine import GenerationOptions, generate
+from florence_lite.engine import GenerationOptions, generate, score
 from florence_lite.engine.fast import FastModel
 from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.generate import DecodingBatch, start_search
 from florence_lite.engine.prefill import prefill
+from florence_lite.engine.score import by_states
 from florence_lite.engine.steps import PlainSteps, Source, stacked
 from tests.engine.models import lively_model, random_states
 from tests.engine.test_generate import MIXED, PREFIXES
@@ -62,6 +63,34 @@ def test_rows_take_the_places_of_finished_ones(kind, images, most, seed):
                 torch.testing.assert_close(search.result.states, answer.states, atol=1e-5, rtol=1e-5)
     assert not expected and max(together) == most
     assert len(batch._states) == 0 and batch.rows == 0
+
+
+@KINDS
+@torch.inference_mode()
+@pytest.mark.parametrize("most", [1, 5])
+def test_the_end_token_of_a_truncated_answer_has_a_state(kind, most):
+    """Others come and go meanwhile; the scores are those of reading the whole answer again."""
+    network = kind(lively_model(seed=1, eos_gain=3.0))
+    states, mask = random_states(network, 3)
+    waiting, alone = entries(network, 3, 16)
+    images = {search: image for search, _, _, _, (image, _, _) in waiting}
+    prefixes = {search: prefix for search, _, _, _, (_, prefix, _) in waiting}
+    batch, running, truncated = DecodingBatch(network, with_last=True), 0, 0
+    expected = {search: answer for (search, *_), answer in zip(waiting, alone, strict=True)}
+    while batch or waiting:
+        while waiting and running < most:
+            search, read, source, size, _ = waiting.pop(0)
+            batch.enter(search, read, source, size)
+            running += 1
+        for search in batch.step():
+            running -= 1
+            answer, part = search.result, slice(images[search], images[search] + 1)
+            assert answer == expected.pop(search)
+            truncated += answer.truncated
+            again = score(network, states[part], mask[part], [prefixes[search]], [answer.ids], vocab_size=search.size)
+            found = by_states(network, answer.states, [answer.ids], range(0), 0, search.size)
+            torch.testing.assert_close(found[0].token_logprobs, again[0].token_logprobs, atol=1e-4, rtol=1e-4)
+    assert not expected and 3 < truncated < 14
 
 
 @KINDS
