@@ -32,7 +32,7 @@ def load_checkpoint(
     """The network of a checkpoint folder in either layout, in evaluation mode.
 
     dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32 for
-        float16 files on the CPU.
+        float16 files on the CPU and for all on Apple's GPUs ("mps").
 
     Tensors are read one by one. Those that have the type and the device already are not copied: the file is mapped,
     changes stay in memory, and the file must not be overwritten in place while the network is in use. `save_checkpoint`
@@ -90,7 +90,7 @@ def resolve_dtype(dtype: torch.dtype | str, stored: torch.dtype, device: torch.d
     stored: the type in the files.
     """
     if dtype == "auto":
-        return torch.float32 if stored not in DTYPES.values() or _half_on_cpu(stored, device) else stored
+        return torch.float32 if stored not in DTYPES.values() or _is_risky(stored, device) else stored
     found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ValueError(f"dtype is {dtype!r}; it must be 'auto' or one of {', '.join(DTYPES)}")
@@ -101,6 +101,12 @@ def resolve_dtype(dtype: torch.dtype | str, stored: torch.dtype, device: torch.d
 
 def _half_on_cpu(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype == torch.float16 and device.type == "cpu"
+
+
+def _is_risky(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether "auto" takes float32 instead: on Apple's GPUs half precision is not tested, and older systems lack
+    bfloat16."""
+    return _half_on_cpu(dtype, device) or (device.type == "mps" and dtype != torch.float32)
 
 
 def load_tensors(

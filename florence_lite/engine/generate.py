@@ -27,6 +27,7 @@ from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
 from florence_lite.engine.steps import PlainSteps, Source
 from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model.device import on_device
 
 
 def generate(
@@ -226,7 +227,7 @@ class DecodingBatch:
         for search in self.searches:
             by_width.setdefault(search.options.num_beams, []).extend(search.rows)
         index = {
-            width: slice(None) if len(rows) == len(scores) else torch.tensor(rows, device=scores.device)
+            width: slice(None) if len(rows) == len(scores) else on_device(scores.device, rows)
             for width, rows in by_width.items()
         }
         for width in index.keys() - {1}:
@@ -278,7 +279,7 @@ class DecodingBatch:
         for allowed, rows in alike.items():
             index: slice | Tensor = slice(None)
             if len(rows) < len(hidden):
-                index = torch.tensor(rows, device=hidden.device)
+                index = on_device(hidden.device, rows)
             states = hidden[index]
             for ids in allowed:
                 scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()

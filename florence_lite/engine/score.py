@@ -108,9 +108,17 @@ def probabilities(
     for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         logprobs = model.logits(states).float()[:, :vocab_size].log_softmax(-1)
         of_bins = logprobs[:, locations.start : locations.stop]
-        written = logprobs.gather(1, ids[:, None])[:, 0]
+        written = picked(logprobs, ids)
         parts.append((written, of_bins.logsumexp(-1), *_within(of_bins, ids - locations.start, tolerance)))
     return Scores(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def picked(numbers: Tensor, ids: Tensor) -> Tensor:
+    """numbers[n, ids[n]] for every n, [N]; on Apple's GPUs without gathering from rows as long as a vocabulary."""
+    if numbers.device.type == "mps":
+        every = torch.arange(numbers.shape[1], device=ids.device)
+        return numbers.masked_fill(every != ids[:, None], 0).sum(1)
+    return numbers.gather(1, ids[:, None])[:, 0]
 
 
 def _states(

@@ -99,8 +99,9 @@ class Asking:
             layout, Microsoft's or transformers'; or a LoRA adapter, which is merged into the checkpoint that it names;
             that is not fetched unless a checkpoint card names it too: give it as `name`, and the adapter as `adapter`.
         dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32
-            for float16 files on the CPU.
-        device: where the network runs, "cpu", "cuda" or "cuda:1".
+            for float16 files on the CPU and for all on Apple's GPUs.
+        device: where the network runs, "cpu", "cuda", "cuda:1" or "mps". On CUDA, work that comes again is kept as
+            graphs, with up to 1 GiB of memory.
         revision: branch, tag or commit of a Hub repository. subfolder: of the repository or folder.
         adapter: folder or Hub id of a LoRA adapter to merge into the checkpoint `name`.
         calibration: a file that `florence-lite calibrate` wrote, or a `Calibration`; else the checkpoint's own, from

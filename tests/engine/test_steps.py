@@ -10,10 +10,13 @@ from florence_lite.engine.generate import DecodingBatch, start_search
 from florence_lite.engine.prefill import prefill
 from florence_lite.engine.score import by_states
 from florence_lite.engine.steps import PlainSteps, Source, stacked
+from tests.engine.fast.test_static_steps import StaticModel
 from tests.engine.models import lively_model, random_states
 from tests.engine.test_generate import MIXED, PREFIXES
 
-KINDS = pytest.mark.parametrize("kind", [lambda model: model, FastModel], ids=["plain", "fast"])
+KINDS = pytest.mark.parametrize(
+    "kind", [lambda model: model, FastModel, StaticModel], ids=["plain", "kernels", "fixed shapes"]
+)
 SIZES = (None, 90)  # of the vocabulary: all ids, and those that have a token
 
 

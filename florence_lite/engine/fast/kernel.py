@@ -72,6 +72,7 @@ class Linear(Structure):
         ("in_", c_int64),
         ("eps", c_float),
         ("gelu", c_int32),
+        ("kind", c_int32),
     ]
 
 
@@ -113,3 +114,8 @@ def load(name: str) -> ctypes.CDLL | None:
     if found:
         found.florence_panel_rows.restype = c_int64
     return found
+
+
+def has_bf16() -> bool:
+    """Whether there are kernels for linear layers of many rows in bfloat16, and the processor can run them."""
+    return library() is not None and bool(library().florence_has_bf16())
