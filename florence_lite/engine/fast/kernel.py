@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+WORK_OF_A_THREAD = 2**17  # multiplications between two meetings of all threads that are worth another thread
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 # Of pyproject.toml, the best first, with what torch calls the processors that can run them.
 BUILDS = {"_kernel_v4": ("AVX512",), "_kernel_v3": ("AVX512", "AVX2")}
@@ -91,6 +92,12 @@ SIGNATURES = {
     "window_attention": [c_void_p] * 2 + [c_int64] * 3 + [c_int],
     "channel_attention": [c_void_p] * 2 + [c_int64] * 3 + [c_int],
 }
+
+
+def threads_for(multiplications: int) -> int:
+    """How many threads share work between two meetings of theirs. On a machine that does other things, too, one of them
+    may have to be waited for longer than small work takes."""
+    return max(1, min(torch.get_num_threads(), multiplications // WORK_OF_A_THREAD))
 
 
 @cache

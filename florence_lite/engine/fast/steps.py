@@ -20,7 +20,7 @@ from florence_lite.model.cache import BLOCK
 from florence_lite.model.transformer import POSITION_OFFSET
 
 SPARE = 16  # slots for each row by which the cache grows
-BYTES_OF_A_THREAD = 2**20  # weights of a layer that are worth another thread, which has to be waited for
+MEETINGS = 8  # of the threads in a layer
 
 
 class FastSteps:
@@ -35,7 +35,7 @@ class FastSteps:
         self._library = kernel.library()
         self._decoder, self._kept = _decoder(model, weights), weights  # which the decoder points into
         self._head = weights.of(model.embed_tokens if model.lm_head is None else model.lm_head)
-        self._threads = _threads(model)
+        self._layer_weights = sum(weight.numel() for weight in model.decoder.layers[0].parameters())
         layers, width = model.config.text.decoder_layers, model.config.text.d_model
         self._keys, self._values = ([torch.empty(0, width) for _ in range(layers)] for _ in range(2))
         self._free = torch.empty(0, dtype=torch.int32)  # slots that no row needs
@@ -79,7 +79,8 @@ class FastSteps:
             kernel.Step(
                 *(part.data_ptr() for part in parts), past, self._cross,
                 *(part.data_ptr() for part in (*self._of_images, hidden)),
-                rows, len(self._images), self._slots.shape[1], self._threads,
+                rows, len(self._images), self._slots.shape[1],
+                kernel.threads_for(rows * self._layer_weights // MEETINGS),
             ),
         )  # fmt: skip
         self._lengths += 1
@@ -135,11 +136,6 @@ def _head_by_head(source: Source) -> CrossCache:
     if len({part.stride() for part in (*own.keys, *own.values)}) == 1 and own.keys[0].stride(2) == own.keys[0].shape[3]:
         return own
     return CrossCache(*(tuple(part.contiguous() for part in kept) for kept in (own.keys, own.values)))
-
-
-def _threads(model: FlorenceModel) -> int:
-    of_layer = sum(weight.nbytes for weight in model.decoder.layers[0].parameters())
-    return max(1, min(torch.get_num_threads(), of_layer // BYTES_OF_A_THREAD))
 
 
 def _norm(norm: nn.LayerNorm) -> kernel.Norm:
