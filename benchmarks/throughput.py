@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import transformers
 from inference import check, median_ratio, tokenizer_of
 from native import build
@@ -181,7 +182,8 @@ def main() -> None:
         files = write_files(pictures, arguments.files)
         few = files[: AGAINST_PEER[arguments.size]]
         embedded = ways_of(Florence.from_pretrained(device=arguments.device))
-        ours, _ = build(FlorenceConfig.preset(arguments.size, prompt_side="encoder"), arguments.seed, "cpu")
+        config = FlorenceConfig.preset(arguments.size, prompt_side="encoder")
+        ours, _ = build(config, arguments.seed, "cpu", torch.float32)
         save_for_users(ours, tokenizer_of(arguments.tokenizer), folder)
         options = {"compat": True, "max_new_tokens": arguments.tokens}
         ways = ways_of(Florence.from_pretrained(folder, device=arguments.device), **options)
