@@ -73,7 +73,7 @@ class Pool:
     def __init__(self, most_bytes: int = KEPT_BYTES):
         self.most_bytes = most_bytes
         self._free: list[tuple[Hashable, Captured]] = []
-        self._seen: OrderedDict[Hashable, None] = OrderedDict()
+        self._seen: OrderedDict[Hashable, bool] = OrderedDict()  # whether its captured work is small enough to keep
         self._lock = threading.Lock()
 
     def __reduce__(self):  # a copy begins empty
@@ -91,14 +91,16 @@ class Pool:
     def give_back(self, key: Hashable, captured: Captured) -> None:
         with self._lock:
             self._free.append((key, captured))
+            if captured.nbytes > self.most_bytes:
+                self._seen[key] = False
             while sum(each.nbytes for _, each in self._free) > self.most_bytes:
                 del self._free[0]
 
-    def comes_again(self, key: Hashable) -> bool:
-        """Whether this was asked before: what comes once is not worth a capture."""
+    def is_worth_it(self, key: Hashable) -> bool:
+        """Whether to capture this: not what comes for the first time, nor what cannot be kept until it comes again."""
         with self._lock:
-            again = key in self._seen
-            self._seen[key] = None
+            again = self._seen.get(key, False)
+            self._seen.setdefault(key, True)
             if len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
             return again
@@ -137,7 +139,7 @@ def call(pool: Pool, weights: int, function: Callable[..., Any], *arguments: Ten
     """
     shapes = tuple(None if each is None else (each.shape, each.dtype) for each in arguments)
     key = (function.__name__, shapes, weights)
-    if not pool.comes_again(key):
+    if not pool.is_worth_it(key):
         return function(*arguments)
     captured = pool.take(key, lambda: Function(function, arguments))
     result = captured(*arguments)

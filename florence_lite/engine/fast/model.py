@@ -14,7 +14,7 @@ from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
 from florence_lite.model.device import cpu_instructions
 
-IMAGES_OF_GRAPHS = 4  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
+IMAGES_OF_GRAPHS = 2  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
 
 
 class FastModel:
