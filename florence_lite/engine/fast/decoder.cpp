@@ -43,22 +43,23 @@ struct Layer {
 
 struct Decoder {
     const Layer* layers;
-    const float *tokens, *positions;  // tables [ids, D], [positions, D]
+    const float *tokens, *positions;  // tables [ids, D], [positions, D], from the first token's on
     Norm norm;
     int32_t layer_count, heads, dim, ffn_dim;
 };
 
 struct Step {
     const int64_t* ids;       // [R], the new token of each row
-    const int64_t* places;    // [R], its row in the table of positions
-    const int32_t* first;     // [R], from where on the row has tokens
-    const int32_t* slots;     // [R, capacity], where in the cache the token of each place lies
-    const Attended* past;     // per layer, [capacity, slot_count, D]
-    const Attended* cross;    // per layer, with the strides below, d values in a row
-    const uint8_t* cross_mask;  // [B, S], 0 on padding; or null
-    int64_t cross_image, cross_head, cross_position;  // strides in values
+    const int32_t* lengths;   // [R], how many tokens of the row were read before
+    const int32_t* slots;     // [R, width], where in the cache each token of the row lies, the new one included
+    const Attended* past;     // per layer, [slots, D]
+    const Attended* cross;    // [layers, B] of B images, [heads, S, d], a head's in a row
+    const int32_t* cross_lengths;  // [B], S of each image
+    const int64_t* cross_heads;    // [B], values from one head to the next
+    const int32_t* image_rows;     // [R], the rows, those of an image together
+    const int32_t* image_bounds;   // [B + 1], where among them those of each image begin
     float* hidden;            // [R, D], what comes out
-    int32_t rows, images, length, capacity, slot_count, cross_length, threads;
+    int32_t rows, images, width, threads;
 };
 
 }  // extern "C"
@@ -202,48 +203,44 @@ inline void add_scaled(float* to, float weight, const float* from, int64_t size)
     for (int64_t i = 0; i < size; i++) to[i] += weight * from[i];
 }
 
+int64_t new_slot(const Step& s, int64_t row) { return s.slots[row * s.width + s.lengths[row]]; }
+
 void self_attention(const Decoder& d, const Step& s, const Attended& past, const Share& share, const float* q, float* y) {
-    int64_t size = d.dim / d.heads, stride = int64_t(s.slot_count) * d.dim;
+    int64_t size = d.dim / d.heads, tasks = int64_t(s.rows) * d.heads;
     float scale = 1 / std::sqrt(float(size));
-    std::vector<float> scores(s.length + 1);
-    for (int64_t task = share.begin(int64_t(s.rows) * d.heads); task < share.end(int64_t(s.rows) * d.heads); task++) {
-        int64_t row = task / d.heads, at = task % d.heads * size, first = s.first[row];
-        const int32_t* slots = s.slots + row * s.capacity;
+    std::vector<float> scores(s.width);
+    for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
+        int64_t row = task / d.heads, at = task % d.heads * size, count = s.lengths[row] + 1;
+        const int32_t* slots = s.slots + row * s.width;
         float* to = y + row * d.dim + at;
-        auto place = [&](const float* cache, int64_t k) { return cache + k * stride + slots[k] * int64_t(d.dim) + at; };
-        for (int64_t k = first; k <= s.length; k++)
-            scores[k - first] = dot(q + row * d.dim + at, place(past.keys, k), size) * scale;
-        softmax(scores.data(), s.length + 1 - first);
+        auto place = [&](const float* cache, int64_t k) { return cache + slots[k] * int64_t(d.dim) + at; };
+        for (int64_t k = 0; k < count; k++) scores[k] = dot(q + row * d.dim + at, place(past.keys, k), size) * scale;
+        softmax(scores.data(), count);
         std::fill(to, to + size, 0.0f);
-        for (int64_t k = first; k <= s.length; k++) add_scaled(to, scores[k - first], place(past.values, k), size);
+        for (int64_t k = 0; k < count; k++) add_scaled(to, scores[k], place(past.values, k), size);
     }
 }
 
-void cross_attention(const Decoder& d, const Step& s, const Attended& cross, const Share& share, const float* q, float* y) {
-    int64_t size = d.dim / d.heads, each = s.rows / s.images, tasks = int64_t(s.images) * d.heads, S = s.cross_length;
+void cross_attention(const Decoder& d, const Step& s, const Attended* cross, const Share& share, const float* q, float* y) {
+    int64_t size = d.dim / d.heads, tasks = int64_t(s.images) * d.heads;
     float scale = 1 / std::sqrt(float(size));
-    std::vector<float> scores(each * S);
+    std::vector<float> scores;
     for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
-        int64_t image = task / d.heads, head = task % d.heads, start = image * s.cross_image + head * s.cross_head;
-        const uint8_t* mask = s.cross_mask ? s.cross_mask + image * S : nullptr;
-        auto of_row = [&](auto* all, int64_t r) { return all + (image * each + r) * d.dim + head * size; };
-        int64_t count = 0;  // keys that are seen, which stand in front
-        std::vector<int64_t> seen(mask ? S : 0);
-        for (int64_t k = 0; k < S; k++) {
-            if (mask && !mask[k]) continue;
-            if (mask) seen[count] = k;
-            const float* key = cross.keys + start + k * s.cross_position;
-            for (int64_t r = 0; r < each; r++) scores[r * S + count] = dot(of_row(q, r), key, size) * scale;
-            count++;
-        }
-        for (int64_t r = 0; r < each; r++) {
-            softmax(scores.data() + r * S, count);
+        int64_t image = task / d.heads, at = task % d.heads * size, S = s.cross_lengths[image];
+        const int64_t start = task % d.heads * s.cross_heads[image];
+        const float *keys = cross[image].keys + start, *values = cross[image].values + start;
+        const int32_t* rows = s.image_rows + s.image_bounds[image];
+        int64_t count = s.image_bounds[image + 1] - s.image_bounds[image];
+        auto of_row = [&](auto* all, int64_t r) { return all + rows[r] * d.dim + at; };
+        scores.resize(count * S);
+        for (int64_t k = 0; k < S; k++)
+            for (int64_t r = 0; r < count; r++) scores[r * S + k] = dot(of_row(q, r), keys + k * size, size) * scale;
+        for (int64_t r = 0; r < count; r++) {
+            softmax(scores.data() + r * S, S);
             std::fill(of_row(y, r), of_row(y, r) + size, 0.0f);
         }
-        for (int64_t k = 0; k < count; k++) {
-            const float* value = cross.values + start + (mask ? seen[k] : k) * s.cross_position;
-            for (int64_t r = 0; r < each; r++) add_scaled(of_row(y, r), scores[r * S + k], value, size);
-        }
+        for (int64_t k = 0; k < S; k++)
+            for (int64_t r = 0; r < count; r++) add_scaled(of_row(y, r), scores[r * S + k], values + k * size, size);
     }
 }
 
@@ -263,12 +260,12 @@ void florence_dense(const Matrix* m, int64_t begin, int64_t end, const float* x,
     }
 }
 
-// Read one token per row: its keys and values go into the cache at place `length`, slot = row; its state into `hidden`.
+// Read one token per row: its keys and values go into its slot of the cache, its state into `hidden`.
 void florence_step(const Decoder* decoder, const Step* step) {
     const Decoder& d = *decoder;
     const Step& s = *step;
     const int64_t rows = s.rows, all = rows * d.dim;
-    std::vector<float> query(all), mixed(all), change(all), inner(rows * d.ffn_dim);
+    std::vector<float> query(all), fresh(all), mixed(all), change(all), inner(rows * d.ffn_dim);
 #pragma omp parallel num_threads(s.threads)
     {
         Share share{omp_get_thread_num(), omp_get_num_threads()};
@@ -277,18 +274,23 @@ void florence_step(const Decoder* decoder, const Step* step) {
             for (int64_t i = 0; i < all; i++) x[i] += change[i];
             for (int64_t r = 0; r < rows; r++) normalise(&x[r * d.dim], d.dim, norm);
         };
+        auto remember = [&](const Matrix& matrix, float* cache) {  // each thread its share of keys or values
+            dense(matrix, share, x.data(), rows, fresh.data());
+            const int64_t begin = share.begin(d.dim), end = share.end(d.dim);
+            for (int64_t r = 0; r < rows; r++)
+                std::copy(&fresh[r * d.dim + begin], &fresh[r * d.dim + end], cache + new_slot(s, r) * d.dim + begin);
+        };
         for (int64_t r = 0; r < rows; r++) {
-            const float *token = d.tokens + s.ids[r] * d.dim, *position = d.positions + s.places[r] * d.dim;
+            const float *token = d.tokens + s.ids[r] * d.dim, *position = d.positions + s.lengths[r] * d.dim;
             for (int64_t i = 0; i < d.dim; i++) x[r * d.dim + i] = token[i] + position[i];
             normalise(&x[r * d.dim], d.dim, d.norm);
         }
         for (int number = 0; number < d.layer_count; number++) {
             const Layer& layer = d.layers[number];
             const Attended& past = s.past[number];
-            const int64_t now = int64_t(s.length) * s.slot_count * d.dim;
             dense(layer.query, share, x.data(), rows, query.data());
-            dense(layer.key, share, x.data(), rows, past.keys + now);
-            dense(layer.value, share, x.data(), rows, past.values + now);
+            remember(layer.key, past.keys);
+            remember(layer.value, past.values);
 #pragma omp barrier
             self_attention(d, s, past, share, query.data(), mixed.data());
 #pragma omp barrier
@@ -297,7 +299,7 @@ void florence_step(const Decoder* decoder, const Step* step) {
             add(layer.attention_norm);
             dense(layer.cross_query, share, x.data(), rows, query.data());
 #pragma omp barrier
-            cross_attention(d, s, s.cross[number], share, query.data(), mixed.data());
+            cross_attention(d, s, s.cross + int64_t(number) * s.images, share, query.data(), mixed.data());
 #pragma omp barrier
             dense(layer.cross_out, share, mixed.data(), rows, change.data());
 #pragma omp barrier

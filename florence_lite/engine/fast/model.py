@@ -88,14 +88,14 @@ class FastModel:
             matrix(head.weight, None), hidden.contiguous(), hidden.new_empty(*hidden.shape[:-1], len(ids)), ids
         )
 
-    def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | StaticSteps | PlainSteps:
+    def steps(self) -> FastSteps | StaticSteps | PlainSteps:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
-            return FastSteps(self.plain, cross, encoder_mask, self.weights)
+            return FastSteps(self.plain, self.weights)
         weights = self._capturable(self.plain.decoder, self.plain.embed_tokens)
-        if weights is not None and StaticSteps.suit(cross, self.graphs):
-            return StaticSteps(self.plain, cross, encoder_mask, self.graphs, weights)
-        return PlainSteps(self.plain, cross, encoder_mask)
+        if weights is not None:
+            return StaticSteps(self.plain, self.graphs, weights)
+        return PlainSteps(self.plain)
 
     def _capturable(self, *parts: nn.Module) -> int | None:
         """`graphs.state_of`, not asked where there can be no graphs."""

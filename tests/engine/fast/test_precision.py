@@ -11,6 +11,7 @@ from florence_lite.engine.fast import FastModel, kernel, vision
 from florence_lite.engine.fast.linear import dense, linear
 from florence_lite.engine.fast.precision import Weights, check_precision
 from florence_lite.engine.prefill import prefill
+from florence_lite.engine.steps import Source
 from florence_lite.model import FlorenceModel, device
 from tests.engine.fast.test_vision import model_of
 from tests.tiny import tiny_config
@@ -42,9 +43,9 @@ def test_steps_stay_near(build, precision, close):
     cross = model.cross_cache(states)
     read = [2, 5]
     plain = model.logits(model.decode(torch.tensor([read]), cross))[0, -1]
-    network = FastModel(model, precision).steps(cross, None)
+    network = FastModel(model, precision).steps()
     assert network._head.kind == kernel.KINDS[{"bf16": torch.bfloat16, "int8": torch.int8}[precision]]
-    network.start(prefill(model, cross, None, [read[:1]], [0]), 8)
+    network.enter(prefill(model, cross, None, [read[:1]], [0]), [Source(cross)])
     found = network.logits(network.step(read[1:]))[0]
     assert 0 < (found - plain).abs().max() < close * plain.abs().max()
 
