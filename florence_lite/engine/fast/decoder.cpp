@@ -1,27 +1,18 @@
-// One step of the decoder for a few rows: what `model/transformer.py` computes for one new token per row, in one call.
+// One step of the decoder for a few rows: what `model/transformer.py` computes for a few new tokens per row, in one call.
 //
-// With one token a row, every weight is read once and used a few times: the step takes as long as memory takes to
-// deliver the weights. So threads share the outputs of each matrix, read its rows as they lie, and meet at a barrier.
-// Weights are float32, bfloat16 or int8 with one scale per output; sums are float32 always.
+// With few tokens, every weight is read once and used a few times: the step takes as long as memory takes to deliver
+// the weights. So threads share the outputs of each matrix, read its rows as they lie, and meet at a barrier.
+// What a token gets does not depend, to the last bit, on how many others go with it.
 // Plain C interface, called through ctypes; the structs are mirrored in `kernel.py`.
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
-#include <immintrin.h>
 #include <omp.h>
 
-#include "lanes.h"
+#include "products.h"
 
 extern "C" {
-
-struct Matrix {           // y = x · weightᵀ + bias
-    const void* weight;   // [out, in] of the kind
-    const float* scale;   // [out], of int8
-    const float* bias;    // [out] or null
-    int64_t out, in;
-    int32_t kind;         // 0 float32, 1 bfloat16, 2 int8
-};
 
 struct Norm {
     const float *weight, *bias;
@@ -49,101 +40,21 @@ struct Decoder {
 };
 
 struct Step {
-    const int64_t* ids;       // [R], the new token of each row
-    const int64_t* places;    // [R], its row in the table of positions
+    const int64_t* ids;       // [R, count], the new tokens of each row, which see those before them
+    const int64_t* places;    // [R, count], their rows in the table of positions
     const int32_t* first;     // [R], from where on the row has tokens
     const int32_t* slots;     // [R, capacity], where in the cache the token of each place lies
     const Attended* past;     // per layer, [capacity, slot_count, D]
     const Attended* cross;    // per layer, with the strides below, d values in a row
     const uint8_t* cross_mask;  // [B, S], 0 on padding; or null
     int64_t cross_image, cross_head, cross_position;  // strides in values
-    float* hidden;            // [R, D], what comes out
-    int32_t rows, images, length, capacity, slot_count, cross_length, threads;
+    float* hidden;            // [R, count, D], what comes out
+    int32_t rows, count, images, length, capacity, slot_count, cross_length, threads;
 };
 
 }  // extern "C"
 
 namespace {
-
-inline Vector load(const float* from) { return read<Vector>(from); }
-
-// The compilers' own conversions of short vectors go element by element.
-#if defined(__AVX512F__)
-inline Vector load(const uint16_t* from) {  // bfloat16 is the upper half of float32
-    const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-    return (Vector)_mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
-}
-inline Vector load(const int8_t* from) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return (Vector)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-}
-#else
-inline Vector load(const uint16_t* from) {
-    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-    return (Vector)_mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
-}
-inline Vector load(const int8_t* from) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-    return (Vector)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-}
-#endif
-
-inline float number(float x) { return x; }
-inline float number(int8_t x) { return x; }
-inline float number(uint16_t x) {
-    uint32_t word = uint32_t(x) << 16;
-    float f;
-    std::memcpy(&f, &word, sizeof f);
-    return f;
-}
-
-// ROWS rows of x times OUTS rows of the weights, all sums in registers.
-template <class Weight, int ROWS, int OUTS>
-inline void block(const Matrix& m, int64_t out, const float* x, float* y, int64_t y_stride) {
-    const Weight* weight = static_cast<const Weight*>(m.weight) + out * m.in;
-    Vector sums[OUTS][ROWS] = {};
-    int64_t i = 0;
-    for (; i + LANES <= m.in; i += LANES) {
-        Vector of_x[ROWS];
-        for (int r = 0; r < ROWS; r++) of_x[r] = load(x + r * m.in + i);
-        for (int o = 0; o < OUTS; o++) {
-            Vector w = load(weight + o * m.in + i);
-            for (int r = 0; r < ROWS; r++) sums[o][r] += w * of_x[r];
-        }
-    }
-    for (int o = 0; o < OUTS; o++)
-        for (int r = 0; r < ROWS; r++) {
-            float all = sum(sums[o][r]);
-            for (int64_t k = i; k < m.in; k++) all += number(weight[o * m.in + k]) * x[r * m.in + k];
-            if (m.scale) all *= m.scale[out + o];
-            y[r * y_stride + o] = all + (m.bias ? m.bias[out + o] : 0.0f);
-        }
-}
-
-template <class Weight, int ROWS, int OUTS>
-inline void few_rows(const Matrix& m, int64_t begin, int64_t end, const float* x, float* y, int64_t y_stride) {
-    int64_t out = begin;
-    for (; out + OUTS <= end; out += OUTS) block<Weight, ROWS, OUTS>(m, out, x, y + out - begin, y_stride);
-    for (; out < end; out++) block<Weight, ROWS, 1>(m, out, x, y + out - begin, y_stride);
-}
-
-constexpr int64_t TILE = 16;  // outputs whose weights stay in the first cache while all rows use them
-
-// y [rows, …] of outputs begin … end. The wider the block, the more streams of memory are read at once.
-template <class Weight>
-void dense(const Matrix& m, int64_t begin, int64_t end, const float* x, int64_t rows, float* y, int64_t y_stride) {
-    constexpr bool wide = REGISTERS > 16;
-    if (rows == 1) return few_rows<Weight, 1, 8>(m, begin, end, x, y, y_stride);
-    if (rows == 2) return few_rows<Weight, 2, wide ? 8 : 4>(m, begin, end, x, y, y_stride);
-    if (rows == 3) return few_rows<Weight, 3, wide ? 8 : 4>(m, begin, end, x, y, y_stride);
-    for (int64_t out = begin; out < end; out += TILE) {
-        int64_t stop = std::min(end, out + TILE), r = 0;
-        float* to = y + out - begin;
-        for (; r + 4 <= rows; r += 4)
-            few_rows<Weight, 4, wide ? 4 : 2>(m, out, stop, x + r * m.in, to + r * y_stride, y_stride);
-        for (; r < rows; r++) few_rows<Weight, 1, 8>(m, out, stop, x + r * m.in, to + r * y_stride, y_stride);
-    }
-}
 
 struct Share {  // of a thread
     int number, count;
@@ -154,9 +65,7 @@ struct Share {  // of a thread
 // The thread's share of the outputs of y = x · weightᵀ + bias, y [rows, out].
 void dense(const Matrix& m, const Share& share, const float* x, int64_t rows, float* y) {
     int64_t begin = share.begin(m.out), end = share.end(m.out);
-    if (m.kind == 0) dense<float>(m, begin, end, x, rows, y + begin, m.out);
-    if (m.kind == 1) dense<uint16_t>(m, begin, end, x, rows, y + begin, m.out);
-    if (m.kind == 2) dense<int8_t>(m, begin, end, x, rows, y + begin, m.out);
+    dense(m, begin, end, x, rows, y + begin, m.out);
 }
 
 void normalise(float* x, int64_t dim, const Norm& norm) {
@@ -168,62 +77,132 @@ void normalise(float* x, int64_t dim, const Norm& norm) {
     for (int64_t i = 0; i < dim; i++) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
 }
 
-float dot(const float* x, const float* y, int64_t size) {
-    Vector sums = {};
-    int64_t i = 0;
-    for (; i + LANES <= size; i += LANES) sums += load(x + i) * load(y + i);
-    float all = sum(sums);
-    for (; i < size; i++) all += x[i] * y[i];
-    return all;
+void gelu(float* x, int64_t begin, int64_t end) {
+    int64_t i = begin;
+    for (; i + LANES <= end; i += LANES) write(x + i, gelu<Vector, Words>(read<Vector>(x + i)));
+    for (; i < end; i++) x[i] = gelu<Eight, EightWords>(Eight{} + x[i])[0];
 }
 
-// Softmax of scores[0 … count - 1] times the values that `value(k)` points to.
-template <class Value>
-void mix(float* scores, int64_t count, Value value, float* to, int64_t size) {
-    float most = *std::max_element(scores, scores + count), all = 0;
-    for (int64_t k = 0; k < count; k++) all += scores[k] = std::exp(scores[k] - most);
-    std::fill(to, to + size, 0.0f);
+constexpr int64_t GROUP = 8;  // keys whose products with a row are summed up together
+constexpr int64_t KEYS = 64;  // whose values stay in the first cache while all rows use them
+
+// Sums of the products of a row and GROUP keys, of which `count` are there.
+template <class Key>
+Eight products(const float* q, Key key, int64_t count, int64_t size) {
+    Eight sums[GROUP] = {};
     for (int64_t k = 0; k < count; k++) {
-        const float weight = scores[k] / all, *from = value(k);
-        for (int64_t i = 0; i < size; i++) to[i] += weight * from[i];
+        const float* of = key(k);
+        int64_t i = 0;
+        Vector wide = {};
+        for (; i + LANES <= size; i += LANES) wide += read<Vector>(q + i) * read<Vector>(of + i);
+        std::memcpy(&sums[k], &wide, sizeof sums[k]);
+        if (LANES > 8) {
+            Eight upper;
+            std::memcpy(&upper, reinterpret_cast<char*>(&wide) + sizeof wide - sizeof upper, sizeof upper);
+            sums[k] += upper;
+        }
+        for (; i < size; i++) sums[k][0] += q[i] * of[i];
     }
+    transpose(sums);
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-void self_attention(const Decoder& d, const Step& s, const Attended& past, const Share& share, const float* q, float* y) {
-    int64_t size = d.dim / d.heads, stride = int64_t(s.slot_count) * d.dim;
-    float scale = 1 / std::sqrt(float(size));
-    std::vector<float> scores(s.length + 1);
-    for (int64_t task = share.begin(int64_t(s.rows) * d.heads); task < share.end(int64_t(s.rows) * d.heads); task++) {
-        int64_t row = task / d.heads, at = task % d.heads * size, first = s.first[row];
+// In place; behind the `count` scores there is room to fill up a vector, which gets zeros.
+void softmax(float* scores, int64_t count) {
+    const int64_t end = (count + LANES - 1) / LANES * LANES;
+    std::fill(scores + count, scores + end, scores[0]);
+    Vector most = read<Vector>(scores), all = {};
+    for (int64_t k = LANES; k < end; k += LANES) {
+        const Vector next = read<Vector>(scores + k);
+        most = next > most ? next : most;
+    }
+    float highest = most[0];
+    for (int i = 1; i < LANES; i++) highest = std::max(highest, most[i]);
+    for (int64_t k = 0; k < end; k += LANES)
+        write(scores + k, exponential<Vector, Words>(read<Vector>(scores + k) - highest));
+    std::fill(scores + count, scores + end, 0.0f);
+    for (int64_t k = 0; k < end; k += LANES) all += read<Vector>(scores + k);
+    const float share = 1 / sum(all);
+    for (int64_t k = 0; k < end; k += LANES) write(scores + k, read<Vector>(scores + k) * share);
+}
+
+// y += the values begin … end - 1 times their weights, VECTORS vectors at a time in registers.
+template <int VECTORS, class Value>
+int64_t mix(const float* weights, Value value, int64_t begin, int64_t end, int64_t from, int64_t size, float* y) {
+    for (; from + VECTORS * LANES <= size; from += VECTORS * LANES) {
+        Vector sums[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sums[v] = read<Vector>(y + from + v * LANES);
+        for (int64_t k = begin; k < end; k++) {
+            const float weight = weights[k], *of = value(k) + from;
+            for (int v = 0; v < VECTORS; v++) sums[v] += weight * read<Vector>(of + v * LANES);
+        }
+        for (int v = 0; v < VECTORS; v++) write(y + from + v * LANES, sums[v]);
+    }
+    return from;
+}
+
+// Attention of `rows` queries, of which neighbours lie `stride` values apart, to the same `count` keys; y as q.
+// scores: [rows, at least count + LANES].
+template <class Key, class Value>
+void attend(const float* q, int64_t rows, int64_t stride, Key key, Value value, int64_t count, int64_t size, float* y,
+            float* scores) {
+    const int64_t width = count + LANES;
+    const float scale = 1 / std::sqrt(float(size));
+    for (int64_t k = 0; k < count; k += GROUP)
+        for (int64_t r = 0; r < rows; r++) {
+            auto of_group = [&](int64_t i) { return key(k + i); };
+            const Eight found = products(q + r * stride, of_group, std::min(GROUP, count - k), size) * scale;
+            write(scores + r * width + k, found);
+        }
+    for (int64_t r = 0; r < rows; r++) {
+        softmax(scores + r * width, count);
+        std::fill(y + r * stride, y + r * stride + size, 0.0f);
+    }
+    for (int64_t begin = 0; begin < count; begin += KEYS)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t end = std::min(count, begin + KEYS);
+            const float* weights = scores + r * width;
+            int64_t at = mix<64 / LANES>(weights, value, begin, end, 0, size, y + r * stride);
+            at = mix<1>(weights, value, begin, end, at, size, y + r * stride);
+            for (int64_t k = begin; k < end; k++)
+                for (int64_t i = at; i < size; i++) y[r * stride + i] += weights[k] * value(k)[i];
+        }
+}
+
+// Puts the new keys and values into the cache, too.
+void self_attention(const Decoder& d, const Step& s, const Attended& past, const Attended& fresh, const Share& share,
+                    const float* q, float* y) {
+    const int64_t size = d.dim / d.heads, stride = int64_t(s.slot_count) * d.dim, tasks = int64_t(s.rows) * d.heads;
+    std::vector<float> scores(s.length + s.count + LANES);
+    for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
+        const int64_t row = task / d.heads, at = task % d.heads * size, first = s.first[row];
         const int32_t* slots = s.slots + row * s.capacity;
-        auto place = [&](const float* cache, int64_t k) { return cache + k * stride + slots[k] * int64_t(d.dim) + at; };
-        for (int64_t k = first; k <= s.length; k++)
-            scores[k - first] = dot(q + row * d.dim + at, place(past.keys, k), size) * scale;
-        auto value = [&](int64_t k) { return place(past.values, first + k); };
-        mix(scores.data(), s.length + 1 - first, value, y + row * d.dim + at, size);
+        auto place = [&](float* cache, int64_t k) { return cache + k * stride + slots[k] * int64_t(d.dim) + at; };
+        for (int64_t j = 0; j < s.count; j++) {
+            const int64_t here = (row * s.count + j) * d.dim + at, now = s.length + j;
+            std::copy(fresh.keys + here, fresh.keys + here + size, place(past.keys, now));
+            std::copy(fresh.values + here, fresh.values + here + size, place(past.values, now));
+            auto key = [&](int64_t k) { return place(past.keys, first + k); };
+            auto value = [&](int64_t k) { return place(past.values, first + k); };
+            attend(q + here, 1, 0, key, value, now + 1 - first, size, y + here, scores.data());
+        }
     }
 }
 
 void cross_attention(const Decoder& d, const Step& s, const Attended& cross, const Share& share, const float* q, float* y) {
-    int64_t size = d.dim / d.heads, each = s.rows / s.images, tasks = int64_t(s.images) * d.heads, S = s.cross_length;
-    float scale = 1 / std::sqrt(float(size));
-    std::vector<float> scores(each * S);
+    const int64_t size = d.dim / d.heads, each = int64_t(s.rows) * s.count / s.images, S = s.cross_length;
+    const int64_t tasks = int64_t(s.images) * d.heads;
+    std::vector<float> scores(each * (S + LANES));
+    std::vector<int64_t> seen(S);
     for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
-        int64_t image = task / d.heads, head = task % d.heads, start = image * s.cross_image + head * s.cross_head;
-        const uint8_t* mask = s.cross_mask ? s.cross_mask + image * S : nullptr;
-        const float* own = q + image * each * d.dim + head * size;
-        int64_t count = 0;  // keys that are seen, which stand in front
-        std::vector<int64_t> seen(mask ? S : 0);
-        for (int64_t k = 0; k < S; k++) {
-            if (mask && !mask[k]) continue;
-            if (mask) seen[count] = k;
-            const float* key = cross.keys + start + k * s.cross_position;
-            for (int64_t r = 0; r < each; r++) scores[r * S + count] = dot(own + r * d.dim, key, size) * scale;
-            count++;
-        }
-        auto value = [&](int64_t k) { return cross.values + start + (mask ? seen[k] : k) * s.cross_position; };
-        for (int64_t r = 0; r < each; r++)
-            mix(scores.data() + r * S, count, value, y + (image * each + r) * d.dim + head * size, size);
+        const int64_t image = task / d.heads, head = task % d.heads, start = image * s.cross_image + head * s.cross_head;
+        int64_t count = 0;
+        for (int64_t k = 0; k < S; k++)
+            if (!s.cross_mask || s.cross_mask[image * S + k]) seen[count++] = start + k * s.cross_position;
+        auto key = [&](int64_t k) { return cross.keys + seen[k]; };
+        auto value = [&](int64_t k) { return cross.values + seen[k]; };
+        const int64_t at = image * each * d.dim + head * size;
+        attend(q + at, each, d.dim, key, value, count, size, y + at, scores.data());
     }
 }
 
@@ -237,18 +216,18 @@ void florence_dense(const Matrix* m, int64_t begin, int64_t end, const float* x,
     {
         Share share{omp_get_thread_num(), omp_get_num_threads()};
         int64_t from = begin + share.begin(end - begin), to = begin + share.end(end - begin);
-        if (m->kind == 0) dense<float>(*m, from, to, x, rows, y + from - begin, end - begin);
-        if (m->kind == 1) dense<uint16_t>(*m, from, to, x, rows, y + from - begin, end - begin);
-        if (m->kind == 2) dense<int8_t>(*m, from, to, x, rows, y + from - begin, end - begin);
+        dense(*m, from, to, x, rows, y + from - begin, end - begin);
     }
 }
 
-// Read one token per row: its keys and values go into the cache at place `length`, slot = row; its state into `hidden`.
+// Read the new tokens of each row: their keys and values go into the cache from place `length` on, into the slots that
+// are named for them; their states into `hidden`.
 void florence_step(const Decoder* decoder, const Step* step) {
     const Decoder& d = *decoder;
     const Step& s = *step;
-    const int64_t rows = s.rows, all = rows * d.dim;
-    std::vector<float> query(all), mixed(all), change(all), inner(rows * d.ffn_dim);
+    const int64_t rows = int64_t(s.rows) * s.count, all = rows * d.dim;
+    std::vector<float> query(all), keys(all), values(all), mixed(all), change(all), inner(rows * d.ffn_dim);
+    const Attended fresh = {keys.data(), values.data()};
 #pragma omp parallel num_threads(s.threads)
     {
         Share share{omp_get_thread_num(), omp_get_num_threads()};
@@ -264,13 +243,11 @@ void florence_step(const Decoder* decoder, const Step* step) {
         }
         for (int number = 0; number < d.layer_count; number++) {
             const Layer& layer = d.layers[number];
-            const Attended& past = s.past[number];
-            const int64_t now = int64_t(s.length) * s.slot_count * d.dim;
             dense(layer.query, share, x.data(), rows, query.data());
-            dense(layer.key, share, x.data(), rows, past.keys + now);
-            dense(layer.value, share, x.data(), rows, past.values + now);
+            dense(layer.key, share, x.data(), rows, fresh.keys);
+            dense(layer.value, share, x.data(), rows, fresh.values);
 #pragma omp barrier
-            self_attention(d, s, past, share, query.data(), mixed.data());
+            self_attention(d, s, s.past[number], fresh, share, query.data(), mixed.data());
 #pragma omp barrier
             dense(layer.out, share, mixed.data(), rows, change.data());
 #pragma omp barrier
@@ -283,11 +260,7 @@ void florence_step(const Decoder* decoder, const Step* step) {
 #pragma omp barrier
             add(layer.cross_norm);
             dense(layer.fc1, share, x.data(), rows, inner.data());
-            for (int64_t r = 0; r < rows; r++)  // GELU of the thread's own outputs
-                for (int64_t i = share.begin(d.ffn_dim); i < share.end(d.ffn_dim); i++) {
-                    float& value = inner[r * d.ffn_dim + i];
-                    value = 0.5f * value * (1 + std::erf(value * float(M_SQRT1_2)));
-                }
+            for (int64_t r = 0; r < rows; r++) gelu(&inner[r * d.ffn_dim], share.begin(d.ffn_dim), share.end(d.ffn_dim));
 #pragma omp barrier
             dense(layer.fc2, share, inner.data(), rows, change.data());
 #pragma omp barrier

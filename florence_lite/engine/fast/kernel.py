@@ -65,7 +65,7 @@ class Step(Structure):
         ("hidden", c_void_p),
         *[
             (name, c_int32)
-            for name in ("rows", "images", "length", "capacity", "slot_count", "cross_length", "threads")
+            for name in ("rows", "count", "images", "length", "capacity", "slot_count", "cross_length", "threads")
         ],
     ]
 

@@ -65,27 +65,39 @@ class FastSteps:
 
     def step(self, ids: list[int]) -> Tensor:
         """Read one more id of every row. Returns the states [R, D] behind them."""
-        if self.length == len(self.keys[0]):
-            self._resize(min(self.max_length, self.length + BLOCK), self.keys[0].shape[1])
-        rows = len(ids)
-        self.slots[:, self.length] = torch.arange(rows, dtype=torch.int32)
+        return self.step_on([[each] for each in ids])[:, 0]
+
+    def step_on(self, ids: list[list[int]]) -> Tensor:
+        """Read a few more ids of every row, equally many. Returns the states [R, n, D] behind them: to the last bit what
+        as many calls of `step` give."""
+        hidden = self._read(self._decoder, ids, self.length)
+        self.length += len(ids[0])
+        return hidden
+
+    def _read(self, decoder: kernel.Decoder, ids: list[list[int]], length: int) -> Tensor:
+        """What the ids [R][n] are, read from position `length` on."""
+        rows, count = len(ids), len(ids[0])
+        if length + count > len(self.keys[0]):
+            capacity = min(self.max_length, length + count + BLOCK)
+            self._resize(capacity, self.keys[0].shape[1])
+        self.slots[:, length : length + count] = torch.arange(rows, dtype=torch.int32)[:, None]
         tokens = torch.tensor(ids)
+        positions = torch.arange(length, length + count) - self.first.long()[:, None]
         # Outside the table lie only filler rows that outlived their answer.
-        places = (self.length - self.first.long()).clamp(max=self.model.config.text.positions - 1) + POSITION_OFFSET
-        hidden = torch.empty(rows, self._decoder.dim)
+        places = positions.clamp(max=self.model.config.text.positions - 1) + POSITION_OFFSET
+        hidden = torch.empty(rows, count, decoder.dim)
         keys = self.cross.keys[0]
         mask = self.encoder_mask
         past = _attended([*zip(self.keys, self.values, strict=True)])
         self._library.florence_step(
-            self._decoder,
+            decoder,
             kernel.Step(
                 tokens.data_ptr(), places.data_ptr(), self.first.data_ptr(), self.slots.data_ptr(),
                 past, self._cross, None if mask is None else mask.data_ptr(),
-                *keys.stride()[:3], hidden.data_ptr(), rows, len(keys), self.length,
+                *keys.stride()[:3], hidden.data_ptr(), rows, count, len(keys), length,
                 self.slots.shape[1], self.keys[0].shape[1], keys.shape[2], self._threads,
             ),
         )  # fmt: skip
-        self.length += 1
         return hidden
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
@@ -97,7 +109,7 @@ class FastSteps:
         for kept in (self.keys, self.values):
             for number, former in enumerate(kept):  # one after the other, so that hardly more is in memory meanwhile
                 kept[number] = former.new_empty(capacity, slots, former.shape[2])
-                kept[number][: self.length, : former.shape[1]] = former[: self.length]
+                kept[number][: len(former), : former.shape[1]] = former
 
     def _share_images(self) -> None:
         keys, values = self.cross.keys, self.cross.values
