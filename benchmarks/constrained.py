@@ -51,9 +51,10 @@ def main() -> None:
     parser.add_argument(
         "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
     )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
-    florence = Florence.from_pretrained(arguments.checkpoint)
+    florence = Florence.from_pretrained(arguments.checkpoint, device=arguments.device)
     if arguments.part == "scenes":
         samples = Scenes("validation", tuple(arguments.style), length=arguments.count)
         rows = [row for task in TASKS for row in on_scenes(florence, samples, task)]
@@ -102,7 +103,7 @@ def on_random_weights(florence: Florence, size: str, tokens: int, rounds: int) -
     """Median seconds of decoding and of the rows' ratios, boxes and prose, with and without a guide."""
     config = FlorenceConfig.preset(size)
     torch.manual_seed(0)
-    model = FlorenceModel(config).eval()
+    model = FlorenceModel(config).eval().to(florence.device)
     with torch.no_grad():
         model.embed_tokens.weight[EOS] = 0  # its logit is 0: never among the best of thousands
     vocabulary = florence.tokenizer.vocabulary
@@ -116,7 +117,7 @@ def on_random_weights(florence: Florence, size: str, tokens: int, rounds: int) -
             and_=51288,
             size=51289,
         )
-    states = torch.randn(1, config.image_tokens, config.text.d_model)
+    states = torch.randn(1, config.image_tokens, config.text.d_model).to(florence.device)
     rows = []
     for name in ("boxes", "labelled_boxes", "text"):
         for num_beams in (1, 3):

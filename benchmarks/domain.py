@@ -32,9 +32,10 @@ def main() -> None:
     parser.add_argument("--other-style", default=HELD_OUT_STYLES[0], help="artwork that training never saw")
     parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the training")
     parser.add_argument("--fit", type=Path, metavar="FOLDER", help="fit first, and write the file into this folder")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
-    florence = Florence.from_pretrained("scenes-nano")
+    florence = Florence.from_pretrained("scenes-nano", device=arguments.device)
     styles = tuple(arguments.style)
     if arguments.fit:
         known = (scenes("train", TRAINING, styles), scenes("validation", HELD_OUT, styles))

@@ -16,7 +16,9 @@ from florence_lite.engine.fast.linear import dense, linear, matrix
 from florence_lite.model import FlorenceConfig, FlorenceModel
 
 SHAPES = ((2304, 512, 2048), (2304, 2048, 512), (9216, 256, 1024), (9216, 1024, 256), (587, 768, 3072), (2048,) * 3)
+SHAPES_ON_GPU = ((4096,) * 3, (9216, 1024, 4096))  # smaller ones do not fill it
 REPEATS = 3  # the best of so many counts
+AT_ONCE_ON_GPU = 5  # calls between two looks at its clock
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,22 @@ class Rates:
 class Network:
     """What parts of a network cost: counted on tensors without memory, as torch counts them."""
 
-    def __init__(self, config: FlorenceConfig):
-        self.config = config
+    def __init__(self, config: FlorenceConfig, dtype: torch.dtype = torch.float32):
+        self.config, self.dtype = config, dtype
         with torch.device("meta"):
-            self.model = FlorenceModel(config).eval().to("meta")
+            self.model = FlorenceModel(config).eval().to("meta", dtype)
 
     def vision(self, images: int = 1) -> Work:
         width, height = self.config.image_size_wh
-        pixels = torch.empty(images, 3, height, width, device="meta")
+        pixels = torch.empty(images, 3, height, width, device="meta", dtype=self.dtype)
         return Work(flops=_flops(lambda: self.model.encode_image(pixels)))
 
     def encoder(self, prompt_lengths: list[int]) -> Work:
         """Encoder and cross-attention's keys and values of prompts, each behind an image; padding is no work."""
         total = 0.0
         for length in prompt_lengths:
-            features = torch.empty(1, self.config.image_tokens, self.config.text.d_model, device="meta")
+            shape = (1, self.config.image_tokens, self.config.text.d_model)
+            features = torch.empty(shape, device="meta", dtype=self.dtype)
             ids = torch.empty(1, length, dtype=torch.int64, device="meta")
             total += _flops(lambda features=features, ids=ids: self.cross(self.model.encode(features, ids)[0]))
         return Work(flops=total)
@@ -69,7 +72,7 @@ class Network:
         share what is read. cross: keys and values of the image and prompt are computed too."""
         text = self.config.text
         positions = sum(self.config.image_tokens + length for length in prompt_lengths)
-        read = self.step_bytes + 2 * text.decoder_layers * positions * text.d_model * 4
+        read = self.step_bytes + 2 * text.decoder_layers * positions * text.d_model * self.dtype.itemsize
         flops = 4 * text.decoder_layers * positions * text.d_model**2 if cross else 0
         return Work(flops, read * max(1, tokens - 2))
 
@@ -94,19 +97,22 @@ class Machine:
 
     reads: int
     device: str = "cpu"
+    dtype: torch.dtype = torch.float32
     seen: dict[str, float] = field(default_factory=dict)  # kernel → its best rate so far
 
     def __post_init__(self):
         self._kernels = [make for make in (_plain, _prepacked, _own) if make is not _own or kernel.library()]
+        shapes = SHAPES
         if self.device != "cpu":
-            self._kernels = [_plain]
+            self._kernels, shapes = [_plain], SHAPES_ON_GPU
         self._gemms: dict[str, tuple[float, Callable[[], Tensor]]] = {}
+        like = {"device": self.device, "dtype": self.dtype}
         for make in self._kernels:
             name = make.__name__.strip("_")
-            trials = [(2 * rows * out * in_, make(rows, out, in_, self.device)) for rows, out, in_ in SHAPES]
+            trials = [(2 * rows * out * in_, make(rows, out, in_, like)) for rows, out, in_ in shapes]
             self._gemms[name] = max(trials, key=lambda trial: trial[0] / self._seconds(trial[1]))
-        numbers = torch.ones(self.reads // 4096, 1024, device=self.device)
-        vector = torch.ones(1024, device=self.device)
+        numbers = torch.ones(self.reads // 4096, 4096 // self.dtype.itemsize, **like)
+        vector = torch.ones(numbers.shape[1], **like)
         self._reads = {"sum": lambda: numbers.sum(), "product": lambda: numbers @ vector}
         if self.device == "cpu" and kernel.library():
             of, result = matrix(numbers, None), torch.empty(1, len(numbers))
@@ -126,13 +132,23 @@ class Machine:
     @torch.inference_mode()
     def _seconds(self, run: Callable[[], object]) -> float:
         run()
+        if self.device != "cpu":
+            return min(self._seconds_on_gpu(run) for _ in range(REPEATS))
         taken = []
         for _ in range(REPEATS):
             begin = time.perf_counter()
             run()
-            synchronize(self.device)
             taken.append(time.perf_counter() - begin)
         return min(taken)
+
+    def _seconds_on_gpu(self, run: Callable[[], object]) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(AT_ONCE_ON_GPU):
+            run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1000 / AT_ONCE_ON_GPU
 
 
 def synchronize(device: str) -> None:
@@ -141,19 +157,19 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _plain(rows: int, out: int, in_: int, device: str) -> Callable[[], Tensor]:
-    layer, x = nn.Linear(in_, out).to(device), torch.randn(rows, in_, device=device)
+def _plain(rows: int, out: int, in_: int, like: dict) -> Callable[[], Tensor]:
+    layer, x = nn.Linear(in_, out, **like), torch.randn(rows, in_, **like)
     return lambda: layer(x)
 
 
-def _prepacked(rows: int, out: int, in_: int, device: str) -> Callable[[], Tensor]:
+def _prepacked(rows: int, out: int, in_: int, like: dict) -> Callable[[], Tensor]:
     """oneDNN with its own order of the weights."""
     weight = torch.ops.mkldnn._reorder_linear_weight(torch.randn(out, in_), rows)
     x, bias = torch.randn(rows, in_), torch.zeros(out)
     return lambda: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def _own(rows: int, out: int, in_: int, device: str) -> Callable[[], Tensor]:
+def _own(rows: int, out: int, in_: int, like: dict) -> Callable[[], Tensor]:
     layer, x, y = nn.Linear(in_, out), torch.randn(rows, in_), torch.empty(rows, out)
     return lambda: linear(layer, x, y)
 

@@ -14,6 +14,10 @@ way stands beside it. onnxruntime and OpenVINO run graphs that `exported.py` wri
 a note where they are not installed. "the user's call" is `Florence.run(image, "<OD>")` with scores, decoded as the
 checkpoint's files say, against processor, `generate` and `post_process_generation`, which give none. Memory and loading
 are measured in processes of their own (`footprint.py`). Needs transformers.
+
+On a GPU (--device cuda) there are more images in a row, convolutions are in float32 as all else is, and with --compiled
+transformers' generation with a static cache stands beside it. With --dtype float16 or bfloat16 both sides run in that;
+ids may differ then, so that the greatest difference of numbers and the share of equal ids are shown instead.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ import numpy as np
 import torch
 import transformers
 from floor import Machine, Network, Work, synchronize, together
-from native import Transformers, TransformersBatched, UserOfTransformers, build
+from native import Transformers, TransformersBatched, TransformersCompiled, UserOfTransformers, build
 from ours import Ours, UserOfOurs, save_for_users
 from peer import cpu_abilities, environment
 from PIL import Image
@@ -49,6 +53,7 @@ PEERS = tuple(exported.GRAPHS)
 TOLERANCE = 1e-3  # of features and states, whose numbers are about 1
 PROMPT = (0, *range(100, 108), 2)
 MIXED = [(0, *range(100, 100 + length), 2) for length in (5, 8, 11, 16)]  # of different lengths, as those of tasks are
+CALLS_ON_GPU = 2  # before the warm-up: work that comes again is captured as graphs
 SHORT = 32  # ids of answers to several prompts
 
 
@@ -88,24 +93,32 @@ class Row:
     each: tuple[str, ...] = (OURS, NATIVE, *PEERS)
 
 
-def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str) -> list[Row]:
+def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str, dtype: torch.dtype) -> list[Row]:
     """The table. tokens: lengths of answers; several prompts have `SHORT` ones."""
-    network, ours = Network(config), torch.Generator().manual_seed(seed)
+    network, ours = Network(config, dtype), torch.Generator().manual_seed(seed)
     width, height = config.image_size_wh
-    pixels = torch.randn(4, 3, height, width, generator=ours).to(device)
-    features = torch.randn(1, config.image_tokens, config.text.d_model, generator=ours).to(device)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=ours).to(device, dtype)
+
+    pixels = numbers(4, 3, height, width)
+    features = numbers(1, config.image_tokens, config.text.d_model)
     prompt, length = list(PROMPT), len(PROMPT)
-    states = torch.randn(1, config.image_tokens + length, config.text.d_model, generator=ours).to(device)
+    states = numbers(1, config.image_tokens + length, config.text.d_model)
     one, vision = pixels[:1], network.vision()
+    batches = {1: one, 4: pixels} | ({16: pixels.repeat(4, 1, 1, 1)} if device == "cuda" else {})
     rows = [
-        Row("vision, batch 1", lambda side: side.vision(one), vision),
-        Row("vision, batch 4", lambda side: side.vision(pixels), network.vision(4)),
+        Row(f"vision, batch {count}", lambda side, images=images: side.vision(images), network.vision(count))
+        for count, images in batches.items()
+    ]
+    rows += [
         Row("encoder", lambda side: side.encoder(features, prompt), network.encoder([length])),
     ]
     ways = [(f"{name} {count}", count, beams) for count in tokens for name, beams in (("greedy", 1), ("beam-3", 3))]
     for name, count, beams in ways:
         floor = network.decoding([length], count, cross=True)
-        rows.append(Row(name, lambda side, count=count, beams=beams: side.decode(states, count, beams), floor))
+        sides = (OURS, NATIVE, *PEERS, *([TransformersCompiled.name] if beams == 1 else []))
+        rows.append(Row(name, lambda side, count=count, beams=beams: side.decode(states, count, beams), floor, sides))
     for name, count, beams in ways[:2]:
         floor = together(vision, network.encoder([length]), network.decoding([length], count))
 
@@ -115,9 +128,10 @@ def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str) -
         rows.append(Row(f"image, {name}", run, floor))
     short = min(SHORT, tokens[0])
     several = (OURS, NATIVE, TransformersBatched.name)
-    for name, images, prompts in (
-        ("4 prompts on an image", 1, [[*PROMPT]] * 3 + [[0, *range(200, 208), 2]]),
-        ("16 mixed prompts on 4 images", 4, [list(each) for each in MIXED * 4]),
+    alone = several if device == "cpu" else (OURS, TransformersBatched.name)  # nobody asks a GPU 16 times
+    for name, images, prompts, sides in (
+        ("4 prompts on an image", 1, [[*PROMPT]] * 3 + [[0, *range(200, 208), 2]], several),
+        ("16 mixed prompts on 4 images", 4, [list(each) for each in MIXED * 4], alone),
     ):
         lengths = [len(each) for each in prompts]
         encoded = together(network.vision(images), network.encoder(lengths))
@@ -125,11 +139,11 @@ def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str) -
         def run(side, images=images, prompts=prompts):
             return side.answer(pixels[:images], prompts, short)
 
-        rows.append(Row(name, run, together(encoded, network.decoding(lengths, short)), several))
+        rows.append(Row(name, run, together(encoded, network.decoding(lengths, short)), sides))
     return rows
 
 
-def user_rows(folder: str, tokens: int) -> list[tuple[Row, dict[str, Any]]]:
+def user_rows(folder: str, tokens: int, device: str, dtype: torch.dtype) -> list[tuple[Row, dict[str, Any]]]:
     """The user's call, decoded alike on both sides; and as it is without options, guided to boxes, which has other
     ids and no peer."""
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -138,8 +152,9 @@ def user_rows(folder: str, tokens: int) -> list[tuple[Row, dict[str, Any]]]:
     def run(side):
         return side.detect(picture, tokens)
 
-    same = {side.name: side for side in (UserOfOurs(folder), UserOfTransformers(folder))}
-    guided = {OURS: UserOfOurs(folder, guided=True)}
+    how = (folder, device, dtype)
+    same = {side.name: side for side in (UserOfOurs(*how), UserOfTransformers(*how))}
+    guided = {OURS: UserOfOurs(*how, guided=True)}
     return [(Row("the user's call", run), same), (Row("the user's call, guided", run), guided)]
 
 
@@ -176,21 +191,37 @@ def check(row: str, side: str, got: Any, expected: Any) -> None:
         raise SystemExit(f"{row}: {side} gives other ids than {OURS}: {got} instead of {expected}")
 
 
+def unequal(got: Any, expected: Any) -> float:
+    """How far an answer in half precision is from another: the greatest difference of numbers, over the greatest of
+    them; the share of ids that differ."""
+    if isinstance(got, torch.Tensor):
+        return ((got - expected).abs().max() / expected.abs().max()).item()
+    flat = [torch.tensor(each, dtype=torch.int64).flatten() for each in (got, expected)]
+    return (flat[0] != flat[1]).double().mean().item() if flat[0].shape == flat[1].shape else 1.0
+
+
 @torch.inference_mode()
 def measure(row: Row, sides: dict[str, Any], machine: Machine, rounds: int, bars: dict[str, Bar]) -> dict:
     """Medians, ratios, floor and bars of a row. sides: by name, of which some do the row."""
     running = {name: sides[name] for name in row.each if name in sides}
     expected = row.run(running[OURS])
+    for _ in range(CALLS_ON_GPU if machine.device == "cuda" else 0):
+        row.run(running[OURS])
     taken: dict[str, list[float]] = {name: [] for name in running}
     floors = []
+    differences: dict[str, float] = {}
     for number in range(rounds + 1):  # the first is the warm-up
         rates = machine.measure()
         for name, side in running.items():
+            synchronize(machine.device)
             begin = time.perf_counter()
             got = row.run(side)
             synchronize(machine.device)
             seconds = time.perf_counter() - begin
-            check(row.name, name, got, expected)
+            if machine.dtype == torch.float32:
+                check(row.name, name, got, expected)
+            else:
+                differences[name] = unequal(got, expected)
             if number:
                 taken[name].append(seconds)
         if number:
@@ -201,6 +232,8 @@ def measure(row: Row, sides: dict[str, Any], machine: Machine, rounds: int, bars
         "seconds": {name: statistics.median(each) for name, each in taken.items()},
     }
     found["ratios"] = {name: median_ratio(each, ours) for name, each in taken.items() if name != OURS}
+    if differences:
+        found["differences"] = differences
     if row.floor != Work():
         found |= {"floor_s": statistics.median(floors), "times_floor": median_ratio(ours, floors)}
     peers = [found["ratios"][name] for name in PEERS if name in found["ratios"]]
@@ -230,6 +263,8 @@ def as_line(found: dict) -> str:
         line += f" | {name} {seconds[name] * 1000:.1f} ms, {ratio:.2f}x"
     if "floor_s" in found:
         line += f" | floor {found['floor_s'] * 1000:.1f} ms, {found['times_floor']:.2f} times"
+    for name, difference in found.get("differences", {}).items():
+        line += f" | differs from {name} by {difference:.1%}" if name != OURS else ""
     for name, bar in found.get("bars", {}).items():
         line += f" | {name} {bar['bar']} {'met' if bar['met'] else 'MISSED'}"
     return line
@@ -239,6 +274,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("base", "large", "nano"), default="base")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="on a GPU")
+    parser.add_argument("--compiled", action="store_true", help="on a GPU, compile transformers' decoding too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64, help="ids of an answer; bars are about 64")
     parser.add_argument("--long", action="store_true", help="decode 256 ids too")
@@ -248,29 +285,41 @@ def main() -> None:
     parser.add_argument("--json", metavar="OUT", help="file to write")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    if arguments.device == "cpu" and (arguments.dtype != "float32" or arguments.compiled):
+        parser.error("--dtype and --compiled are for --device cuda")
+    dtype = getattr(torch, arguments.dtype)
+    torch.backends.cudnn.allow_tf32 = False
 
     def wanted(name: str) -> bool:
         return not arguments.only or any(name.startswith(each) for each in arguments.only)
 
     config = FlorenceConfig.preset(arguments.size, prompt_side="encoder")
     told = {"command": " ".join(sys.argv), **environment(), "size": arguments.size, "device": arguments.device}
-    print(f"{arguments.size} on {told['machine']}; bars are those of {cpu_abilities()[0]}", flush=True)
-    ours, native = build(config, arguments.seed, arguments.device)
+    if arguments.device == "cuda":
+        told |= {"machine": f"{torch.cuda.get_device_name()}, {arguments.dtype}", "dtype": arguments.dtype}
+        print(f"{arguments.size} on {told['machine']}", flush=True)
+    else:
+        print(f"{arguments.size} on {told['machine']}; bars are those of {cpu_abilities()[0]}", flush=True)
+    ours, native = build(config, arguments.seed, arguments.device, dtype)
     sides = {
         side.name: side for side in (Ours(ours), Transformers(native, config), TransformersBatched(native, config))
     }
     peers, graphs, told["notes"] = peers_of(config, ours, arguments.device)
     sides |= peers
+    if arguments.compiled:
+        sides[TransformersCompiled.name] = TransformersCompiled(native, config)
     print("\n".join(told["notes"]), end="\n" if told["notes"] else "", flush=True)
-    machine = Machine(Network(config).step_bytes, arguments.device)
-    bars = BARS if arguments.size == "base" else {}
+    machine = Machine(Network(config, dtype).step_bytes, arguments.device, dtype)
+    bars = BARS if arguments.size == "base" and arguments.device == "cpu" else {}
     told["rows"] = []
 
     def tell(found: dict) -> None:
         told["rows"].append(found)
         print(as_line(found), flush=True)
 
-    rows = rows_of(config, [arguments.tokens, *([256] if arguments.long else [])], arguments.seed, arguments.device)
+    rows = rows_of(
+        config, [arguments.tokens, *([256] if arguments.long else [])], arguments.seed, arguments.device, dtype
+    )
     for row in rows:
         if wanted(row.name):
             tell(measure(row, sides, machine, arguments.rounds, bars))
@@ -278,12 +327,13 @@ def main() -> None:
         if wanted("the user's call") or wanted("memory"):
             save_for_users(ours, tokenizer_of(arguments.tokenizer), folder)
         if wanted("the user's call"):
-            for row, of_users in user_rows(folder, arguments.tokens):
+            for row, of_users in user_rows(folder, arguments.tokens, arguments.device, dtype):
                 tell(measure(row, of_users, machine, arguments.rounds, bars))
         if wanted("memory"):
             names = [OURS, NATIVE, *peers]
             del sides, peers, native, ours  # their memory is for the children
-            told["memory"] = footprint.measure(names, folder, graphs, arguments.tokens, arguments.rounds)
+            how = (arguments.tokens, arguments.rounds, arguments.device, arguments.dtype)
+            told["memory"] = footprint.measure(names, folder, graphs, *how)
             footprint.show(told["memory"])
     if arguments.size == "nano" and wanted("embedded"):
         told["embedded"] = footprint.embedded(arguments.rounds)

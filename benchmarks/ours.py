@@ -73,8 +73,9 @@ class UserOfOurs:
 
     name = Ours.name
 
-    def __init__(self, folder: str, guided: bool = False):
-        self.florence, self.options = Florence.from_pretrained(folder), {} if guided else {"compat": True}
+    def __init__(self, folder: str, device: str, dtype: torch.dtype, guided: bool = False):
+        self.florence = Florence.from_pretrained(folder, dtype, device)
+        self.options = {} if guided else {"compat": True}
 
     def detect(self, image: Image.Image, tokens: int) -> list[int]:
         """Ids of the answer to <OD>, which is parsed too."""

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from florence_lite.cards import tasks
 from florence_lite.checkpoint import config_to_json, load_checkpoint, save_checkpoint
 from florence_lite.engine import GenerationOptions, generate
+from florence_lite.engine.fast import FastModel
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.tokens import Tokenizer
 
@@ -37,7 +38,7 @@ INPUTS = {  # what the prompts with an input are asked with
 }
 
 
-def load_both(native: transformers.PreTrainedModel, config: FlorenceConfig) -> dict[str, FlorenceModel]:
+def load_both(native: transformers.PreTrainedModel, config: FlorenceConfig, device: str) -> dict[str, FlorenceModel]:
     """Our network by layout: out of the files of transformers, and out of our own files in the original layout."""
     with tempfile.TemporaryDirectory() as folder:
         native.save_pretrained(Path(folder, "native"))
@@ -45,7 +46,7 @@ def load_both(native: transformers.PreTrainedModel, config: FlorenceConfig) -> d
         Path(folder, "native", "config.json").write_text(json.dumps(values))
         ours = load_checkpoint(Path(folder, "native"))
         save_checkpoint(ours, Path(folder, "original"), layout="original")
-        return {"native": ours, "original": load_checkpoint(Path(folder, "original"))}
+        return {"native": ours.to(device), "original": load_checkpoint(Path(folder, "original"), device=device)}
 
 
 def prompt_ids(vocab_size: int, tokenizer: str | None) -> dict[str, list[int]]:
@@ -66,17 +67,20 @@ def compare(
     config = ours.config
     width, height = config.image_size_wh
     pixel_values = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-    answer = torch.tensor([[START, 0, *ids[1:-1]]])  # any ids will do
+    device = ours.embed_tokens.weight.device
+    pixel_values = pixel_values.to(device)
+    answer = torch.tensor([[START, 0, *ids[1:-1]]], device=device)  # any ids will do
     image = [config.text.vocab_size - 1] * config.image_tokens
 
     seen = []
     watch = native.model.multi_modal_projector.register_forward_hook(
         lambda module, given, features: seen.append(features)
     )
-    theirs = native(input_ids=torch.tensor([image + ids]), pixel_values=pixel_values, decoder_input_ids=answer)
+    asked = torch.tensor([image + ids], device=device)
+    theirs = native(input_ids=asked, pixel_values=pixel_values, decoder_input_ids=answer)
     watch.remove()
     features = ours.encode_image(pixel_values)
-    states, _ = ours.encode(features, torch.tensor([ids]))
+    states, _ = ours.encode(features, torch.tensor([ids], device=device))
     logits = ours.logits(ours.decode(answer, ours.cross_cache(states)))
     row = {
         "features": difference(features, seen[0]),
@@ -85,7 +89,7 @@ def compare(
     }
     for name, beams in (("greedy", 1), ("beam", 3)) if search else ():
         options = GenerationOptions(tokens, beams, no_repeat_ngram_size=3, ban_bos_after_forced=False)
-        (got,) = generate(ours, states, None, [[START]], options)
+        (got,) = generate(FastModel(ours), states, None, [[START]], options)
         encoded = BaseModelOutput(last_hidden_state=theirs.encoder_last_hidden_state)
         (expected,) = generate_native(native, tokens, beams, encoder_outputs=encoded)
         row[name] = got.ids == expected
@@ -96,11 +100,14 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return (ours - theirs.view_as(ours)).abs().max().item()
 
 
-def measure(config: FlorenceConfig, prompts: dict[str, list[int]], tokens: int, search: bool, seed: int) -> list[dict]:
+def measure(
+    config: FlorenceConfig, prompts: dict[str, list[int]], tokens: int, search: bool, seed: int, device: str
+) -> list[dict]:
     """One row per layout and prompt."""
     native = lively_native(config, seed)
-    rows = []
-    for layout, ours in load_both(native, config).items():
+    rows, both = [], load_both(native, config, device)
+    native.to(device)
+    for layout, ours in both.items():
         for name, ids in prompts.items():
             rows.append({"layout": layout, "prompt": name, **compare(ours, native, ids, tokens, search)})
             print(as_line(rows[-1]), file=sys.stderr, flush=True)
@@ -128,13 +135,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="longest answer of the searches")
     parser.add_argument("--logits-only", action="store_true", help="no searches")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    torch.backends.cudnn.allow_tf32 = False  # on a GPU, convolutions in float32 too
 
     config = FlorenceConfig.preset(arguments.size, prompt_side="encoder")
     prompts = dict(list(prompt_ids(config.text.vocab_size, arguments.tokenizer).items())[: arguments.prompts])
-    rows = measure(config, prompts, arguments.tokens, not arguments.logits_only, arguments.seed)
+    rows = measure(config, prompts, arguments.tokens, not arguments.logits_only, arguments.seed, arguments.device)
     if arguments.json:
         print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
     else:

@@ -39,10 +39,11 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=2**30, help="the bound, in bytes")
     parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes")
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    florence = Florence.from_pretrained("scenes-nano", memory=arguments.memory)
+    florence = Florence.from_pretrained("scenes-nano", memory=arguments.memory, device=arguments.device)
     scenes = Scenes("test", tuple(arguments.style))
     picture, phrases = scenes[0].load(), phrases_of(scenes, arguments.phrases)
     if arguments.only_memory:

@@ -48,10 +48,11 @@ def main() -> None:
     parser.add_argument(
         "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
     )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    florence = Florence.from_pretrained("scenes-nano")
+    florence = Florence.from_pretrained("scenes-nano", device=arguments.device)
     scenes: dict[str, list[Answered]] = {task: [] for task in TASKS}
     foreign: dict[str, list[Answered]] = {task: [] for task in TASKS}
     for sample, file in zip_longest(

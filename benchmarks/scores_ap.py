@@ -52,9 +52,10 @@ def main() -> None:
     parser.add_argument(
         "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
     )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
-    florence = Florence.from_pretrained(arguments.checkpoint)
+    florence = Florence.from_pretrained(arguments.checkpoint, device=arguments.device)
     if florence.model.config.prompt_side != "decoder":
         parser.error("the checkpoint's prompts must go to the decoder, as those of scenes-nano do")
     if arguments.data:

@@ -41,9 +41,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="scenes-nano", help="name of a card, folder or Hub id")
     parser.add_argument("--count", type=int, default=100, help="scenes")
     parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
-    florence = Florence.from_pretrained(arguments.checkpoint)
+    florence = Florence.from_pretrained(arguments.checkpoint, device=arguments.device)
     scenes = Scenes("test", tuple(arguments.style), florence.model.config.image_size_wh, arguments.count)
     samples = list(islice(scenes, arguments.count))
     encoded = [florence.encode(sample.load()) for sample in samples]

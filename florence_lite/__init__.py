@@ -6,6 +6,8 @@ The names below are imported when first used, so that importing the package cost
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from florence_lite.garbage import uncollected
+
 if TYPE_CHECKING:
     from florence_lite.answers import Answer, Instance
     from florence_lite.cards import TaskCard, checkpoints, register_task, tasks
@@ -46,7 +48,8 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    with uncollected():
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

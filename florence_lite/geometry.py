@@ -299,9 +299,9 @@ def simplify_ring(ring: ArrayLike, tolerance: float) -> NDArray[np.float64]:
         start, end = pieces.pop()
         if end - start < 2:
             continue
-        distances = _distance_to_segment(closed[start + 1 : end], closed[start], closed[end])
-        farthest = int(distances.argmax())
-        if distances[farthest] > tolerance:
+        squared = _squared_distance(closed[start + 1 : end], closed[start], closed[end])
+        farthest = int(squared.argmax())
+        if squared[farthest] > tolerance**2:
             middle = start + 1 + farthest
             keep[middle] = True
             pieces += [(start, middle), (middle, end)]
@@ -329,10 +329,10 @@ def clip_ring(ring: ArrayLike, box_xyxy: tuple[float, float, float, float]) -> N
     return points
 
 
-def _distance_to_segment(points: NDArray, start: NDArray, end: NDArray) -> NDArray[np.float64]:
-    along = end - start
-    length_squared = along @ along
-    if length_squared == 0:
-        return np.linalg.norm(points - start, axis=1)
-    share = np.clip((points - start) @ along / length_squared, 0, 1)
-    return np.linalg.norm(points - start - share[:, None] * along, axis=1)
+def _squared_distance(points: NDArray, start: NDArray, end: NDArray) -> NDArray[np.float64]:
+    """Of points float[n, 2] to the segment from `start` to `end`: float[n]."""
+    along, offset = end - start, points - start
+    if length_squared := along @ along:
+        share = np.minimum(np.maximum(offset @ along / length_squared, 0), 1)
+        offset = offset - share[:, None] * along
+    return np.einsum("ij,ij->i", offset, offset)

@@ -18,6 +18,7 @@ PACKAGE = Path(florence_lite.__file__).parent
 # The rooms from the ground up: a file or a folder of the package each. A room that is not built yet may stand here.
 ROOMS = (
     "checks",
+    "garbage",
     "printable",
     "files",
     "geometry",

@@ -32,7 +32,7 @@ def load_checkpoint(
     """The network of a checkpoint folder in either layout, in evaluation mode.
 
     dtype: torch.float32, torch.bfloat16 or torch.float16, or its name; "auto" takes that of the files, but float32 for
-        float16 files on the CPU.
+        float16 files on the CPU and for all on Apple's GPUs ("mps").
 
     Tensors are read one by one. Those that have the type and the device already are not copied: the file is mapped,
     changes stay in memory, and the file must not be overwritten in place while the network is in use. `save_checkpoint`
@@ -90,7 +90,7 @@ def resolve_dtype(dtype: torch.dtype | str, stored: torch.dtype, device: torch.d
     stored: the type in the files.
     """
     if dtype == "auto":
-        return torch.float32 if stored not in DTYPES.values() or _half_on_cpu(stored, device) else stored
+        return torch.float32 if stored not in DTYPES.values() or _is_risky(stored, device) else stored
     found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ValueError(f"dtype is {dtype!r}; it must be 'auto' or one of {', '.join(DTYPES)}")
@@ -101,6 +101,12 @@ def resolve_dtype(dtype: torch.dtype | str, stored: torch.dtype, device: torch.d
 
 def _half_on_cpu(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype == torch.float16 and device.type == "cpu"
+
+
+def _is_risky(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether "auto" takes float32 instead: on Apple's GPUs half precision is not tested, and older systems lack
+    bfloat16."""
+    return _half_on_cpu(dtype, device) or (device.type == "mps" and dtype != torch.float32)
 
 
 def load_tensors(
@@ -149,10 +155,8 @@ class _Loading:
         self.required = list(model.state_dict())
         self.shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         self.shapes |= dict.fromkeys((*TABLES, ENCODER_TABLE), self.shapes[EMBEDDING])
-        # file name → (layout, our name)
-        names = [name for name in self.shapes if name != ENCODER_TABLE]
-        self.places = {layout.name_of(ours): (layout, ours) for layout in LAYOUTS.values() for ours in names}
-        self.places |= {layout.encoder_table: (layout, ENCODER_TABLE) for layout in LAYOUTS.values()}
+        self.places: dict[str, tuple[Layout, str]] = {}  # file name → (layout, our name)
+        self.layouts_to_come = list(LAYOUTS.values())  # whose names are made when a name is not among those so far
         self.constants = {layout.frame_positions for layout in LAYOUTS.values()}
         self.zeros = {name for layout in LAYOUTS.values() for name in layout.zeros}
         self.loaded: dict[str, Tensor] = {}
@@ -169,11 +173,11 @@ class _Loading:
             if tensor.any():
                 self.problems.append(f"not zero: {name}, which is added to all scores and which the network lacks")
             return
-        if name not in self.places:
+        if (place := self._place(name)) is None:
             hint = " (an adapter's: load the adapter's own folder)" if ".lora_" in name else ""
             self.problems.append(f"unknown: {name}{hint}")
             return
-        layout, ours = self.places[name]
+        layout, ours = place
         self.layouts.setdefault(layout.name, name)
         if ours in layout.transposed and tensor.ndim == 2:
             tensor = tensor.T
@@ -204,6 +208,14 @@ class _Loading:
                 value = self.loaded[table]  # tied: the memory of the copy is let go
         self.loaded[ours] = value
         self.seen[ours] = name
+
+    def _place(self, name: str) -> tuple[Layout, str] | None:
+        """The layout that calls a tensor so, and our name for it."""
+        while name not in self.places and self.layouts_to_come:
+            layout = self.layouts_to_come.pop(0)
+            self.places |= {layout.name_of(ours): (layout, ours) for ours in self.shapes if ours != ENCODER_TABLE}
+            self.places[layout.encoder_table] = (layout, ENCODER_TABLE)
+        return self.places.get(name)
 
     def _own(self, tensor: Tensor) -> Tensor:
         """The tensor as a parameter, in memory that no other one uses."""

@@ -16,6 +16,7 @@ from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.checkpoint.companions import read_decoding, read_preprocessor
 from florence_lite.checkpoint.loading import load_checkpoint
 from florence_lite.checkpoint.locate import find_base, find_checkpoint, is_adapter
+from florence_lite.garbage import uncollected
 from florence_lite.inference.domain import Domain
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceModel
@@ -37,6 +38,7 @@ class Pretrained(NamedTuple):
     calibration: Calibration | None
 
 
+@uncollected()
 def load_pretrained(
     name: str | os.PathLike,
     dtype: torch.dtype | str = "auto",

@@ -63,11 +63,12 @@ def train(
         from florence_lite.scenes.config import TrainConfig
 
         settings = TrainConfig.from_toml(config)
-        with needing("train,eval"):
+        with needing("train,eval" if settings.evaluate_scenes else "train"):
             from florence_lite.scenes.measure import scene_validation
             from florence_lite.scenes.training import train as train_on_scenes
 
-            folder = train_on_scenes(settings, scene_validation(settings).metrics, continue_with_changes)
+            measure = scene_validation(settings).metrics if settings.evaluate_scenes else None
+            folder = train_on_scenes(settings, measure, continue_with_changes)
     if os.environ.get("RANK", "0") == "0":  # of several processes one tells
         print(folder)
 

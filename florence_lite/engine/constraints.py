@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from florence_lite.engine.options import GenerationOptions
+from florence_lite.model.device import on_device
 
 
 def second_bos(history: list[int], options: GenerationOptions) -> list[int]:
@@ -55,7 +55,7 @@ def constrain(logits: Tensor, rows: Iterable[tuple[int, list[int], GenerationOpt
     if not banned:
         return
     former = {number: logits[number, tokens] for number, tokens in guided.items()}
-    number, token = torch.tensor(banned, device=logits.device).unbind(1)
+    number, token = on_device(logits.device, banned).unbind(1)
     logits[number, token] = -math.inf
     for number, tokens in guided.items():
         if logits[number].max() == -math.inf:

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ class ImageEncoder:
     @property
     def maker(self) -> Maker:
         """What encoded images know their checkpoint by; computed anew when a weight has been changed."""
-        state = [weight_state(tensor) for tensor in self.model.state_dict().values()]
+        state = [weight_state(tensor) for tensor in chain(self.model.parameters(), self.model.buffers())]
         if self._made_of != state:
             self._maker, self._made_of = Maker.of(self.name, self.model, self.preprocessor), state
         return self._maker
@@ -266,7 +267,7 @@ class ImageEncoder:
         return [next(remaining) if isinstance(image, OpenedImage) else image for image in opened]
 
     def _encode(self, pictures: Sequence[OpenedImage]) -> list[EncodedImage]:
-        weight = self.model.embed_tokens.weight
+        weight, maker = self.model.embed_tokens.weight, self.maker
         pixel_values = self.preprocessor([picture.pixels for picture in pictures])
         features = self.model.encode_image(pixel_values.to(weight.device, weight.dtype))
         hidden_states = [None] * len(pictures)
@@ -274,6 +275,6 @@ class ImageEncoder:
             hidden_states = [row.clone() for row in self.model.encode(features)[0]]
         # Cloned: a row of a batch would keep the whole batch in memory.
         return [
-            EncodedImage(picture.size_wh, row.clone(), hidden, self.maker, picture.kept)
+            EncodedImage(picture.size_wh, row.clone(), hidden, maker, picture.kept)
             for picture, row, hidden in zip(pictures, features, hidden_states, strict=True)
         ]

@@ -35,6 +35,11 @@ def _remedy() -> str:
     return 'give "cpu"; torch sees no GPU, which nvidia-smi may tell more about'
 
 
+def on_device(device: torch.device, values: list) -> torch.Tensor:
+    """A tensor of whole numbers, int64, on a device. A GPU is not waited for: it reads them when it gets there."""
+    return torch.tensor(values, dtype=torch.int64).to(device, non_blocking=device.type == "cuda")
+
+
 def weight_state(weight: torch.Tensor) -> tuple[int, int]:
     """Where a weight lies and how often it was changed: another value where it may not be what it was. Tensors made in
     inference mode do not count their changes."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
-from florence_lite.checks import check_choice, check_not_negative, check_whole
+from florence_lite.checks import check_choice, check_not_negative, check_share, check_whole
 from florence_lite.model.config import PRESETS
+from florence_lite.rules import NEGATIVES
 from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
 from florence_lite.train.config import RunConfig, check_tasks
 
@@ -20,7 +21,8 @@ class TrainConfig(RunConfig):
     styles: artwork of the scenes.
     dense_weight: weight of the auxiliary loss on image tokens.
     vocabulary: ids of the byte-pair tokenizer that is trained on the scenes' sentences, added tokens included.
-    evaluate_scenes: validation scenes of an evaluation.
+    negatives: share, from 0 to 1, of the phrases and sentences asked about a scene that are not true of it.
+    evaluate_scenes: validation scenes of an evaluation; 0 measures nothing.
 
     Raises ValueError naming the field, its value and the rule.
     """
@@ -31,12 +33,15 @@ class TrainConfig(RunConfig):
     styles: tuple[str, ...] = TRAINING_STYLES
     dense_weight: float = 1.0
     vocabulary: int = 2304
+    negatives: float = NEGATIVES
     evaluate_scenes: int = 64
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "preset", sorted(PRESETS))
-        check_whole(self, 1, "evaluate_scenes", "vocabulary")
+        check_whole(self, 1, "vocabulary")
+        check_whole(self, 0, "evaluate_scenes")
+        check_share(self, "negatives")
         check_not_negative(self, "dense_weight")
         if isinstance(self.styles, list):
             object.__setattr__(self, "styles", tuple(self.styles))

@@ -98,6 +98,14 @@ def _ink(text: str, path: str | None, size: int, widest: float) -> Image.Image:
     return mask.crop(mask.getbbox())
 
 
+@lru_cache(maxsize=4096)
+def character_ends(text: str) -> np.ndarray:
+    """Where each character of a line ends, as a share of its length, float [n]: by Pillow's own font, of which others
+    differ a little."""
+    lengths = np.array([_font(None, 64).getlength(text[: end + 1]) for end in range(len(text))])
+    return lengths / lengths[-1]
+
+
 def _turned_rectangle(width: float, height: float, angle: float) -> np.ndarray:
     """Corners float[4, 2] about the origin, clockwise from the top left, turned to the left by `angle` degrees."""
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))

@@ -31,22 +31,22 @@ class DenseHead(nn.Module):
         hidden: Tensor,
         cell_classes: Tensor,
         cell_boxes: Tensor,
-        asked: Tensor,
+        kinds: Mapping[str, Tensor],
         location_embeddings: Tensor,
         weights: Tensor,
     ) -> dict[str, Tensor]:
-        """Losses of cells [M]: of the classes of "object" cells, of those of "background" cells, and "box".
+        """Losses of cells [M], by their kind: of the classes of "object" and "background" cells, and of the "box".
 
         hidden: encoder states of the grid tokens, [B, N, D].
-        cell_classes, cell_boxes, asked: as in `SceneBatch`.
+        cell_classes, cell_boxes, kinds: as in `SceneBatch`.
         location_embeddings: [bins, D] token embeddings of the coordinates; weights: `neighbour_weights`.
         """
-        losses = F.cross_entropy(self.classify(hidden).float().flatten(0, 1), cell_classes.flatten(), reduction="none")
-        is_object = cell_classes.flatten() > 0
-        sides = self.sides(hidden[asked]).unflatten(-1, (4, -1))  # [S, 4, D]
+        hidden = hidden.flatten(0, 1)
+        losses = F.cross_entropy(self.classify(hidden).float(), cell_classes.flatten(), reduction="none")
+        sides = self.sides(hidden[kinds["box"]]).unflatten(-1, (4, -1))  # [S, 4, D]
         log_probs = (sides @ location_embeddings.T).float().log_softmax(-1)  # [S, 4, bins]
-        of_boxes = -(weights[cell_boxes[asked]] * log_probs).sum(-1).mean(-1)
-        return {"object": losses[is_object], "background": losses[~is_object], "box": of_boxes}
+        of_boxes = -(weights[cell_boxes.flatten(0, 1)[kinds["box"]]] * log_probs).sum(-1).mean(-1)
+        return {"object": losses[kinds["object"]], "background": losses[kinds["background"]], "box": of_boxes}
 
 
 class ScratchTrainer(AnswerTrainer):
@@ -74,7 +74,7 @@ class ScratchTrainer(AnswerTrainer):
             answers = [self.decoder_side(group, cross, weights) for group in batch.groups]
             loss, metrics = self.answer_loss(answers, counts["tokens"])
             locations = model.embed_tokens.weight[self.first_location_id : self.first_location_id + bins]
-            cells = batch.cell_classes, batch.cell_boxes, batch.asked
+            cells = batch.cell_classes, batch.cell_boxes, batch.kinds
             dense = self.dense(states[:, 1:], *cells, locations, weights)
         loss = loss + self.dense_weight * sum(each.sum() / max(1, counts[name]) for name, each in dense.items())
         return loss, metrics | {f"dense/{name}": each.detach() for name, each in dense.items()}

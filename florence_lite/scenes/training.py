@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from florence_lite.checkpoint import save_checkpoint
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.scenes.catalogue import CLASSES
-from florence_lite.scenes.cells import TEXT_CLASS, SceneBatch, SceneCollator
+from florence_lite.scenes.cells import CHARACTERS, TEXT_CLASS, SceneBatch, SceneCollator
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.scene import TRAIN, render_scene
 from florence_lite.scenes.trainer import ScratchTrainer
@@ -26,6 +27,8 @@ from florence_lite.train.loop import Evaluate, fit, shares, start
 from florence_lite.train.record import run_folder
 
 TOKENIZER_SCENES = 4000  # scenes whose sentences the tokenizer learns from
+CELL_CLASSES = (*CLASSES, TEXT_CLASS, *CHARACTERS)
+_QUOTED = re.compile('"[^"]*"')
 
 
 class SceneBatches(Dataset):
@@ -77,26 +80,42 @@ def _train(config: TrainConfig, accelerator: Accelerator, resumed: int | None, e
     parts = shares(config, accelerator)
     with accelerator.main_process_first():
         tokenizer = scene_tokenizer(config, Path(config.output) / "tokenizer.json")
-    network = FlorenceConfig.preset(config.preset)
-    text = {**network.to_dict()["text"], "vocab_size": tokenizer.vocabulary.size}
-    network = FlorenceConfig.from_dict({**network.to_dict(), "text": text})
-
-    classes = (*CLASSES, TEXT_CLASS)
-    trainer = ScratchTrainer(FlorenceModel(network), len(classes), tokenizer.vocabulary.loc_first, config.dense_weight)
-    preprocessor = Preprocessor(network.image_size_wh)
-    tasks = TaskCollator(
-        Codec(tokenizer), preprocessor, config.tasks, network.grid_wh, network.bins, network.text.positions
-    )
-    collate = SceneCollator(tasks, classes)
+    trainer, collate = scene_trainer(config, tokenizer), scene_collator(config, tokenizer)
+    size_wh = trainer.model.config.image_size_wh
 
     def batches(first: int) -> Dataset:
-        return SceneBatches(config, collate, network.image_size_wh, first, parts)
+        return SceneBatches(config, collate, size_wh, first, parts)
 
     def save(trainer: ScratchTrainer, folder: Path) -> None:
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(trainer.folded_model(), folder, torch.float16)
 
     return fit(config, accelerator, resumed, trainer, batches, save, evaluate)
+
+
+def scene_trainer(config: TrainConfig, tokenizer: Tokenizer) -> ScratchTrainer:
+    """The network of a run, with random weights, and its loss."""
+    network = FlorenceConfig.preset(config.preset)
+    text = {**network.to_dict()["text"], "vocab_size": tokenizer.vocabulary.size}
+    network = FlorenceConfig.from_dict({**network.to_dict(), "text": text})
+
+    first_location = tokenizer.vocabulary.loc_first
+    return ScratchTrainer(FlorenceModel(network), len(CELL_CLASSES), first_location, config.dense_weight)
+
+
+def scene_collator(config: TrainConfig, tokenizer: Tokenizer) -> SceneCollator:
+    """What makes the batches of a run."""
+    network = FlorenceConfig.preset(config.preset)
+    tasks = TaskCollator(
+        Codec(tokenizer),
+        Preprocessor(network.image_size_wh),
+        config.tasks,
+        network.grid_wh,
+        network.bins,
+        network.text.positions,
+        negatives=config.negatives,
+    )
+    return SceneCollator(tasks, CELL_CLASSES)
 
 
 def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
@@ -108,13 +127,15 @@ def scene_tokenizer(config: TrainConfig, path: Path) -> Tokenizer:
 
 
 def scene_sentences(config: TrainConfig) -> Iterator[str]:
-    """Everything a model may have to read or write about training scenes: prompts, captions, labels, words."""
+    """Everything a model may have to say about training scenes but the text in them: it is spelled, and so learned
+    character by character."""
     for card in task_cards():
         yield card.template.replace("{input}", "")
     for number in range(TOKENIZER_SCENES):
         _, truth = render_scene(TRAIN[-1 - number], config.styles)
-        yield from truth.captions
+        yield from (_QUOTED.sub('""', caption) for caption in truth.captions)
         yield from (words for item in truth.objects for words in (item.label, item.phrase))
-        yield from (line.text for line in truth.lines)
         yield from (expression.phrase for expression in truth.expressions)
-        yield from (words for pair in truth.questions for words in (pair.question, pair.answer))
+        written = " ".join(line.text for line in truth.lines)
+        answers = (pair.answer for pair in truth.questions if pair.answer != written)
+        yield from (*(pair.question for pair in truth.questions), *answers)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -31,16 +32,29 @@ class RowGroup:
         or `IGNORED`.
     prompt_ids: int64 [B, R, P], padded on the right, for a network whose prompt goes to the encoder; None where it
         stands in `input_ids`.
+    places: int64 [M], where in the flattened labels those that carry loss stand: all of the first row of an image, then
+        all of the second, and so on. sizes: how many each row has. Found when the group is made: a GPU would have to be
+        waited for.
     """
 
     tasks: tuple[str, ...]
     input_ids: Tensor
     labels: Tensor
     prompt_ids: Tensor | None = None
+    places: Tensor | None = None
+    sizes: tuple[int, ...] = ()
 
-    def to(self, device: torch.device) -> RowGroup:
-        prompts = None if self.prompt_ids is None else self.prompt_ids.to(device)
-        return RowGroup(self.tasks, self.input_ids.to(device), self.labels.to(device), prompts)
+    def __post_init__(self):
+        if self.places is None:
+            kept = (self.labels != IGNORED).movedim(1, 0)
+            numbers = torch.arange(kept.numel(), device=kept.device).view_as(self.labels).movedim(1, 0)
+            object.__setattr__(self, "places", numbers[kept])
+            object.__setattr__(self, "sizes", tuple(kept.sum((1, 2)).tolist()))
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> RowGroup:
+        """With all tensors elsewhere."""
+        prompts = None if self.prompt_ids is None else move(self.prompt_ids)
+        return RowGroup(self.tasks, move(self.input_ids), move(self.labels), prompts, move(self.places), self.sizes)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Batch:
     @property
     def tokens(self) -> int:
         """How many tokens carry loss."""
-        return sum(int((group.labels != IGNORED).sum()) for group in self.groups)
+        return sum(sum(group.sizes) for group in self.groups)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,12 +81,19 @@ class Batch:
         that its loss is the same however it is divided."""
         return {"tokens": self.tokens}
 
-    def to(self, device: torch.device) -> Batch:
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        """With all tensors elsewhere."""
+        images = {name: getattr(self, name) for name in ("pixel_values", "image_features")}
+        images = {name: move(tensor) for name, tensor in images.items() if tensor is not None}
+        return replace(self, groups=tuple(group.moved(move) for group in self.groups), **images)
 
-        groups = tuple(group.to(device) for group in self.groups)
-        return Batch(moved(self.pixel_values), groups, moved(self.image_features), self.unreadable)
+    def to(self, device: torch.device) -> Self:
+        """On a device. From pinned memory nothing waits for the copy."""
+        return self.moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """In pinned memory, as torch's loaders ask for it."""
+        return self.moved(Tensor.pin_memory)
 
 
 @dataclass(frozen=True)
@@ -108,8 +129,9 @@ class TaskCollator:
         images, annotations = zip(*examples, strict=True)
         slots, seed = self.draw_tasks(rng), int(rng.integers(2**63))
         rngs = [np.random.default_rng([seed, first + place]) for place in range(len(examples))]
+        known = {name: [pairs(name, each) for each in annotations] for name in set(slots)}
         rows = {
-            slot: [self.row(name, *each) for each in zip(annotations, rngs, strict=True)]
+            slot: [self._drawn(name, *each) for each in zip(known[name], annotations, rngs, strict=True)]
             for slot, name in enumerate(slots)
         }
         groups = tuple(self._group(slots, rows, members) for members in _by_length(rows))
@@ -127,8 +149,7 @@ class TaskCollator:
 
         Raises ValueError for one that is too long for the network and cannot be shortened.
         """
-        drawn = draw(pairs(task, annotation), rng, self.negatives)
-        return None if drawn is None else self._fitting(task, *drawn, annotation.size_wh)
+        return self._drawn(task, pairs(task, annotation), annotation, rng)
 
     def all_rows(self, task: str, found: Iterable[Pair], size_wh: tuple[int, int]) -> Iterator[Row]:
         """Every row that `row` may draw of the pairs of an image. Raises as `row` does, when it comes to that row."""
@@ -140,6 +161,10 @@ class TaskCollator:
     def writer(self) -> RowWriter:
         width, height = self.grid_wh
         return RowWriter(self.codec, self.max_length, 1 + width * height, self.prompt_side, self.bins)
+
+    def _drawn(self, task: str, known: Sequence[Pair], annotation: Annotation, rng: np.random.Generator) -> Row | None:
+        drawn = draw(known, rng, self.negatives)
+        return None if drawn is None else self._fitting(task, *drawn, annotation.size_wh)
 
     def _fitting(self, task: str, pair: Pair, target: Answer, size_wh: tuple[int, int]) -> Row:
         """The row of an answer, shortened where that is needed and allowed. Raises as `row` does."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -68,17 +69,18 @@ class RunningMeans:
     """Means of metrics since they were last taken."""
 
     def __init__(self):
-        self.sums: dict[str, tuple[float, int]] = {}
+        self.sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """metrics: name → values [N], each of which counts once."""
+        """metrics: name → values [N], each of which counts once. Sums stay where they are: no GPU is waited for."""
         for name, values in metrics.items():
             total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + values.sum().item(), count + values.numel())
+            self.sums[name] = (total + values.sum(dtype=torch.float64), count + values.numel())
 
     def take(self, accelerator: Accelerator | None = None) -> dict[str, float]:
         """The means over all processes, from which counting begins anew."""
-        every = [self.sums] if accelerator is None else gather_object([self.sums])
+        here = {name: (float(total), count) for name, (total, count) in self.sums.items()}
+        every = [here] if accelerator is None else gather_object([here])
         sums = {name: [each[name] for each in every if name in each] for each in every for name in each}
         self.sums = {}
         means = {name: sum(t for t, _ in pairs) / max(1, sum(n for _, n in pairs)) for name, pairs in sums.items()}

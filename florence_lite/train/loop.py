@@ -140,7 +140,10 @@ def fit(
     state, log = output / STATE, TrainingLog(output / LOG, accelerator)
     step = resumed or 0
     # Starting the iterator draws a random number, once per run: before the saved random state comes back.
-    loader = iter(DataLoader(batches(step), batch_size=None, num_workers=config.workers, prefetch_factor=4))
+    on_gpu = accelerator.device.type == "cuda"
+    loader = iter(
+        DataLoader(batches(step), batch_size=None, num_workers=config.workers, prefetch_factor=4, pin_memory=on_gpu)
+    )
     if resumed is not None:
         load_state(accelerator, state)
         schedule.last_epoch = step  # the optimiser's state holds the learning rate
@@ -181,21 +184,31 @@ def fit(
     columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     with progress_bar(accelerator.is_main_process, *columns, transient=False) as progress:
         bar = progress.add_task("", total=config.steps, completed=step)
+
+        def read(loss: Tensor, before: int) -> None:
+            """Wait for the loss of a step, so many steps before which were made; check and show it."""
+            value = loss.item()
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} at step {before}; lower learning_rate")
+            progress.update(bar, completed=before + 1, description=f"loss {value:.3f}")
+            lines.update(before + 1, f"loss {value:.3f}")
+
+        unread: list[tuple[Tensor, int]] = []  # the loss of the last step: a GPU gets its next step before it is read
         for parts in loader:
             unreadable.meet(parts)
             loss, metrics = gradients(accelerator, trainer, parts, coordinate_sigma(step, config))
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} at step {step}; lower learning_rate")
             accelerator.clip_grad_norm_(trainer.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            means.add({"loss": torch.tensor([loss])} if accelerator.is_main_process else {})
+            means.add({"loss": loss[None]} if accelerator.is_main_process else {})
             for each in metrics:
                 means.add(each)
-            progress.update(bar, completed=step, description=f"loss {loss:.3f}")
-            lines.update(step, f"loss {loss:.3f}")
+            unread.append((loss, step - 1))
+            is_kept = any(step % every == 0 for every in (config.evaluate_every, config.save_every))
+            while len(unread) > (0 if is_kept or step == config.steps else 1):
+                read(*unread.pop(0))
             # The state comes last: making the checkpoint draws random numbers, which a resumed run must not miss, and
             # what a run logs behind its state it makes and logs again.
             if step % config.evaluate_every == 0 or step == config.steps:
@@ -233,12 +246,13 @@ def listed(metrics: Mapping[str, float | None]) -> str:
 
 def gradients(
     accelerator: Accelerator, trainer: nn.Module, parts: Sequence[Batch], sigma: float
-) -> tuple[float, list[dict[str, Tensor]]]:
-    """Add the gradients of a batch, of which this process has some parts; returns the loss of the whole batch and the
-    trainer's metrics of each part."""
-    here = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
-    everywhere = accelerator.reduce(torch.tensor(list(here.values()), device=accelerator.device), "sum").tolist()
-    counts = dict(zip(here, everywhere, strict=True))
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Add the gradients of a batch, of which this process has some parts; returns the loss of the whole batch, a
+    scalar that has still to be waited for, and the trainer's metrics of each part."""
+    counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
+    if accelerator.num_processes > 1:
+        everywhere = torch.tensor(list(counts.values()), device=accelerator.device)
+        counts = dict(zip(counts, accelerator.reduce(everywhere, "sum").tolist(), strict=True))
     whole, metrics = torch.zeros((), device=accelerator.device), []
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
@@ -249,7 +263,7 @@ def gradients(
             accelerator.backward(share * accelerator.num_processes)
         whole += share.detach()
         metrics.append(found)
-    return accelerator.reduce(whole, "sum").item(), metrics
+    return accelerator.reduce(whole, "sum"), metrics
 
 
 def recompute_activations(module: nn.Module, kernels: Callable[[], AbstractContextManager] = nullcontext) -> None:

@@ -26,8 +26,7 @@ def token_losses(logits: Tensor, labels: Tensor, first_location_id: int, weights
     losses = -log_probs.gather(1, labels[:, None]).squeeze(1)
     bins = len(weights)
     is_location = (labels >= first_location_id) & (labels < first_location_id + bins)
-    if is_location.any():
-        target = weights[labels[is_location] - first_location_id]
-        block = log_probs[is_location, first_location_id : first_location_id + bins]
-        losses = losses.masked_scatter(is_location, -(block * target).sum(dim=1))
-    return losses
+    # Of all labels, for a GPU would have to be waited for to know which of them are coordinates.
+    target = weights[(labels - first_location_id).clamp(0, bins - 1)]
+    soft = -(log_probs[:, first_location_id : first_location_id + bins] * target).sum(dim=1)
+    return torch.where(is_location, soft, losses)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_lite.model import CrossCache, FlorenceModel
-from florence_lite.train.collate import IGNORED, Batch, RowGroup
+from florence_lite.train.collate import Batch, RowGroup
 from florence_lite.train.losses import neighbour_weights, token_losses
 
 
@@ -80,11 +80,9 @@ class AnswerTrainer(nn.Module):
 
     def token_losses(self, group: RowGroup, hidden: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """hidden: states [B·R, T, D] that predict the labels [B, R, T]. Returns task → losses [M]."""
-        hidden = hidden.view(*group.labels.shape, -1)
-        kept = group.labels != IGNORED
-        losses = token_losses(self.model.logits(hidden[kept]), group.labels[kept], self.first_location_id, weights)
-        row = torch.arange(len(group.tasks), device=kept.device)[None, :, None].expand_as(kept)[kept]
+        logits = self.model.logits(hidden.flatten(0, 1).index_select(0, group.places))
+        losses = token_losses(logits, group.labels.flatten()[group.places], self.first_location_id, weights)
         by_task: dict[str, list[Tensor]] = {}
-        for index, task in enumerate(group.tasks):
-            by_task.setdefault(task, []).append(losses[row == index])
+        for task, of_row in zip(group.tasks, losses.split(group.sizes), strict=True):
+            by_task.setdefault(task, []).append(of_row)
         return {task: torch.cat(parts) for task, parts in by_task.items()}

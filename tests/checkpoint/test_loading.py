@@ -19,6 +19,7 @@ from florence_lite.checkpoint import (
     save_checkpoint,
 )
 from florence_lite.checkpoint.layouts import EMBEDDING, OUTPUT, TABLES
+from florence_lite.checkpoint.loading import resolve_dtype
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from tests.model.native import TINY, native_inputs, native_pair
 from tests.tiny import tiny_config
@@ -113,6 +114,14 @@ def test_precision_of_file_and_model(model, folder, layout):
 def test_precision_by_name(model, tmp_path, stored, asked, got):
     save_checkpoint(model, tmp_path, stored)
     assert {p.dtype for p in load_checkpoint(tmp_path, asked).parameters()} == {got}
+
+
+def test_auto_is_float32_on_apples_gpus():
+    """Where half precision is not tested; CUDA takes the files' own."""
+    for stored in (torch.float16, torch.bfloat16):
+        assert resolve_dtype("auto", stored, torch.device("mps")) == torch.float32
+        assert resolve_dtype("float16", stored, torch.device("mps")) == torch.float16
+        assert resolve_dtype("auto", stored, torch.device("cuda")) == stored
 
 
 @pytest.mark.parametrize(

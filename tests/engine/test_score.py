@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from florence_lite.engine import GenerationOptions, generate, score
+from florence_lite.engine.score import picked
 from tests.engine.models import lively_model, random_states
 
 PREFIXES = [[2], [0, 9, 8, 7, 2], [0, 11, 2], [2]]
@@ -108,3 +109,17 @@ def test_rows_that_do_not_fit(model, prefixes, answers, message):
     states, mask = random_states(model, 1)
     with pytest.raises(ValueError, match=message):
         score(model, states, mask, prefixes, answers)
+
+
+def test_apples_gpus_do_not_gather_over_the_vocabulary(monkeypatch):
+    """A tensor that says it is there, since there is none here."""
+    numbers, ids = torch.randn(5, 70).log_softmax(-1), torch.tensor([0, 69, 7, 7, 33])
+    expected = picked(numbers, ids)
+    assert torch.equal(expected, numbers[torch.arange(5), ids])
+
+    class There(torch.Tensor):
+        device = torch.device("mps")
+        gather = None
+
+    numbers[0, 1] = -torch.inf  # of an id that cannot be
+    assert torch.equal(picked(numbers.as_subclass(There), ids).as_subclass(torch.Tensor), expected)

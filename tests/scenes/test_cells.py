@@ -39,12 +39,15 @@ def test_cells_that_are_asked_for_their_boxes(collate, monkeypatch):
     monkeypatch.setattr("florence_lite.scenes.cells.ASKED", 5)
     examples = [(noise_image(seed, SIZE), ANNOTATED) for seed in range(3)]
     whole = collate(examples, np.random.default_rng(0))
-    assert whole.asked.sum(1).tolist() == [5, 5, 5] and not (whole.asked & (whole.cell_classes == 0)).any()
-    assert not torch.equal(whole.asked[0], whole.asked[1])
+    images, cells = whole.kinds["box"].view(3, 5).div(80, rounding_mode="floor"), whole.kinds["box"].view(3, 5) % 80
+    assert (
+        images.tolist() == [[0] * 5, [1] * 5, [2] * 5] and (whole.cell_classes.flatten()[whole.kinds["box"]] > 0).all()
+    )
+    assert not torch.equal(cells[0], cells[1])
     part = collate(examples[1:], np.random.default_rng(0), 1)
-    assert torch.equal(part.asked, whole.asked[1:])
-    assert not torch.equal(collate(examples, np.random.default_rng(1)).asked, whole.asked)
-    assert not collate(PAIRS[1:], np.random.default_rng(0)).asked.any()
+    assert torch.equal(part.kinds["box"], whole.kinds["box"][5:] - 80)
+    assert not torch.equal(collate(examples, np.random.default_rng(1)).kinds["box"], whole.kinds["box"])
+    assert not len(collate(PAIRS[1:], np.random.default_rng(0)).kinds["box"])
     objects = int((whole.cell_classes > 0).sum())
     assert whole.counts == {"tokens": whole.tokens, "object": objects, "background": 240 - objects, "box": 15}
 

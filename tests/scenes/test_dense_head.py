@@ -21,15 +21,16 @@ def cells():
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(1, 6, 8, generator=generator)
     classes = torch.tensor([[0, 1, 3, 0, 2, 2]])
-    asked = torch.tensor([[False, True, False, False, True, True]])
-    return hidden, classes, torch.randint(0, BINS, (1, 6, 4), generator=generator), asked
+    places = {"object": [1, 2, 4, 5], "background": [0, 3], "box": [1, 4, 5]}
+    kinds = {kind: torch.tensor(each) for kind, each in places.items()}
+    return hidden, classes, torch.randint(0, BINS, (1, 6, 4), generator=generator), kinds
 
 
 def test_dense_losses(head):
-    hidden, classes, boxes, asked = cells()
+    hidden, classes, boxes, kinds = cells()
     locations = torch.randn(BINS, 8, generator=torch.Generator().manual_seed(2))
     weights = neighbour_weights(BINS, 2.0)
-    found = head(hidden, classes, boxes, asked, locations, weights)
+    found = head(hidden, classes, boxes, kinds, locations, weights)
     of_cells = F.cross_entropy(head.classify(hidden[0]), classes[0], reduction="none")
     assert torch.allclose(found["object"], of_cells[[1, 2, 4, 5]])
     assert torch.allclose(found["background"], of_cells[[0, 3]])
@@ -44,8 +45,10 @@ def test_dense_losses(head):
 
 
 def test_dense_losses_without_objects(head):
-    hidden, classes, boxes, asked = cells()
+    hidden, classes, boxes, kinds = cells()
     nothing = torch.zeros_like(classes)
-    found = head(hidden, nothing, boxes, asked & False, torch.randn(BINS, 8), neighbour_weights(BINS, 2.0))
+    none = torch.zeros(0, dtype=torch.int64)
+    kinds = {"object": none, "background": torch.arange(6), "box": none}
+    found = head(hidden, nothing, boxes, kinds, torch.randn(BINS, 8), neighbour_weights(BINS, 2.0))
     assert torch.allclose(found["background"].mean(), F.cross_entropy(head.classify(hidden[0]), nothing[0]))
     assert not len(found["object"]) and not len(found["box"])

@@ -101,7 +101,7 @@ def test_parts_of_a_batch_make_its_loss(trainer, toy_tokenizer, config, tmp_path
     for size in (2, 1):
         again, means_again, found, parts = run(size)
         assert len({part.tokens for part in parts}) > 1
-        assert again == pytest.approx(loss, rel=1e-6) and means_again == pytest.approx(means, abs=2e-4)
+        assert again.item() == pytest.approx(loss.item(), rel=1e-6) and means_again == pytest.approx(means, abs=2e-4)
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6 * dense_weight)
 

@@ -1,8 +1,8 @@
-// One step of the decoder for a few rows: what `model/transformer.py` computes for a few new tokens per row, in one call.
+// One step of the decoder for a few rows: what `model/transformer.py` computes for one new token per row, in one call.
 //
-// With few tokens, every weight is read once and used a few times: the step takes as long as memory takes to deliver
-// the weights. So threads share the outputs of each matrix, read its rows as they lie, and meet at a barrier.
-// What a token gets does not depend, to the last bit, on how many others go with it.
+// With one token a row, every weight is read once and used a few times: the step takes as long as memory takes to
+// deliver the weights. So threads share the outputs of each matrix, read its rows as they lie, and meet at a barrier.
+// Weights are float32, bfloat16 or int8 with one scale per output; sums are float32 always.
 // Plain C interface, called through ctypes; the structs are mirrored in `kernel.py`.
 
 #include <algorithm>
@@ -34,22 +34,23 @@ struct Layer {
 
 struct Decoder {
     const Layer* layers;
-    const float *tokens, *positions;  // tables [ids, D], [positions, D]
+    const float *tokens, *positions;  // tables [ids, D], [positions, D], from the first token's on
     Norm norm;
     int32_t layer_count, heads, dim, ffn_dim;
 };
 
 struct Step {
-    const int64_t* ids;       // [R, count], the new tokens of each row, which see those before them
-    const int64_t* places;    // [R, count], their rows in the table of positions
-    const int32_t* first;     // [R], from where on the row has tokens
-    const int32_t* slots;     // [R, capacity], where in the cache the token of each place lies
-    const Attended* past;     // per layer, [capacity, slot_count, D]
-    const Attended* cross;    // per layer, with the strides below, d values in a row
-    const uint8_t* cross_mask;  // [B, S], 0 on padding; or null
-    int64_t cross_image, cross_head, cross_position;  // strides in values
-    float* hidden;            // [R, count, D], what comes out
-    int32_t rows, count, images, length, capacity, slot_count, cross_length, threads;
+    const int64_t* ids;       // [R], the new token of each row
+    const int32_t* lengths;   // [R], how many tokens of the row were read before
+    const int32_t* slots;     // [R, width], where in the cache each token of the row lies, the new one included
+    const Attended* past;     // per layer, [slots, D]
+    const Attended* cross;    // [layers, B] of B images, [heads, S, d], a head's in a row
+    const int32_t* cross_lengths;  // [B], S of each image
+    const int64_t* cross_heads;    // [B], values from one head to the next
+    const int32_t* image_rows;     // [R], the rows, those of an image together
+    const int32_t* image_bounds;   // [B + 1], where among them those of each image begin
+    float* hidden;            // [R, D], what comes out
+    int32_t rows, images, width, threads;
 };
 
 }  // extern "C"
@@ -77,10 +78,10 @@ void normalise(float* x, int64_t dim, const Norm& norm) {
     for (int64_t i = 0; i < dim; i++) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
 }
 
-void gelu(float* x, int64_t begin, int64_t end) {
-    int64_t i = begin;
-    for (; i + LANES <= end; i += LANES) write(x + i, gelu<Vector, Words>(read<Vector>(x + i)));
-    for (; i < end; i++) x[i] = gelu<Eight, EightWords>(Eight{} + x[i])[0];
+void gelu(float* x, int64_t count) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) write(x + i, gelu<Eight, EightWords>(read<Eight>(x + i)));
+    for (; i < count; i++) x[i] = gelu<Eight, EightWords>(Eight{} + x[i])[0];
 }
 
 constexpr int64_t GROUP = 8;  // keys whose products with a row are summed up together
@@ -141,68 +142,60 @@ int64_t mix(const float* weights, Value value, int64_t begin, int64_t end, int64
     return from;
 }
 
-// Attention of `rows` queries, of which neighbours lie `stride` values apart, to the same `count` keys; y as q.
-// scores: [rows, at least count + LANES].
-template <class Key, class Value>
-void attend(const float* q, int64_t rows, int64_t stride, Key key, Value value, int64_t count, int64_t size, float* y,
-            float* scores) {
+// Attention of `rows` queries to the same `count` keys; `at(r)` is where in q and y row r has its head.
+template <class At, class Key, class Value>
+void attend(const float* q, int64_t rows, At at, Key key, Value value, int64_t count, int64_t size, float* y,
+            std::vector<float>& all_scores) {
     const int64_t width = count + LANES;
     const float scale = 1 / std::sqrt(float(size));
+    all_scores.resize(rows * width);
+    float* scores = all_scores.data();
     for (int64_t k = 0; k < count; k += GROUP)
         for (int64_t r = 0; r < rows; r++) {
             auto of_group = [&](int64_t i) { return key(k + i); };
-            const Eight found = products(q + r * stride, of_group, std::min(GROUP, count - k), size) * scale;
+            const Eight found = products(q + at(r), of_group, std::min(GROUP, count - k), size) * scale;
             write(scores + r * width + k, found);
         }
     for (int64_t r = 0; r < rows; r++) {
         softmax(scores + r * width, count);
-        std::fill(y + r * stride, y + r * stride + size, 0.0f);
+        std::fill(y + at(r), y + at(r) + size, 0.0f);
     }
     for (int64_t begin = 0; begin < count; begin += KEYS)
         for (int64_t r = 0; r < rows; r++) {
             const int64_t end = std::min(count, begin + KEYS);
             const float* weights = scores + r * width;
-            int64_t at = mix<64 / LANES>(weights, value, begin, end, 0, size, y + r * stride);
-            at = mix<1>(weights, value, begin, end, at, size, y + r * stride);
+            int64_t done = mix<64 / LANES>(weights, value, begin, end, 0, size, y + at(r));
+            done = mix<1>(weights, value, begin, end, done, size, y + at(r));
             for (int64_t k = begin; k < end; k++)
-                for (int64_t i = at; i < size; i++) y[r * stride + i] += weights[k] * value(k)[i];
+                for (int64_t i = done; i < size; i++) y[at(r) + i] += weights[k] * value(k)[i];
         }
 }
 
-// Puts the new keys and values into the cache, too.
-void self_attention(const Decoder& d, const Step& s, const Attended& past, const Attended& fresh, const Share& share,
-                    const float* q, float* y) {
-    const int64_t size = d.dim / d.heads, stride = int64_t(s.slot_count) * d.dim, tasks = int64_t(s.rows) * d.heads;
-    std::vector<float> scores(s.length + s.count + LANES);
+int64_t new_slot(const Step& s, int64_t row) { return s.slots[row * s.width + s.lengths[row]]; }
+
+void self_attention(const Decoder& d, const Step& s, const Attended& past, const Share& share, const float* q, float* y) {
+    const int64_t size = d.dim / d.heads, tasks = int64_t(s.rows) * d.heads;
+    std::vector<float> scores;
     for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
-        const int64_t row = task / d.heads, at = task % d.heads * size, first = s.first[row];
-        const int32_t* slots = s.slots + row * s.capacity;
-        auto place = [&](float* cache, int64_t k) { return cache + k * stride + slots[k] * int64_t(d.dim) + at; };
-        for (int64_t j = 0; j < s.count; j++) {
-            const int64_t here = (row * s.count + j) * d.dim + at, now = s.length + j;
-            std::copy(fresh.keys + here, fresh.keys + here + size, place(past.keys, now));
-            std::copy(fresh.values + here, fresh.values + here + size, place(past.values, now));
-            auto key = [&](int64_t k) { return place(past.keys, first + k); };
-            auto value = [&](int64_t k) { return place(past.values, first + k); };
-            attend(q + here, 1, 0, key, value, now + 1 - first, size, y + here, scores.data());
-        }
+        const int64_t row = task / d.heads, head = task % d.heads * size;
+        const int32_t* slots = s.slots + row * s.width;
+        auto at = [&](int64_t) { return row * d.dim + head; };
+        auto key = [&](int64_t k) { return past.keys + slots[k] * int64_t(d.dim) + head; };
+        auto value = [&](int64_t k) { return past.values + slots[k] * int64_t(d.dim) + head; };
+        attend(q, 1, at, key, value, s.lengths[row] + 1, size, y, scores);
     }
 }
 
-void cross_attention(const Decoder& d, const Step& s, const Attended& cross, const Share& share, const float* q, float* y) {
-    const int64_t size = d.dim / d.heads, each = int64_t(s.rows) * s.count / s.images, S = s.cross_length;
-    const int64_t tasks = int64_t(s.images) * d.heads;
-    std::vector<float> scores(each * (S + LANES));
-    std::vector<int64_t> seen(S);
+void cross_attention(const Decoder& d, const Step& s, const Attended* cross, const Share& share, const float* q, float* y) {
+    const int64_t size = d.dim / d.heads, tasks = int64_t(s.images) * d.heads;
+    std::vector<float> scores;
     for (int64_t task = share.begin(tasks); task < share.end(tasks); task++) {
-        const int64_t image = task / d.heads, head = task % d.heads, start = image * s.cross_image + head * s.cross_head;
-        int64_t count = 0;
-        for (int64_t k = 0; k < S; k++)
-            if (!s.cross_mask || s.cross_mask[image * S + k]) seen[count++] = start + k * s.cross_position;
-        auto key = [&](int64_t k) { return cross.keys + seen[k]; };
-        auto value = [&](int64_t k) { return cross.values + seen[k]; };
-        const int64_t at = image * each * d.dim + head * size;
-        attend(q + at, each, d.dim, key, value, count, size, y + at, scores.data());
+        const int64_t image = task / d.heads, head = task % d.heads, start = head * s.cross_heads[image];
+        const int32_t* rows = s.image_rows + s.image_bounds[image];
+        auto at = [&](int64_t r) { return rows[r] * int64_t(d.dim) + head * size; };
+        auto key = [&](int64_t k) { return cross[image].keys + start + k * size; };
+        auto value = [&](int64_t k) { return cross[image].values + start + k * size; };
+        attend(q, s.image_bounds[image + 1] - s.image_bounds[image], at, key, value, s.cross_lengths[image], size, y, scores);
     }
 }
 
@@ -220,14 +213,13 @@ void florence_dense(const Matrix* m, int64_t begin, int64_t end, const float* x,
     }
 }
 
-// Read the new tokens of each row: their keys and values go into the cache from place `length` on, into the slots that
-// are named for them; their states into `hidden`.
+// Read one token per row: its keys and values go into its slot of the cache, its state into `hidden`. Rows may be
+// successive tokens of one text: all keys and values are there before any row attends.
 void florence_step(const Decoder* decoder, const Step* step) {
     const Decoder& d = *decoder;
     const Step& s = *step;
-    const int64_t rows = int64_t(s.rows) * s.count, all = rows * d.dim;
-    std::vector<float> query(all), keys(all), values(all), mixed(all), change(all), inner(rows * d.ffn_dim);
-    const Attended fresh = {keys.data(), values.data()};
+    const int64_t rows = s.rows, all = rows * d.dim;
+    std::vector<float> query(all), fresh(all), mixed(all), change(all), inner(rows * d.ffn_dim);
 #pragma omp parallel num_threads(s.threads)
     {
         Share share{omp_get_thread_num(), omp_get_num_threads()};
@@ -236,31 +228,39 @@ void florence_step(const Decoder* decoder, const Step* step) {
             for (int64_t i = 0; i < all; i++) x[i] += change[i];
             for (int64_t r = 0; r < rows; r++) normalise(&x[r * d.dim], d.dim, norm);
         };
+        auto remember = [&](const Matrix& matrix, float* cache) {  // each thread its share of keys or values
+            dense(matrix, share, x.data(), rows, fresh.data());
+            const int64_t begin = share.begin(d.dim), end = share.end(d.dim);
+            for (int64_t r = 0; r < rows; r++)
+                std::copy(&fresh[r * d.dim + begin], &fresh[r * d.dim + end], cache + new_slot(s, r) * d.dim + begin);
+        };
         for (int64_t r = 0; r < rows; r++) {
-            const float *token = d.tokens + s.ids[r] * d.dim, *position = d.positions + s.places[r] * d.dim;
+            const float *token = d.tokens + s.ids[r] * d.dim, *position = d.positions + s.lengths[r] * d.dim;
             for (int64_t i = 0; i < d.dim; i++) x[r * d.dim + i] = token[i] + position[i];
             normalise(&x[r * d.dim], d.dim, d.norm);
         }
         for (int number = 0; number < d.layer_count; number++) {
             const Layer& layer = d.layers[number];
+            const Attended& past = s.past[number];
             dense(layer.query, share, x.data(), rows, query.data());
-            dense(layer.key, share, x.data(), rows, fresh.keys);
-            dense(layer.value, share, x.data(), rows, fresh.values);
+            remember(layer.key, past.keys);
+            remember(layer.value, past.values);
 #pragma omp barrier
-            self_attention(d, s, s.past[number], fresh, share, query.data(), mixed.data());
+            self_attention(d, s, past, share, query.data(), mixed.data());
 #pragma omp barrier
             dense(layer.out, share, mixed.data(), rows, change.data());
 #pragma omp barrier
             add(layer.attention_norm);
             dense(layer.cross_query, share, x.data(), rows, query.data());
 #pragma omp barrier
-            cross_attention(d, s, s.cross[number], share, query.data(), mixed.data());
+            cross_attention(d, s, s.cross + int64_t(number) * s.images, share, query.data(), mixed.data());
 #pragma omp barrier
             dense(layer.cross_out, share, mixed.data(), rows, change.data());
 #pragma omp barrier
             add(layer.cross_norm);
             dense(layer.fc1, share, x.data(), rows, inner.data());
-            for (int64_t r = 0; r < rows; r++) gelu(&inner[r * d.ffn_dim], share.begin(d.ffn_dim), share.end(d.ffn_dim));
+            for (int64_t r = 0; r < rows; r++)
+                gelu(&inner[r * d.ffn_dim + share.begin(d.ffn_dim)], share.end(d.ffn_dim) - share.begin(d.ffn_dim));
 #pragma omp barrier
             dense(layer.fc2, share, inner.data(), rows, change.data());
 #pragma omp barrier

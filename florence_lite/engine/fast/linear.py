@@ -19,6 +19,7 @@ def linear(
     gelu: bool = False,
     residual: Tensor | None = None,
     rows: tuple[Tensor | None, Tensor | None] = (None, None),
+    of: kernel.Matrix | None = None,
 ) -> Tensor:
     """y = [residual +] [gelu] layer(norm(x)), row by row. Returns y, a new tensor if none is given. A table of tokens
     stands for the output layer that it is tied to.
@@ -26,23 +27,25 @@ def linear(
     x: float32 [..., in], y and residual [..., out], all contiguous; residual may be y.
     rows: int32 [K] each: which rows of x are read, -1 for one of zeros behind the norm, and which rows of y and of the
         residual belong to them, -1 for none. None: all as they stand.
+    of: the layer as the kernels take it, if its weights are not read where they are; in float32, or where `has_bf16`
+        and `size_in` is even in bfloat16, in which x is then rounded too.
     """
     read, written = rows
-    (size_out, size_in), bias = layer.weight.shape, getattr(layer, "bias", None)
+    of = matrix(layer.weight, getattr(layer, "bias", None)) if of is None else of
+    size_out, size_in = of.out, of.in_
     y = x.new_empty(*x.shape[:-1], size_out) if y is None else y
     count = x.numel() // size_in if read is None else len(read)
     if count <= FEW_ROWS and read is None and written is None:
-        dense(matrix(layer.weight, bias), x if norm is None else norm(x), y)
+        dense(of, x if norm is None else norm(x), y)
         y = F.gelu(y) if gelu else y
         return y if residual is None else y.add_(residual)
-    library, threads = kernel.library(), torch.get_num_threads()
-    of = library.florence_panel_rows()
-    panels = x.new_empty(max(threads, -(-count // of)) * of * size_in)
+    library, threads = kernel.library(), kernel.threads_for(count * size_out * size_in)
+    height = library.florence_panel_rows()
+    panels = x.new_empty(max(threads, -(-count // height)) * height * size_in)
     pointers = [None if part is None else part.data_ptr() for part in (x, residual, y, panels, read, written)]
     norms = (None, None) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr())
-    bias = None if bias is None else bias.data_ptr()
     eps = 0.0 if norm is None else norm.eps
-    made = kernel.Linear(layer.weight.data_ptr(), bias, *norms, size_out, size_in, eps, gelu)
+    made = kernel.Linear(of.weight, of.bias, *norms, size_out, size_in, eps, gelu, of.kind)
     library.florence_linear(made, kernel.Rows(*pointers, count), threads)
     return y
 
@@ -50,8 +53,9 @@ def linear(
 def dense(of: kernel.Matrix, x: Tensor, y: Tensor, outs: range | None = None) -> Tensor:
     """y = x · weightᵀ + bias for few rows, of all outputs or of some. x [..., in] and y [..., outs] contiguous."""
     outs = range(of.out) if outs is None else outs
-    pointers = (x.data_ptr(), x.numel() // of.in_, y.data_ptr())
-    kernel.library().florence_dense(of, outs.start, outs.stop, *pointers, torch.get_num_threads())
+    rows = x.numel() // of.in_
+    threads = kernel.threads_for(rows * len(outs) * of.in_)
+    kernel.library().florence_dense(of, outs.start, outs.stop, x.data_ptr(), rows, y.data_ptr(), threads)
     return y
 
 
@@ -62,21 +66,37 @@ def matrix(weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> 
 
 
 def is_plain(part: nn.Module) -> bool:
-    """Whether the weights of a part of a network may be read where they are: it consists of what the model is made of,
-    without adapters or hooks, in float32 on a processor, and there are kernels, no gradients and no autocast, which
-    would hand other types to the kernels."""
+    """Whether the kernels may read the weights of a part of a network where they are: there are kernels, the part is
+    unchanged, and in float32 on a processor."""
     return (
         kernel.library() is not None
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and all(
-            (type(each) in _KNOWN or type(each).__module__.startswith("florence_lite.model."))
-            and not (each._forward_hooks or each._forward_pre_hooks or each.training)
-            for each in part.modules()
-        )
         and all(
             weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
             for weight in part.parameters()
+        )
+        and is_unchanged(modules_of(part))
+    )
+
+
+def modules_of(*parts: nn.Module | None) -> list[nn.Module]:
+    """All modules of parts of a network, themselves included; quicker than `Module.modules`, which answers wait for."""
+    found = [part for part in parts if part is not None]
+    for module in found:  # which grows meanwhile
+        found += module._modules.values()
+    return found
+
+
+def is_unchanged(modules: list[nn.Module]) -> bool:
+    """Whether modules compute what the model says: they are those that it is made of, without adapters or hooks, not in
+    training, with no gradients and no autocast, which would change dtypes on the way."""
+    return (
+        not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled("cuda")
+        and all(
+            (type(each) in _KNOWN or type(each).__module__.startswith("florence_lite.model."))
+            and not (each._forward_hooks or each._forward_pre_hooks or each.training)
+            for each in modules
         )
     )
 

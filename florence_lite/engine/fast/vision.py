@@ -6,13 +6,14 @@ beside them, and so are the ways into windows and out of them: rows are read fro
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from florence_lite.engine.fast import kernel
 from florence_lite.engine.fast.linear import is_plain, linear
+from florence_lite.engine.fast.precision import Weights
 from florence_lite.model.davit import AttentionBlock, ChannelAttention, DaViT, WindowAttention
 
 CHANNELS = 32  # of a head and of a group, as the kernels know them
@@ -29,15 +30,16 @@ def can(vision: DaViT) -> bool:
     )
 
 
-def features(vision: DaViT, pixel_values: Tensor) -> Tensor:
-    """What `vision(pixel_values)` returns, [B, h, w, C]."""
-    x = pixel_values.float().permute(0, 2, 3, 1)
+def features(vision: DaViT, pixel_values: Tensor, weights: Weights) -> Tensor:
+    """What `vision(pixel_values)` returns, float32 [B, h, w, C]. weights: in which precision linear layers work."""
+    x = pixel_values.float().permute(0, 2, 3, 1).contiguous()  # the first convolution takes half as long then
     for stage in vision.stages:
         x = stage.embed(x).contiguous()
         if stage.blocks:
             scratch = _Scratch(x)
+            work = partial(_block, scratch=scratch, weights=weights)
             for block in stage.blocks:
-                x = _block(block.channel, _block(block.spatial, x, scratch), scratch)
+                x = work(block.channel, work(block.spatial, x))
     return x
 
 
@@ -53,7 +55,7 @@ class _Scratch:
         return getattr(self, name)[: rows * width].view(rows, width)
 
 
-def _block(block: AttentionBlock, x: Tensor, scratch: _Scratch) -> Tensor:
+def _block(block: AttentionBlock, x: Tensor, scratch: _Scratch, weights: Weights) -> Tensor:
     B, H, W, C = x.shape
     y = _depthwise(block.conv1, x, scratch.other)
     attention, threads = block.attention, torch.get_num_threads()
@@ -63,7 +65,8 @@ def _block(block: AttentionBlock, x: Tensor, scratch: _Scratch) -> Tensor:
         windows = (_windows(B, H, W, attention.window),) * 2
         count = len(windows[0])
     qkv = scratch.of("wide", count, 3 * C)
-    linear(attention.qkv, y, qkv, norm=block.norm1, rows=(windows[0], None))
+    apply = partial(_linear, weights)
+    apply(attention.qkv, y, qkv, norm=block.norm1, rows=(windows[0], None))
     mixed = scratch.of("rows", count, C)
     pointers = (qkv.data_ptr(), mixed.data_ptr())
     if isinstance(attention, WindowAttention):
@@ -71,11 +74,15 @@ def _block(block: AttentionBlock, x: Tensor, scratch: _Scratch) -> Tensor:
         kernel.library().florence_window_attention(*pointers, count // T, T, C, threads)
     else:
         kernel.library().florence_channel_attention(*pointers, B, H * W, C, threads)
-    linear(attention.proj, mixed, y, residual=y, rows=(None, windows[1]))
+    apply(attention.proj, mixed, y, residual=y, rows=(None, windows[1]))
     x = _depthwise(block.conv2, y, x)
     hidden = scratch.of("wide", B * H * W, block.mlp.fc1.out_features)
-    linear(block.mlp.fc1, x, hidden, norm=block.norm2, gelu=True)
-    return linear(block.mlp.fc2, hidden, x, residual=x)
+    apply(block.mlp.fc1, x, hidden, norm=block.norm2, gelu=True)
+    return apply(block.mlp.fc2, hidden, x, residual=x)
+
+
+def _linear(weights: Weights, layer: nn.Linear, *arguments, **named) -> Tensor:
+    return linear(layer, *arguments, **named, of=weights.of(layer))
 
 
 def _depthwise(conv: nn.Conv2d, x: Tensor, y: Tensor) -> Tensor:

@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
 from florence_lite import Florence
-from florence_lite.engine.fast import FastModel, kernel
-from florence_lite.engine.fast.linear import dense
+from florence_lite.engine.fast import FastModel, kernel, vision
+from florence_lite.engine.fast.linear import dense, linear
 from florence_lite.engine.fast.precision import Weights, check_precision
 from florence_lite.engine.prefill import prefill
+from florence_lite.engine.steps import Source
 from florence_lite.model import FlorenceModel, device
+from tests.engine.fast.test_vision import model_of
 from tests.tiny import tiny_config
 
 
@@ -41,9 +44,9 @@ def test_steps_stay_near(build, precision, close):
     cross = model.cross_cache(states)
     read = [2, 5]
     plain = model.logits(model.decode(torch.tensor([read]), cross))[0, -1]
-    network = FastModel(model, precision).steps(cross, None)
+    network = FastModel(model, precision).steps()
     assert network._head.kind == kernel.KINDS[{"bf16": torch.bfloat16, "int8": torch.int8}[precision]]
-    network.start(prefill(model, cross, None, [read[:1]], [0]), 8)
+    network.enter(prefill(model, cross, None, [read[:1]], [0]), [Source(cross)])
     found = network.logits(network.step(read[1:]))[0]
     assert 0 < (found - plain).abs().max() < close * plain.abs().max()
 
@@ -71,15 +74,45 @@ def test_precisions_that_cannot_be_had(monkeypatch):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("flags", ["avx512_bf16", "avx2"])
-def test_the_tower_is_in_bfloat16_where_the_processor_has_it(build, monkeypatch, tmp_path, flags):
-    (tmp_path / "cpuinfo").write_text(f"flags : sse {flags}\n")
+@pytest.mark.parametrize("rows", [17, 50, 97])
+@pytest.mark.parametrize(("size_in", "size_out"), [(32, 8), (42, 13), (256, 1100)])
+@pytest.mark.parametrize("normed", [False, True])
+def test_many_rows_are_products_of_rounded_numbers(build, rows, size_in, size_out, normed):
+    if not kernel.has_bf16():
+        pytest.skip("the processor or this build has no instructions for products in bfloat16")
+    torch.manual_seed(0)
+    layer, norm = nn.Linear(size_in, size_out), nn.LayerNorm(size_in)
+    x, added = torch.randn(rows, size_in), torch.randn(rows, size_out)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    weights = Weights("bf16")
+    found = linear(layer, x, norm=norm if normed else None, gelu=True, residual=added, of=weights.of(layer))
+    rounded = (norm(x) if normed else x).bfloat16().double()
+    expected = F.gelu(rounded @ layer.weight.bfloat16().double().T + layer.bias) + added
+    # A normed number on the border between two may be rounded to either.
+    torch.testing.assert_close(found.double(), expected, atol=1e-2 if normed else 2e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_tower_is_in_bfloat16_where_the_kernels_have_it(build, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags : sse avx2\n")
     monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
-    torch.manual_seed(2)
-    model, pixel_values = FlorenceModel(tiny_config()).eval(), torch.randn(1, 3, 48, 64)
+    model, pixel_values = model_of(4), torch.randn(1, 3, 48, 64)
     exact, found = (FastModel(model, each).encode_image(pixel_values) for each in ("fp32", "bf16"))
     assert found.dtype == torch.float32
-    assert 0 < (found - exact).abs().max() < 0.1 if flags == "avx512_bf16" else torch.equal(found, exact)
+    assert 0 < (found - exact).abs().max() < 0.1 if kernel.has_bf16() else torch.equal(found, exact)
+    assert model.vision.stages[0].blocks[0].spatial.attention.qkv.weight.dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_where_the_processor_multiplies_tiles_torch_does_it(build, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags : sse avx512_bf16 amx_bf16\n")
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(vision, "features", None)
+    torch.manual_seed(2)
+    model, pixel_values = FlorenceModel(tiny_config()).eval(), torch.randn(1, 3, 48, 64)
+    found = FastModel(model, "bf16").encode_image(pixel_values)
+    assert found.dtype == torch.float32
+    assert 0 < (found - model.encode_image(pixel_values)).abs().max() < 0.1
 
 
 def test_florence_answers_in_fewer_bits(build, toy_tokenizer):
