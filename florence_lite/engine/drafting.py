@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,7 +37,7 @@ class Drafting:
     score: `generate.scores_behind`.
     """
 
-    def __init__(self, network, score: Callable[[Tensor, Sequence[tuple[Search, Hashable]], Callable], Tensor]):
+    def __init__(self, network, score: Callable[[Tensor, Mapping[int, tuple[Search, Hashable]], Callable], Tensor]):
         self.network, self.score = network, score
         self._known: deque[Ahead] = deque()
         self._guesses, self._made, self._resting = 3, 0, 0
@@ -84,7 +84,7 @@ class Drafting:
         read = [ids]
         for ahead in range(self._guesses):
             hidden = self.network.draft(read[-1], ahead)
-            scores = self.score(hidden, standing[-len(twins) :], self.network.draft_logits)
+            scores = self.score(hidden, dict(enumerate(standing[-len(twins) :])), self.network.draft_logits)
             constrain(scores, ((row, each.histories[0], each.options) for row, each in enumerate(twins)))
             guessed = scores.argmax(-1).tolist()
             for each, guess in zip(twins, guessed, strict=True):
@@ -96,7 +96,7 @@ class Drafting:
         self._made = len(read) - 1
         hidden = self.network.ahead([list(row) for row in zip(*read, strict=True)])  # [R, n, D]
         hidden = hidden.transpose(0, 1).contiguous()
-        scores = self.score(hidden.flatten(0, 1), standing, self.network.logits)
+        scores = self.score(hidden.flatten(0, 1), dict(enumerate(standing)), self.network.logits)
         self._known.extend(map(Ahead, read, hidden, scores.view(len(read), len(ids), -1)))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -165,7 +165,7 @@ class DecodingBatch:
         hidden = torch.cat(states) if len(states) > 1 else states[0]
         self._states.append(hidden)
         self._steps += 1
-        parents = self.advance(self._scores(hidden) if ahead is None else ahead.scores) if self.searches else {}
+        parents = self.advance(self.scores(hidden) if ahead is None else ahead.scores) if self.searches else {}
         ended = [search for search in self.searches if not search.histories]
         self._closing = []
         if self.with_last:  # the row that a truncated answer continues
@@ -277,24 +277,29 @@ class DecodingBatch:
             for search in going_on
         }
 
-    def _scores(self, hidden: Tensor) -> Tensor:
-        of_rows = [(search, state) for search in self.searches for state in search.states]
+    def scores(self, hidden: Tensor) -> Tensor:
+        of_rows = {
+            row: (search, state)
+            for search in self.searches
+            for row, state in zip(search.rows, search.states, strict=True)
+        }
         return scores_behind(hidden, of_rows, self.network.logits)
 
 
-def scores_behind(hidden: Tensor, of_rows: Sequence[tuple[Search, Hashable]], logits: Callable) -> Tensor:
+def scores_behind(hidden: Tensor, of_rows: Mapping[int, tuple[Search, Hashable]], logits: Callable) -> Tensor:
     """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id, and where there is no token.
 
-    of_rows: of each row its search and where it stands in the guide. logits: what gives those of a range of ids.
+    of_rows: of each row that is asked for its search, and where it stands in the guide. logits: what gives those of a
+        range of ids.
 
     Rows that may be followed by the same ids go through the output layer together, through its rows for these ids
     alone: inside a box these are the locations, a fiftieth of a published network's vocabulary.
     """
     alike: dict[tuple[range, ...], list[int]] = {}
-    for row, (search, state) in enumerate(of_rows):
+    for row, (search, state) in of_rows.items():
         guide = search.options.guide
         alike.setdefault((range(search.size),) if guide is None else guide.allowed(state), []).append(row)
-    size = max(search.size for search, _ in of_rows)
+    size = max(search.size for search, _ in of_rows.values())
     if set(alike) == {(range(size),)}:
         return logits(hidden, range(size)).float()
     scores = torch.full((len(hidden), size), -math.inf, device=hidden.device)

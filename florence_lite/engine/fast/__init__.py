@@ -8,7 +8,7 @@ static_steps  the same for GPUs, on tensors of fixed shapes
 flash         encoder layers by flash-attn, where it is installed
 graphs        CUDA graphs, and what keeps them for the next answer
 linear        linear layers, with what stands around them
-kernel        the compiled part, if there is one: `vision.cpp`, `linear.cpp` and `decoder.cpp` (with `products.h`) for this processor
+kernel        the compiled part, if there is one: `vision.cpp`, `linear.cpp` and `decoder.cpp` for this processor
 """
 
 from florence_lite.engine.fast.model import FastModel
