@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from florence_lite.engine.constraints import constrain
+from florence_lite.engine.drafting import Ahead, Drafting
 from florence_lite.engine.fast import FastModel
+from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.limits import check_batch, check_ids, check_length
 from florence_lite.engine.options import Generated, GenerationOptions
 from florence_lite.engine.prefill import Prefix, prefill
@@ -129,6 +131,8 @@ class DecodingBatch:
         the answer another step."""
         self.model, self.with_last = model, with_last
         self.network = model.steps() if isinstance(model, FastModel) else PlainSteps(model)
+        drafts = isinstance(self.network, FastSteps) and self.network.draft_weights is not None
+        self._drafting = Drafting(self.network, scores_behind) if drafts else None
         self.searches: list[Search] = []  # the unfinished ones, in the order of their rows
         self.rows = 0
         self._closing: list[tuple[Search, int]] = []  # truncated, with their rows, behind those of the others
@@ -153,14 +157,15 @@ class DecodingBatch:
     @torch.inference_mode()
     def step(self) -> list[Search]:
         """One more id for every search. Returns those that are finished now, with a result or a fault."""
-        states = [self._read_last_ids()] if self.rows else []
+        ahead = self._ahead()
+        states = [self._read_last_ids() if ahead is None else ahead.hidden] if self.rows else []
         closed = self._closing
         if self._entering:
             states.append(self._enter())
         hidden = torch.cat(states) if len(states) > 1 else states[0]
         self._states.append(hidden)
         self._steps += 1
-        parents = self.advance(hidden) if self.searches else {}
+        parents = self.advance(self.scores(hidden) if ahead is None else ahead.scores) if self.searches else {}
         ended = [search for search in self.searches if not search.histories]
         self._closing = []
         if self.with_last:  # the row that a truncated answer continues
@@ -211,6 +216,8 @@ class DecodingBatch:
         if order != list(range(self.rows)):
             self.network.reorder(order)
             self.rows = len(order)
+            if self._drafting is not None:
+                self._drafting.forget()
         oldest = min((begun.step for begun in self._begun.values()), default=self._steps)
         while len(self._states) > self._steps - oldest:
             self._states.popleft()
@@ -220,9 +227,18 @@ class DecodingBatch:
         ids = [history[-1] for search in self.searches for history in search.histories]
         return self.network.step(ids + [search.result.ids[-2] for search, _ in self._closing])
 
-    def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
-        """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `_arrange` needs."""
-        scores = self.scores(hidden)
+    def _ahead(self) -> Ahead | None:
+        """What is known behind the last ids of all rows, where drafts pay."""
+        if self._drafting is None:
+            return None
+        if self._entering or self._closing or not self.searches:
+            self._drafting.forget()
+            return None
+        return self._drafting.step(self.searches)
+
+    def advance(self, scores: Tensor) -> dict[Search, list[int]]:
+        """Offer every search the best next ids of its rows, scores [R, V], which are changed. Returns what `_arrange`
+        needs."""
         by_width: dict[int, list[int]] = {}
         for search in self.searches:
             by_width.setdefault(search.options.num_beams, []).extend(search.rows)
@@ -262,28 +278,39 @@ class DecodingBatch:
         }
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id, and where there is no token.
+        of_rows = {
+            row: (search, state)
+            for search in self.searches
+            for row, state in zip(search.rows, search.states, strict=True)
+        }
+        return scores_behind(hidden, of_rows, self.network.logits)
 
-        Rows that may be followed by the same ids go through the output layer together, through its rows for these ids
-        alone: inside a box these are the locations, a fiftieth of a published network's vocabulary.
-        """
-        alike: dict[tuple[range, ...], list[int]] = {}
-        for search in self.searches:
-            for row, state in zip(search.rows, search.states, strict=True):
-                guide = search.options.guide
-                alike.setdefault((range(search.size),) if guide is None else guide.allowed(state), []).append(row)
-        size = max(search.size for search in self.searches)
-        if set(alike) == {(range(size),)}:
-            return self.network.logits(hidden, range(size)).float()
-        scores = torch.full((len(hidden), size), -math.inf, device=hidden.device)
-        for allowed, rows in alike.items():
-            index: slice | Tensor = slice(None)
-            if len(rows) < len(hidden):
-                index = on_device(hidden.device, rows)
-            states = hidden[index]
-            for ids in allowed:
-                scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()
-        return scores
+
+def scores_behind(hidden: Tensor, of_rows: Mapping[int, tuple[Search, Hashable]], logits: Callable) -> Tensor:
+    """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id, and where there is no token.
+
+    of_rows: of each row that is asked for its search, and where it stands in the guide. logits: what gives those of a
+        range of ids.
+
+    Rows that may be followed by the same ids go through the output layer together, through its rows for these ids
+    alone: inside a box these are the locations, a fiftieth of a published network's vocabulary.
+    """
+    alike: dict[tuple[range, ...], list[int]] = {}
+    for row, (search, state) in of_rows.items():
+        guide = search.options.guide
+        alike.setdefault((range(search.size),) if guide is None else guide.allowed(state), []).append(row)
+    size = max(search.size for search, _ in of_rows.values())
+    if set(alike) == {(range(size),)}:
+        return logits(hidden, range(size)).float()
+    scores = torch.full((len(hidden), size), -math.inf, device=hidden.device)
+    for allowed, rows in alike.items():
+        index: slice | Tensor = slice(None)
+        if len(rows) < len(hidden):
+            index = on_device(hidden.device, rows)
+        states = hidden[index]
+        for ids in allowed:
+            scores[index, ids.start : ids.stop] = logits(states, ids).float()
+    return scores
 
 
 def with_states(search: Search, first: Tensor, states: Iterable[Tensor], last: Tensor | None = None) -> Generated:

@@ -17,6 +17,9 @@ from florence_lite.model.device import cpu_instructions
 IMAGES_OF_GRAPHS = 2  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
 
 
+BYTES_IN_CACHES = 2**27
+
+
 class FastModel:
     """A network on its way to answers. It holds no weights: they are read where the model has them, every time. On a
     GPU, vision tower, encoder and decoding steps are CUDA graphs, which are kept for the next call (`graphs`).
@@ -33,6 +36,9 @@ class FastModel:
         self.graphs = graphs.Pool()
         in_tiles, in_kernels = (precision == "bf16" and has() for has in (has_bf16_tiles, kernel.has_bf16))
         self._under_autocast = in_tiles
+        self.drafts = (
+            Weights("int8") if large_decoder(model) else None
+        )  # by which ids are guessed before they are checked
         self._of_vision = self.weights if in_kernels else Weights()
 
     def __getattr__(self, name: str):
@@ -91,7 +97,7 @@ class FastModel:
     def steps(self) -> FastSteps | StaticSteps | PlainSteps:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
-            return FastSteps(self.plain, self.weights)
+            return FastSteps(self.plain, self.weights, self.drafts if self.weights.precision == "fp32" else None)
         weights = self._capturable(self.plain.decoder, self.plain.embed_tokens)
         if weights is not None:
             return StaticSteps(self.plain, self.graphs, weights)
@@ -105,3 +111,10 @@ class FastModel:
 def has_bf16_tiles() -> bool:
     """Whether the processor multiplies whole tiles in bfloat16, which torch knows to use and the kernels do not."""
     return "amx_bf16" in (cpu_instructions() or set())
+
+
+def large_decoder(model: FlorenceModel) -> bool:
+    """Whether a step has to read its weights from memory: those of less stay in a processor's caches."""
+    head = model.embed_tokens if model.lm_head is None else model.lm_head
+    parts = (*model.decoder.layers.parameters(), head.weight)
+    return sum(weight.nbytes for weight in parts) > BYTES_IN_CACHES

@@ -30,8 +30,9 @@ class FastSteps:
     they have in common, a new order of rows only changes lists, and rows that come or go move nothing.
     """
 
-    def __init__(self, model: FlorenceModel, weights: Weights):
-        """weights: how the model's are read."""
+    def __init__(self, model: FlorenceModel, weights: Weights, drafts: Weights | None = None):
+        """weights: how the model's are read. drafts: in int8, where ids may be drafted with them; else None."""
+        self.model, self.draft_weights = model, drafts
         self._library = kernel.library()
         self._decoder, self._kept = _decoder(model, weights), weights  # which the decoder points into
         self._head = weights.of(model.embed_tokens if model.lm_head is None else model.lm_head)
@@ -41,6 +42,8 @@ class FastSteps:
         self._free = torch.empty(0, dtype=torch.int32)  # slots that no row needs
         self._slots = torch.zeros(0, BLOCK, dtype=torch.int32)  # of every row, [R, width]
         self._lengths = torch.zeros(0, dtype=torch.int32)  # tokens of every row
+        self._held = self._lengths.clone()  # slots of every row, those of tokens ahead of its length included
+        self._drafts: tuple[Weights, kernel.Decoder, kernel.Matrix] | None = None  # in int8, once they are needed
         self._sources: list[Source] = []  # of every row
         self._images: dict[Source, CrossCache] = {}
 
@@ -49,41 +52,81 @@ class FastSteps:
         lengths = torch.tensor([prefix.length for prefix in read], dtype=torch.int32)
         self._widen(int(lengths.max()))
         self._slots = torch.cat([self._slots, torch.zeros(len(read), self._slots.shape[1], dtype=torch.int32)])
-        self._lengths = torch.cat([self._lengths, torch.zeros_like(lengths)])
+        self._lengths, self._held = (torch.cat([of, torch.zeros_like(lengths)]) for of in (self._lengths, self._held))
         taken = self._take(int(lengths.sum())).split(lengths.tolist())
         for row, (prefix, slots) in enumerate(zip(read, taken, strict=True), start=former):
             self._slots[row, : prefix.length] = slots
             for kept, of_prefix in ((self._keys, prefix.keys), (self._values, prefix.values)):
                 for layer, part in zip(kept, of_prefix, strict=True):
                     layer[slots] = part.transpose(0, 1).flatten(1)
-        self._lengths[former:] = lengths
+        self._lengths[former:] = self._held[former:] = lengths
         self._sources += sources
         self._attend()
         return torch.stack([prefix.hidden[-1] for prefix in read])
 
     def reorder(self, order: list[int]) -> None:
         index = torch.tensor(order, dtype=torch.int64)
-        self._slots, self._lengths = self._slots[index], self._lengths[index]
+        self._slots, self._lengths, self._held = (of[index] for of in (self._slots, self._lengths, self._held))
         self._sources = [self._sources[row] for row in order]
         self._attend()
 
     def step(self, ids: list[int]) -> Tensor:
-        rows, width = self._slots.shape
-        self._widen(int(self._lengths.max()) + 1)
-        self._slots[torch.arange(rows), self._lengths.long()] = self._take(rows)
-        tokens, hidden = torch.tensor(ids), torch.empty(rows, self._decoder.dim)
+        hidden = self._read(self._decoder, [[each] for each in ids])[:, 0]
+        self.accept()
+        return hidden
+
+    def accept(self) -> None:
+        """Every row has one more token: the first of those that were read ahead."""
+        self._lengths = self._lengths + 1
+        self._held = torch.maximum(self._held, self._lengths)
+
+    def ahead(self, ids: list[list[int]]) -> Tensor:
+        """States [R, n, D] behind n more ids of every row, to the last bit those of n steps. The rows stay as they
+        are: only `accept` makes them longer."""
+        return self._read(self._decoder, ids)
+
+    def draft(self, ids: list[int], ahead: int) -> Tensor:
+        """About what the states [R, D] behind one more id of every row are, `ahead` places behind its end: by weights
+        in int8. What it leaves in the cache is overwritten when the places are read by `ahead` or `step`."""
+        return self._read(self._in_int8()[1], [[each] for each in ids], ahead)[:, 0]
+
+    def draft_logits(self, hidden: Tensor, ids: range) -> Tensor:
+        return dense(self._in_int8()[2], hidden, hidden.new_empty(len(hidden), len(ids)), ids)
+
+    def _in_int8(self) -> tuple[Weights, kernel.Decoder, kernel.Matrix]:
+        if self._drafts is None:
+            model, weights = self.model, self.draft_weights
+            head = weights.of(model.embed_tokens if model.lm_head is None else model.lm_head)
+            self._drafts = weights, _decoder(model, weights), head
+        return self._drafts
+
+    def _read(self, decoder: kernel.Decoder, ids: list[list[int]], ahead: int = 0) -> Tensor:
+        rows, count = len(ids), len(ids[0])
+        lengths = self._lengths + ahead
+        end = lengths + count
+        self._widen(int(end.max()))
+        while lacking := (self._held < end).nonzero()[:, 0].tolist():
+            slots = self._take(len(lacking))
+            self._slots[lacking, self._held[lacking].long()] = slots
+            self._held[lacking] += 1
+        tokens, hidden = torch.tensor(ids), torch.empty(rows, count, decoder.dim)
+        # The kernel knows rows of one token: n of them have the same list of slots, each sees one token more.
+        lengths = (lengths[:, None] + torch.arange(count, dtype=torch.int32)).flatten()
+        slots = self._slots.repeat_interleave(count, 0) if count > 1 else self._slots
+        image_sizes, heads, of_rows, bounds = self._of_images
+        if count > 1:
+            of_rows = (of_rows[:, None] * count + torch.arange(count, dtype=torch.int32)).flatten()
+            bounds = bounds * count
         past = _attended([*zip(self._keys, self._values, strict=True)])
-        parts = (tokens, self._lengths, self._slots)
         self._library.florence_step(
-            self._decoder,
+            decoder,
             kernel.Step(
-                *(part.data_ptr() for part in parts), past, self._cross,
-                *(part.data_ptr() for part in (*self._of_images, hidden)),
-                rows, len(self._images), self._slots.shape[1],
-                kernel.threads_for(rows * self._layer_weights // MEETINGS),
+                *(part.data_ptr() for part in (tokens, lengths, slots)), past, self._cross,
+                *(part.data_ptr() for part in (image_sizes, heads, of_rows, bounds, hidden)),
+                rows * count, len(self._images), slots.shape[1],
+                kernel.threads_for(rows * count * self._layer_weights // MEETINGS),
             ),
         )  # fmt: skip
-        self._lengths += 1
         return hidden
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
@@ -100,7 +143,7 @@ class FastSteps:
         if count > len(self._free):
             capacity, rows = len(self._keys[0]), len(self._slots)
             used = torch.zeros(capacity, dtype=torch.bool)
-            used[self._slots[torch.arange(self._slots.shape[1]) < self._lengths[:, None]].long()] = True
+            used[self._slots[torch.arange(self._slots.shape[1]) < self._held[:, None]].long()] = True
             self._free = (~used).nonzero()[:, 0].int()
             if len(self._free) < count + rows * SPARE // 2:  # so that they last for a while
                 more = count + rows * SPARE
