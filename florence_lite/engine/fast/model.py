@@ -15,8 +15,6 @@ from florence_lite.model import CrossCache, FlorenceModel, SelfCache
 from florence_lite.model.device import cpu_instructions
 
 IMAGES_OF_GRAPHS = 2  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
-
-
 BYTES_IN_CACHES = 2**27
 
 
@@ -36,9 +34,8 @@ class FastModel:
         self.graphs = graphs.Pool()
         in_tiles, in_kernels = (precision == "bf16" and has() for has in (has_bf16_tiles, kernel.has_bf16))
         self._under_autocast = in_tiles
-        self.drafts = (
-            Weights("int8") if large_decoder(model) else None
-        )  # by which ids are guessed before they are checked
+        # By which the next ids are guessed, and then checked.
+        self.drafts = Weights("int8") if precision == "fp32" and large_decoder(model) else None
         self._of_vision = self.weights if in_kernels else Weights()
 
     def __getattr__(self, name: str):
@@ -97,7 +94,7 @@ class FastModel:
     def steps(self) -> FastSteps | StaticSteps | PlainSteps:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
-            return FastSteps(self.plain, self.weights, self.drafts if self.weights.precision == "fp32" else None)
+            return FastSteps(self.plain, self.weights, self.drafts)
         weights = self._capturable(self.plain.decoder, self.plain.embed_tokens)
         if weights is not None:
             return StaticSteps(self.plain, self.graphs, weights)

@@ -89,7 +89,7 @@ struct Product<int8_t> {
 #endif
     static float total(Vector sums) {
         Words words = (Words)sums;
-        int32_t all = 0;
+        int64_t all = 0;
         for (int i = 0; i < LANES; i++) all += words[i];
         return all;
     }
@@ -134,7 +134,7 @@ void few_rows(const Matrix& m, int64_t begin, int64_t end, Few<typename Product<
     for (; out < end; out++) block<Weight, ROWS, 1>(m, out, of, y + out - begin, y_stride);
 }
 
-constexpr float LARGEST = 16383;  // whole number of x: sums of up to 16,000 products stay within 32 bits
+constexpr float LARGEST = 16383;  // whole number of x
 constexpr int64_t TILE = 16;  // outputs whose weights stay in the first cache while all rows use them
 constexpr int MOST_ROWS = 8;  // of a block
 
@@ -171,14 +171,15 @@ void dense(const Matrix& m, int64_t begin, int64_t end, const float* x, int64_t 
     if (m.kind == 1) return dense<uint16_t>(m, begin, end, {x, nullptr}, rows, y, y_stride);
     static thread_local std::vector<int16_t> whole;
     static thread_local std::vector<float> scale;
+    const float largest = std::min(LARGEST, 2e9f / 127 / (m.in / LANES + 2));  // so that a lane's sum fits into 32 bits
     whole.resize(rows * m.in);
     scale.resize(rows);
     for (int64_t r = 0; r < rows; r++) {
         const float* row = x + r * m.in;
         float most = 0;
         for (int64_t i = 0; i < m.in; i++) most = std::max(most, std::fabs(row[i]));
-        scale[r] = most / LARGEST;
-        const float by = most > 0 ? LARGEST / most : 0;
+        scale[r] = most / largest;
+        const float by = most > 0 ? largest / most : 0;
         for (int64_t i = 0; i < m.in; i++) whole[r * m.in + i] = int16_t(row[i] * by + (row[i] < 0 ? -0.5f : 0.5f));
     }
     dense<int8_t>(m, begin, end, {whole.data(), scale.data()}, rows, y, y_stride);
