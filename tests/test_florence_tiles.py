@@ -192,7 +192,7 @@ def test_tiles_are_cut_when_they_are_needed(florence, monkeypatch):
     monkeypatch.setattr(Image.Image, "crop", lambda picture, box: cut.append(box) or crop(picture, box))
     monkeypatch.setattr(florence.encoder, "encode", lambda few: answered.append(len(cut)) or encode(few))
     florence.run(noise_image(0, (300, 300)), "<OCR_WITH_REGION>", tile=(60, 10))
-    assert len(answered) == 5 and all(
+    assert len(answered) >= 5 and all(
         cut_so_far <= 8 * number + READ_AHEAD for number, cut_so_far in enumerate(answered)
     )
 
