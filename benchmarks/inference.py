@@ -23,13 +23,14 @@ ids may differ then, so that the greatest difference of numbers and the share of
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,20 @@ import numpy as np
 import torch
 import transformers
 from floor import Machine, Network, Work, synchronize, together
-from native import Transformers, TransformersBatched, TransformersCompiled, UserOfTransformers, build
+from native import (
+    Transformers,
+    TransformersBatched,
+    TransformersBf16,
+    TransformersCompiled,
+    UserOfTransformers,
+    build,
+)
 from ours import Ours, UserOfOurs, save_for_users
 from peer import cpu_abilities, environment
 from PIL import Image
 
 from florence_lite.cards import tasks
+from florence_lite.engine.fast import kernel
 from florence_lite.model import FlorenceConfig
 from florence_lite.tokens import Tokenizer
 
@@ -80,17 +89,22 @@ BARS = {
     "image, beam-3 64": Bar(3.2, 2, 1.2, 1.35),
     "4 prompts on an image": Bar(6, 4.5),
     "the user's call": Bar(2.2, 1.4),
+    "vision, batch 1, bf16": Bar(3.5, 0, 1.1),
+    "greedy 64, bf16": Bar(2.8, 0, 1.1),
+    "greedy 64, int8": Bar(3.5, 3.5),
 }
 
 
 @dataclass
 class Row:
-    """A piece of work that sides do, each by the call of its name. each: sides that do the row."""
+    """A piece of work that sides do, each by the call of its name. each: sides that do the row. exact: whether all must
+    give the same; else what differs is told."""
 
     name: str
     run: Callable[[Any], Any]
     floor: Work = field(default_factory=Work)
     each: tuple[str, ...] = (OURS, NATIVE, *PEERS)
+    exact: bool = True
 
 
 def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str, dtype: torch.dtype) -> list[Row]:
@@ -141,6 +155,23 @@ def rows_of(config: FlorenceConfig, tokens: list[int], seed: int, device: str, d
 
         rows.append(Row(name, run, together(encoded, network.decoding(lengths, short)), sides))
     return rows
+
+
+def less_precise_rows(rows: list[Row], ours: Any, native: Any, config: FlorenceConfig) -> list[tuple[Row, dict]]:
+    """Some rows again in the precisions that the CPU offers and that may change answers, against transformers in
+    float32 and in bfloat16."""
+    theirs = {
+        NATIVE: Transformers(native, config),
+        TransformersBf16.name: TransformersBf16(copy.deepcopy(native).bfloat16(), config),
+    }
+    found = []
+    for name, precisions in (("vision, batch 1", ("bf16",)), ("greedy", ("bf16", "int8"))):
+        row = next(row for row in rows if row.name.startswith(name))
+        for precision in precisions:
+            sides = {OURS: Ours(ours, precision), **theirs}
+            each = tuple(sides) if precision == "bf16" else (OURS, NATIVE)
+            found.append((replace(row, name=f"{row.name}, {precision}", floor=Work(), each=each, exact=False), sides))
+    return found
 
 
 def user_rows(folder: str, tokens: int, device: str, dtype: torch.dtype) -> list[tuple[Row, dict[str, Any]]]:
@@ -218,7 +249,7 @@ def measure(row: Row, sides: dict[str, Any], machine: Machine, rounds: int, bars
             got = row.run(side)
             synchronize(machine.device)
             seconds = time.perf_counter() - begin
-            if machine.dtype == torch.float32:
+            if row.exact and machine.dtype == torch.float32:
                 check(row.name, name, got, expected)
             else:
                 differences[name] = unequal(got, expected)
@@ -236,7 +267,7 @@ def measure(row: Row, sides: dict[str, Any], machine: Machine, rounds: int, bars
         found["differences"] = differences
     if row.floor != Work():
         found |= {"floor_s": statistics.median(floors), "times_floor": median_ratio(ours, floors)}
-    peers = [found["ratios"][name] for name in PEERS if name in found["ratios"]]
+    peers = [found["ratios"][name] for name in (*PEERS, TransformersBf16.name) if name in found["ratios"]]
     if bar := bars.get(row.name):
         found["bars"] = {NATIVE: verdict(found["ratios"][NATIVE], least=bar.transformers)}
         if bar.peers and peers:
@@ -323,6 +354,10 @@ def main() -> None:
     for row in rows:
         if wanted(row.name):
             tell(measure(row, sides, machine, arguments.rounds, bars))
+    if arguments.device == "cpu" and kernel.library() is not None:
+        for row, of_row in less_precise_rows(rows, ours, native, config):
+            if wanted(row.name):
+                tell(measure(row, of_row, machine, arguments.rounds, bars))
     with tempfile.TemporaryDirectory() as folder:
         if wanted("the user's call") or wanted("memory"):
             save_for_users(ours, tokenizer_of(arguments.tokenizer), folder)

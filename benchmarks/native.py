@@ -71,6 +71,18 @@ class TransformersBatched(Transformers):
         return self._generate(pixels.repeat_interleave(len(prompts) // len(pixels), 0), prompts, tokens, beams)
 
 
+class TransformersBf16(Transformers):
+    """The same in bfloat16, of which what it takes and gives is float32."""
+
+    name = "transformers, bf16"
+
+    def vision(self, pixels: Tensor) -> Tensor:
+        return super().vision(pixels.bfloat16()).float()
+
+    def decode(self, states: Tensor, tokens: int, beams: int) -> list[list[int]]:
+        return super().decode(states.bfloat16(), tokens, beams)
+
+
 class TransformersCompiled(Transformers):
     """The same with a static cache, which its `generate` compiles for on a GPU: the fastest that its documentation
     shows, after a minute of compiling."""

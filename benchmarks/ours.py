@@ -25,8 +25,8 @@ class Ours:
 
     name = "florence-lite"
 
-    def __init__(self, model: FlorenceModel):
-        self.model = FastModel(model)
+    def __init__(self, model: FlorenceModel, precision: str = "fp32"):
+        self.model = FastModel(model, precision)
 
     def vision(self, pixels: Tensor) -> Tensor:
         """Image features, projector included."""

@@ -55,6 +55,18 @@ def test_inference_is_measured_with_equal_ids(tmp_path):
         assert peer in sides or any(note.startswith(peer) for note in told["notes"])
 
 
+def test_throughput_is_measured_with_equal_ids(tmp_path):
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(BENCHMARKS / "throughput.py"), "--files", "6", "--parts", "1", "--tokens", "6"]
+    done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    embedded, mixed, od, peers = json.loads(out.read_text())["rows"]
+    assert embedded["ids"] != mixed["ids"] and embedded["ratios"].keys() == mixed["ratios"].keys() == {"single calls"}
+    for row in (od, peers):
+        assert row["ids"] == 6 and set(row["batch_sizes"]) == {"1", "2", "4"} and len(row["ratios"]) == 2
+    assert all(rate > 0 for row in (embedded, od) for rate in row["images_a_second"].values())
+
+
 def test_other_ids_end_the_inference_benchmark(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import inference

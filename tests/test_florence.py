@@ -11,18 +11,17 @@ from PIL import Image
 import florence_lite.checkpoint.hub as hub_module
 import florence_lite.checkpoint.locate as sources_module
 import florence_lite.inference.answering as answering_module
-import florence_lite.inference.decoding as decoding_module
-import florence_lite.inference.encoded as encoded_module
-import florence_lite.inference.many_images as many_images_module
+import florence_lite.inference.pipeline as pipeline_module
 from florence_lite.cards import CheckpointCard, TaskCard, task, tasks
 from florence_lite.checkpoint import save_checkpoint
-from florence_lite.engine import Generated
 from florence_lite.florence import Florence
 from florence_lite.inference import Prompt
 from florence_lite.inference.answering import joined
+from florence_lite.inference.decoding import Decoding
 from florence_lite.inference.scores import LOWEST
 from florence_lite.model import FlorenceConfig, FlorenceModel, TextConfig
 from florence_lite.tokens import Tokenizer
+from tests.script import script
 from tests.tiny import POSITIONS, SIDES, noise_image, tiny_config, tiny_florence
 from tests.tokens.spelling import CLOSE, OPEN, spell
 
@@ -70,13 +69,6 @@ def looks(florence):
     hook.remove()
 
 
-def script(monkeypatch, *answers: list[int], truncated: bool = False):
-    """Let the decoder write these ids, one answer per prefix of each call."""
-    monkeypatch.setattr(
-        decoding_module, "generate", lambda *_, **__: [Generated([0, *answer, 2], truncated) for answer in answers]
-    )
-
-
 def same(one, other):
     """Assert that two results say the same: ids exactly, probabilities and boxes within the noise of float32."""
     assert (one.task, one.size_wh, one.text, one.labels) == (other.task, other.size_wh, other.text, other.labels)
@@ -102,9 +94,9 @@ def test_answers_differ_enough_to_compare(answered):
 
 def test_batch_equals_single(florence, answered, monkeypatch):
     images, prompts, expected = zip(*answered, strict=True)
-    monkeypatch.setattr(many_images_module, "IMAGES_AT_ONCE", 12)  # parts of 12, 12 and 3 pairs
-    monkeypatch.setattr(encoded_module, "IMAGES_AT_ONCE", 5)
-    monkeypatch.setattr(decoding_module, "rows_at_once", lambda *_: 12)
+    monkeypatch.setattr(pipeline_module, "IMAGES_AT_ONCE", 5)
+    for name, value in (("room", 7), ("row_bytes", lambda self, row: 1), ("source_bytes", lambda self, row: 0)):
+        monkeypatch.setattr(Decoding, name, value)  # seven answers at a time
     for got, single in zip(florence.run(list(images), list(prompts)), expected, strict=True):
         same(got, single)
 

@@ -14,6 +14,7 @@ from florence_lite import Florence, Instance, Result
 from florence_lite.cards import checkpoints
 from florence_lite.geometry import box_iou
 from florence_lite.inference import EncodedImage, ImageError, Prompt
+from florence_lite.inference.pipeline import READ_AHEAD
 from tests.tiny import SIDES, noise_image, tiny_florence
 
 TILE = (60, 20)
@@ -148,7 +149,7 @@ def test_outlines_of_tiles(florence, image):
     parts = florence.segment([*tiles_of(image), image])
     got = florence.segment(image, tile=TILE)
     assert got.token_ids == tuple(number for part in parts for number in part.token_ids)
-    assert florence.segment([image, tiles_of(image)[0]], tile=TILE)[1] == parts[0]
+    same(florence.segment([image, tiles_of(image)[0]], tile=TILE)[1], parts[0])
     sizes = []
 
     def refine(picture, box, polygons):
@@ -185,13 +186,15 @@ def test_tiles_have_all_the_pixels_of_a_large_jpeg(florence, tmp_path, monkeypat
 
 
 def test_tiles_are_cut_when_they_are_needed(florence, monkeypatch):
-    """Of many tiles only those of a batch are in memory."""
+    """Of many tiles only those of a batch or two are in memory."""
     cut, answered = [], []
     crop, encode = Image.Image.crop, florence.encoder.encode
     monkeypatch.setattr(Image.Image, "crop", lambda picture, box: cut.append(box) or crop(picture, box))
     monkeypatch.setattr(florence.encoder, "encode", lambda few: answered.append(len(cut)) or encode(few))
     florence.run(noise_image(0, (300, 300)), "<OCR_WITH_REGION>", tile=(60, 10))
-    assert answered == [8, 16, 24, 32, 36]
+    assert len(answered) >= 5 and all(
+        cut_so_far <= 8 * number + READ_AHEAD for number, cut_so_far in enumerate(answered)
+    )
 
 
 @pytest.mark.parametrize(

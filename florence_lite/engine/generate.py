@@ -1,33 +1,35 @@
 """The decoding loop: one network for a batch of searches.
 
 Every prefix has a search (greedy, sampled or beam), every search some decoder rows, and all rows of the batch go
-through the network together, one id per step. After a step the searches say which rows live on; the self-attention
-cache follows by one `reorder`, which repeats rows when beams branch and drops them when answers finish. The
-cross-attention keys and values belong to images, not to rows, and are only touched when images are finished.
+through the network together, one id per step. After a step the searches say which rows live on; what the network
+remembers follows by one `reorder`, which repeats rows when beams branch and drops them when answers finish. Between
+steps other searches may enter. The cross-attention keys and values belong to images, not to rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from florence_lite.engine.constraints import constrain
+from florence_lite.engine.drafting import Ahead, Drafting
 from florence_lite.engine.fast import FastModel
+from florence_lite.engine.fast.steps import FastSteps
 from florence_lite.engine.limits import check_batch, check_ids, check_length
 from florence_lite.engine.options import Generated, GenerationOptions
 from florence_lite.engine.prefill import Prefix, prefill
 from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
-from florence_lite.engine.steps import PlainSteps
+from florence_lite.engine.steps import PlainSteps, Source
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.device import on_device
-
-KEPT_SHARE_OF_IMAGES = 0.75  # Finished images are dropped once at most this share is left: dropping copies the others.
 
 
 def generate(
@@ -83,9 +85,26 @@ def decoding_steps(
     if not prefixes:
         return
 
+    size = model.config.text.vocab_size if vocab_size is None else vocab_size
     searches = [start_search(prefix[-1], option) for prefix, option in zip(prefixes, options, strict=True)]
+    yield searches
+    each = len(prefixes) // len(encoder_hidden_states)
+    left = [number for number, search in enumerate(searches) if search.result is None]
+    if not left:
+        return
     cross = cross or model.cross_cache(encoder_hidden_states)
-    for _ in DecodingBatch(model, cross, encoder_mask, searches, vocab_size).steps(prefixes, read):
+    if read is None:
+        inputs = [[*prefixes[number], *searches[number].histories[0][1:]] for number in left]
+        found = prefill(model, cross, encoder_mask, inputs, [number // each for number in left])
+    else:
+        found = [read[number] for number in left]
+    batch, sources = DecodingBatch(model), Source.all_of(cross, encoder_mask)
+    for number, prefix in zip(left, found, strict=True):
+        batch.enter(searches[number], prefix, sources[number // each], size)
+    while batch:
+        for search in batch.step():
+            if search.fault is not None:
+                raise search.fault
         yield searches
 
 
@@ -93,122 +112,142 @@ def start_search(start: int, options: GenerationOptions) -> Search:
     return BeamSearch(start, options) if options.num_beams > 1 else SingleSearch(start, options)
 
 
-class DecodingBatch:
-    """A running batch.
+class Begun(NamedTuple):
+    """Of a running search. hidden: [1 or 2, D], the states behind its prefix, of which the last is behind the forced
+    first id, if there is one. step: the number of its first step."""
 
-    Rows stand image by image, search by search, history by history. The shared cross-attention needs the same number of
-    rows for every image, so filler rows, whose content nobody reads, stand behind those of images that have fewer.
+    hidden: Tensor
+    step: int
+
+
+class DecodingBatch:
+    """A running batch, in which searches enter and from which they leave between steps. It is true while there are any.
+
+    What becomes of a search does not depend on the others.
     """
 
-    def __init__(
-        self,
-        model: FlorenceModel,
-        cross: CrossCache,
-        encoder_mask: Tensor | None,
-        searches: list[Search],
-        vocab_size: int | None,
-    ):
-        """cross: of B images; searches: n·B, the n of an image together."""
-        self.model, self.vocab_size = model, vocab_size
-        self.network = (
-            model.steps(cross, encoder_mask) if isinstance(model, FastModel) else PlainSteps(model, cross, encoder_mask)
-        )
-        images, self.device = cross.keys[0].shape[0], cross.keys[0].device
-        each = len(searches) // images
-        self.groups = [searches[first : first + each] for first in range(0, len(searches), each)]  # one per image
-        self.samplers = {search: Sampler(search.options) for search in searches if search.options.do_sample}
-        self.pad = searches[0].options.pad
-        self.row_count = len(searches)
-        for number, search in enumerate(searches):
-            search.rows = range(number, number + 1)
+    def __init__(self, model: FlorenceModel, with_last: bool = False):
+        """with_last: find by what state the end token of a truncated answer is predicted, too, which takes the row of
+        the answer another step."""
+        self.model, self.with_last = model, with_last
+        self.network = model.steps() if isinstance(model, FastModel) else PlainSteps(model)
+        drafts = isinstance(self.network, FastSteps) and self.network.draft_weights is not None
+        self._drafting = Drafting(self.network, scores_behind) if drafts else None
+        self.searches: list[Search] = []  # the unfinished ones, in the order of their rows
+        self.rows = 0
+        self._closing: list[tuple[Search, int]] = []  # truncated, with their rows, behind those of the others
+        self._entering: list[tuple[Search, Prefix, Source]] = []
+        self._begun: dict[Search, Begun] = {}
+        self._samplers: dict[Search, Sampler] = {}
+        self._states: deque[Tensor] = deque()  # [R, D] of the last steps, as far back as a search needs them
+        self._steps = 0
 
-    @property
-    def searches(self) -> Iterator[Search]:
-        """The unfinished ones, in row order."""
-        return (search for group in self.groups for search in group)
+    def __bool__(self) -> bool:
+        return bool(self.searches or self._closing or self._entering)
 
-    def steps(self, prefixes: Sequence[list[int]], read: Sequence[Prefix] | None = None) -> Iterator[None]:
-        """Work until every search has its result; yields before the first step and after every one. read: the prefixes,
-        if they are read already."""
-        order = self.arrange({search: [0] * len(search.histories) for search in self.searches})
-        yield
-        if not self.groups:
-            return
-        if read is None:
-            read = self.read_prefixes([prefixes[number] for number in order])
-        else:
-            read = [read[number] for number in order]
-        states = [self.begin(read)]
-        first = {search: read[search.rows[0]].hidden for search in self.searches}
-        while True:
-            running = list(self.searches)
-            parents = self.advance(states[-1])
-            for search in running:
-                if search.result is not None:
-                    search.result = with_states(search, first[search], states)
-            order = self.arrange(parents)
-            yield
-            if not self.groups:
-                return
-            states.append(self.read_last_ids(order))
+    def enter(self, search: Search, prefix: Prefix, source: Source, size: int) -> None:
+        """Let a search take part from the next step on.
 
-    def arrange(self, parents: dict[Search, list[int]]) -> list[int]:
-        """Drop finished searches, give the others their rows, and return the former row of every row.
+        prefix: what its answer stands behind, with the id that it is forced to begin with. source: what it attends to.
+        size: how many ids take part.
+        """
+        search.size = size
+        self._entering.append((search, prefix, source))
+
+    @torch.inference_mode()
+    def step(self) -> list[Search]:
+        """One more id for every search. Returns those that are finished now, with a result or a fault."""
+        ahead = self._ahead()
+        states = [self._read_last_ids() if ahead is None else ahead.hidden] if self.rows else []
+        closed = self._closing
+        if self._entering:
+            states.append(self._enter())
+        hidden = torch.cat(states) if len(states) > 1 else states[0]
+        self._states.append(hidden)
+        self._steps += 1
+        parents = self.advance(self.scores(hidden) if ahead is None else ahead.scores) if self.searches else {}
+        ended = [search for search in self.searches if not search.histories]
+        self._closing = []
+        if self.with_last:  # the row that a truncated answer continues
+            self._closing = [(search, search.trail[1]) for search in ended if search.result and search.result.truncated]
+        finished = [search for search in ended if search not in dict(self._closing)]
+        for search in finished:
+            self._complete(search)
+        for search, row in closed:
+            self._complete(search, hidden[row])
+        self._arrange(parents)
+        return finished + [search for search, _ in closed]
+
+    def _complete(self, search: Search, last: Tensor | None = None) -> None:
+        """Give its states to a result. last: [D], that of the end token of a truncated answer."""
+        self._samplers.pop(search, None)
+        begun = self._begun.pop(search)
+        if search.result is not None:
+            states = islice(self._states, begun.step - (self._steps - len(self._states)), None)
+            search.result = with_states(search, begun.hidden, states, last)
+
+    def _enter(self) -> Tensor:
+        """Rows for the searches that wait. Returns the states [N, D] behind their prefixes."""
+        searches, read, sources = zip(*self._entering, strict=True)
+        self._entering = []
+        for search, prefix in zip(searches, read, strict=True):
+            search.rows = range(self.rows, self.rows + 1)
+            self.rows += 1
+            self._begun[search] = Begun(prefix.hidden, self._steps)
+            if search.options.do_sample:
+                self._samplers[search] = Sampler(search.options)
+        self.searches += searches
+        return self.network.enter(read, sources)
+
+    def _arrange(self, parents: dict[Search, list[int]]) -> None:
+        """Drop finished searches, and give the others their rows.
 
         parents: for each history of a search, which of the search's former rows it continues.
         """
-        self.groups = [[search for search in group if search.result is None] for group in self.groups]
-        unfinished = [image for image, group in enumerate(self.groups) if group]
-        if not unfinished:
-            self.groups = []
-            return []
-        if len(unfinished) <= KEPT_SHARE_OF_IMAGES * len(self.groups):
-            images = torch.tensor(unfinished, device=self.device)
-            self.groups = [self.groups[image] for image in unfinished]
-            self.network.keep_images(images)
-
-        height = max(sum(len(search.histories) for search in group) for group in self.groups)
+        self.searches = [search for search in self.searches if search.histories]
         order: list[int] = []
-        for image, group in enumerate(self.groups):
-            for search in group:
-                former = search.rows
-                search.rows = range(len(order), len(order) + len(search.histories))
-                order += [former[parent] for parent in parents[search]]
-            # A filler row stays where it is if it can, which often leaves the cache untouched.
-            order += [min(row, self.row_count - 1) for row in range(len(order), (image + 1) * height)]
-        return order
-
-    def read_prefixes(self, prefixes: list[list[int]]) -> list[Prefix]:
-        """Run the network over the prefix of every row and the forced id behind it."""
-        inputs = [list(prefix) for prefix in prefixes]
         for search in self.searches:
-            inputs[search.rows[0]] += search.histories[0][1:]
-        height = len(inputs) // len(self.groups)
-        images = [row // height for row in range(len(inputs))]
-        return prefill(self.model, self.network.cross, self.network.encoder_mask, inputs, images)
-
-    def begin(self, read: list[Prefix]) -> Tensor:
-        """Start the cache with the prefix of every row. Returns hidden states [R, D]."""
-        self.row_count, longest = len(read), max(prefix.length for prefix in read)
-        return self.network.start(read, longest + max(search.options.max_new_tokens for search in self.searches))
-
-    def read_last_ids(self, order: list[int]) -> Tensor:
-        """Let the network follow the new order of rows and read their last ids. Returns [R, D]."""
-        if order != list(range(self.row_count)):
+            former = search.rows
+            search.rows = range(len(order), len(order) + len(search.histories))
+            order += [former[parent] for parent in parents[search]]
+        rows = [row for _, row in self._closing]
+        self._closing = [(search, len(order) + place) for place, (search, _) in enumerate(self._closing)]
+        order += rows
+        if order != list(range(self.rows)):
             self.network.reorder(order)
-            self.row_count = len(order)
-        ids = [self.pad] * self.row_count
-        for search in self.searches:
-            for row, history in zip(search.rows, search.histories, strict=True):
-                ids[row] = history[-1]
-        return self.network.step(ids)
+            self.rows = len(order)
+            if self._drafting is not None:
+                self._drafting.forget()
+        oldest = min((begun.step for begun in self._begun.values()), default=self._steps)
+        while len(self._states) > self._steps - oldest:
+            self._states.popleft()
 
-    def advance(self, hidden: Tensor) -> dict[Search, list[int]]:
-        """Offer every search the best next ids of its rows, hidden [R, D]. Returns what `arrange` needs."""
-        beams = max(search.options.num_beams for search in self.searches)
-        scores = self.scores(hidden)
-        if beams > 1:
-            scores = scores.log_softmax(-1)
+    def _read_last_ids(self) -> Tensor:
+        """The states [R, D] behind the last ids of all rows."""
+        ids = [history[-1] for search in self.searches for history in search.histories]
+        return self.network.step(ids + [search.result.ids[-2] for search, _ in self._closing])
+
+    def _ahead(self) -> Ahead | None:
+        """What is known behind the last ids of all rows, where drafts pay."""
+        if self._drafting is None:
+            return None
+        if self._entering or self._closing or not self.searches:
+            self._drafting.forget()
+            return None
+        return self._drafting.step(self.searches)
+
+    def advance(self, scores: Tensor) -> dict[Search, list[int]]:
+        """Offer every search the best next ids of its rows, scores [R, V], which are changed. Returns what `_arrange`
+        needs."""
+        by_width: dict[int, list[int]] = {}
+        for search in self.searches:
+            by_width.setdefault(search.options.num_beams, []).extend(search.rows)
+        index = {
+            width: slice(None) if len(rows) == len(scores) else on_device(scores.device, rows)
+            for width, rows in by_width.items()
+        }
+        for width in index.keys() - {1}:
+            scores[index[width]] = scores[index[width]].log_softmax(-1)
         constrain(
             scores,
             (
@@ -217,54 +256,68 @@ class DecodingBatch:
                 for row, history in zip(search.rows, search.histories, strict=True)
             ),
         )
-        if beams > 1:
-            best, ids = scores.topk(min(2 * beams, scores.shape[1]))  # [R, K]
-        else:
-            best, ids = scores.max(-1, keepdim=True)  # [R, 1]
-        best, ids = best.tolist(), ids.tolist()
-        if not all(best[row][0] > -math.inf for search in self.searches for row in search.rows):
-            raise ValueError(
-                "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
-            )
-        for search, sampler in self.samplers.items():
-            if search.result is None:
-                ids[search.rows[0]] = [sampler(scores[search.rows[0]])]
+        best: dict[int, list[float]] = {}
+        ids: dict[int, list[int]] = {}
+        for width, rows in by_width.items():
+            few = scores[index[width]]
+            offered = few.max(-1, keepdim=True) if width == 1 else few.topk(min(2 * width, few.shape[1]))  # [R', K]
+            best |= zip(rows, offered[0].tolist(), strict=True)
+            ids |= zip(rows, offered[1].tolist(), strict=True)
+        for search in self.searches:
+            if not all(best[row][0] > -math.inf for row in search.rows):
+                search.fail(
+                    "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
+                )
+        going_on = [search for search in self.searches if search.fault is None]
+        for search in going_on:
+            if search in self._samplers:
+                ids[search.rows[0]] = [self._samplers[search](scores[search.rows[0]])]
         return {
-            search: search.advance(
-                best[search.rows.start : search.rows.stop], ids[search.rows.start : search.rows.stop]
-            )
-            for search in self.searches
+            search: search.advance([best[row] for row in search.rows], [ids[row] for row in search.rows])
+            for search in going_on
         }
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id.
-
-        Rows that may be followed by the same ids go through the output layer together, through its rows for these ids
-        alone: inside a box these are the locations, a fiftieth of a published network's vocabulary.
-        """
-        alike: dict[tuple[range, ...] | None, list[int]] = {}
-        for search in self.searches:
-            for row, state in zip(search.rows, search.states, strict=True):
-                guide = search.options.guide
-                alike.setdefault(None if guide is None else guide.allowed(state), []).append(row)
-        if set(alike) == {None}:
-            return self.network.logits(hidden).float()[:, : self.vocab_size]
-        size = self.model.config.text.vocab_size if self.vocab_size is None else self.vocab_size
-        scores = torch.full((len(hidden), size), -math.inf, device=self.device)
-        for allowed, rows in alike.items():
-            index: slice | Tensor = slice(None)
-            if len(rows) < len(hidden):
-                index = on_device(self.device, rows)
-            states = hidden[index]
-            for ids in allowed or (range(size),):
-                scores[index, ids.start : ids.stop] = self.network.logits(states, ids).float()
-        return scores
+        of_rows = {
+            row: (search, state)
+            for search in self.searches
+            for row, state in zip(search.rows, search.states, strict=True)
+        }
+        return scores_behind(hidden, of_rows, self.network.logits)
 
 
-def with_states(search: Search, first: Tensor, states: list[Tensor]) -> Generated:
+def scores_behind(hidden: Tensor, of_rows: Mapping[int, tuple[Search, Hashable]], logits: Callable) -> Tensor:
+    """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id, and where there is no token.
+
+    of_rows: of each row that is asked for its search, and where it stands in the guide. logits: what gives those of a
+        range of ids.
+
+    Rows that may be followed by the same ids go through the output layer together, through its rows for these ids
+    alone: inside a box these are the locations, a fiftieth of a published network's vocabulary.
+    """
+    alike: dict[tuple[range, ...], list[int]] = {}
+    for row, (search, state) in of_rows.items():
+        guide = search.options.guide
+        alike.setdefault((range(search.size),) if guide is None else guide.allowed(state), []).append(row)
+    size = max(search.size for search, _ in of_rows.values())
+    if set(alike) == {(range(size),)}:
+        return logits(hidden, range(size)).float()
+    scores = torch.full((len(hidden), size), -math.inf, device=hidden.device)
+    for allowed, rows in alike.items():
+        index: slice | Tensor = slice(None)
+        if len(rows) < len(hidden):
+            index = on_device(hidden.device, rows)
+        states = hidden[index]
+        for ids in allowed:
+            scores[index, ids.start : ids.stop] = logits(states, ids).float()
+    return scores
+
+
+def with_states(search: Search, first: Tensor, states: Iterable[Tensor], last: Tensor | None = None) -> Generated:
     """The result of a search with the states that predicted it.
 
-    first: [2, D], behind the prefix and behind the forced first id; states: [R, D] of every step.
+    first: [1 or 2, D], behind the prefix and behind the forced first id; states: [R, D] of every step since then.
+    last: [D], behind the last id before the end token of a truncated answer.
     """
     rows, trail = [], search.trail
     while trail:
@@ -272,8 +325,9 @@ def with_states(search: Search, first: Tensor, states: list[Tensor]) -> Generate
         rows.append(row)
     ids = search.result.ids
     forced = len(ids) - search.result.truncated - len(rows)  # ids that no step predicted
-    if search.result.truncated or forced >= len(first):
+    if (search.result.truncated and last is None) or forced >= len(first):
         return search.result
-    stepped = zip(states[: len(rows)], reversed(rows), strict=True)
+    stepped = zip(states, reversed(rows), strict=False)  # an answer of a beam may have ended steps ago
     predicting = [*first[len(first) - 1 - forced : -1], *(step[row] for step, row in stepped)]
+    predicting += [last] if search.result.truncated else []
     return replace(search.result, states=torch.stack(predicting))

@@ -35,7 +35,7 @@ class Scores:
 @torch.inference_mode()
 def score(
     model: FlorenceModel,
-    encoder_hidden_states: Tensor,
+    encoder_hidden_states: Tensor | None,
     encoder_mask: Tensor | None,
     prefixes: Sequence[list[int]],
     answers: Sequence[list[int]],
@@ -48,7 +48,8 @@ def score(
 ) -> list[Scores]:
     """Probabilities of the ids of `answers`, each read behind its prefix.
 
-    encoder_hidden_states, encoder_mask, prefixes, cross: as in `generate`; the rows of an image stand together.
+    encoder_hidden_states, encoder_mask, prefixes, cross: as in `generate`; the rows of an image stand together. The
+        states may be None where there is `cross`.
     vocab_size: as in `generate`; what has no token has no share in the probabilities.
     answers: one list of ids per prefix, such as `Generated.ids`; may be empty.
     locations: ids of the coordinates, in order.
@@ -60,21 +61,33 @@ def score(
     The probabilities are those of the bare network: no forced, banned or sharpened ids.
     Raises ValueError if the counts do not match, or if a prefix and its answer need more positions than the model has.
     """
-    check_batch(len(encoder_hidden_states), prefixes, answers, "answers")
+    cross = cross or model.cross_cache(encoder_hidden_states)
+    check_batch(len(cross.keys[0]), prefixes, answers, "answers")
     for prefix, answer in zip(prefixes, answers, strict=True):
         check_length(len(prefix), len(answer), model.config.text.positions, "the length of the answer")
     if not prefixes:
         return []
 
-    device, cross = encoder_hidden_states.device, cross or model.cross_cache(encoder_hidden_states)
     if states and all(each is not None for each in states):
         hidden = torch.cat(list(states))
     elif read is None:
         hidden = _states(model, cross, encoder_mask, prefixes, answers)
     else:
         hidden = _states_behind(model, cross, encoder_mask, read, answers)
-    targets = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
+    return by_states(model, hidden, answers, locations, tolerance, vocab_size)
 
+
+@torch.inference_mode()
+def by_states(
+    model: FlorenceModel,
+    hidden: Tensor,
+    answers: Sequence[list[int]],
+    locations: range,
+    tolerance: int,
+    vocab_size: int | None,
+) -> list[Scores]:
+    """`score` of answers by the states [N, D] that predict their N ids, one after the other."""
+    targets = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=hidden.device)
     lengths = [len(answer) for answer in answers]
     scores = probabilities(model, hidden, targets, locations, tolerance, vocab_size)
     of_answers = (getattr(scores, column.name).split(lengths) for column in fields(Scores))

@@ -20,18 +20,21 @@ from florence_lite.engine.options import Generated, GenerationOptions
 class Search:
     """State that all searches share. `result` is None until the answer is finished; then no histories are left.
 
-    rows: which decoder rows the histories have at present; kept by the loop.
+    fault: what ended the search without a result.
+    rows: which decoder rows the histories have at present; size: how many ids take part. Kept by the loop.
     states: where each history stands in the guide; all None without one.
     trails: for each history, the rows that predicted its ids, one for each `advance`: (trail before, row), () at first.
     trail: that of the result.
     """
 
     rows = range(0)
+    size = 0
     trail: tuple = ()
 
     def __init__(self, start: int, options: GenerationOptions):
         self.options = options
         self.result: Generated | None = None
+        self.fault: ValueError | None = None
         forced = options.forced_bos is not None and options.max_new_tokens > 1
         self.histories = [[start, options.forced_bos] if forced else [start]]
         self.states = [None if options.guide is None else options.guide.start]
@@ -52,6 +55,9 @@ class Search:
     def at_limit(self) -> bool:
         """Only the end token still fits into the answer."""
         return len(self.histories[0]) == self.options.max_new_tokens
+
+    def fail(self, reason: str) -> None:
+        self.fault, self.histories = ValueError(reason), []
 
     def finish(self, history: list[int], truncated: bool, trail: tuple) -> None:
         self.result, self.trail = Generated(history[1:], truncated), trail

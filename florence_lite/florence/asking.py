@@ -278,8 +278,8 @@ class Asking:
     ) -> Iterator[Result | list[Result] | ImageError]:
         """Answer prompts about any number of images, one after the other; nothing is kept of those that are done.
 
-        images: any iterable of what `run` takes as an image, a generator too. An image is loaded when it is needed:
-            a few (`IMAGES_AT_ONCE`) go through the network together.
+        images: any iterable of what `run` takes as an image, a generator too. An image is loaded when there is room for
+            it: at most `IMAGES_AHEAD` are on their way at a time.
         prompts: one, or a list of prompts that are all asked about every image.
         keep_image: whether results keep their pictures.
         text, phrases, region, tile, options: as in `run`.
@@ -357,11 +357,10 @@ class Asking:
         options: Mapping[str, Any],
         keep_image: bool,
         tile: tuple[int, int] | None,
-        at_once: int = IMAGES_AT_ONCE,
     ) -> Iterator[list[Result] | ImageError]:
         """What `answer_each` yields, of images in tiles what `tiled` yields. asked: all that the questions ask."""
         if tile is None:
-            return answer_each(self.encoder, self.answering, questions, options, keep_image, at_once)
+            return answer_each(self.encoder, self.answering, questions, options, keep_image)
         tiling = as_tiling(tile, [each.card for each in asked])
         return tiled(
             questions,
@@ -380,12 +379,9 @@ class Asking:
         """For each image, the results of what is asked about it. Raises what is wrong with the first bad image."""
         results: list[list[Result]] = []
         asked = [each for _, of_image in questions for each in of_image]
-        # Of images that are encoded already, the bound on memory alone says how many prompts go together.
-        encoded = all(isinstance(image, EncodedImage) for image, _ in questions)
-        at_once = max(1, len(questions)) if encoded else IMAGES_AT_ONCE
         with progress_bar(len(questions) > IMAGES_AT_ONCE) as progress:
             bar = progress.add_task("images", total=len(questions))
-            for answer in self._answers(questions, asked, options, keep_image, tile, at_once):
+            for answer in self._answers(questions, asked, options, keep_image, tile):
                 if isinstance(answer, ImageError):
                     raise answer.reason
                 results.append(answer)

@@ -4,8 +4,10 @@ preprocessing   RGB pictures → pixel values
 encoded         EncodedImage: what the vision tower sees of an image, for any number of prompts
 prompts         Prompt: a task with its input
 answering       prompts about encoded images → results
-decoding        rows of prompts → ids with their probabilities, in batches that fit into memory
-batching        how many rows fit
+decoding        what happens to a prompt before and after its answer is decoded
+continuous      prompts → ids with their probabilities, others taking the place of those that are answered
+batching        how many of them fit into memory
+pipeline        images and prompts → results, while others are on the way
 presence        how likely it is that there is anything a phrase names
 guides          which ids may follow: the grammar of a task, closed lists of labels
 streaming       answers bit by bit, while they are written
@@ -27,8 +29,8 @@ chunks          lists in pieces
 parts           whether network, tokenizer and preprocessing belong together
 """
 
-from florence_lite.inference.encoded import EncodedImage, ImageEncoder
-from florence_lite.inference.many_images import IMAGES_AT_ONCE, ImageError
+from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder
+from florence_lite.inference.many_images import ImageError
 from florence_lite.inference.prompts import Prompt
 
 __all__ = ["IMAGES_AT_ONCE", "EncodedImage", "ImageEncoder", "ImageError", "Prompt"]

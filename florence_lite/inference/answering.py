@@ -16,6 +16,7 @@ from florence_lite.checks import hint, is_number
 from florence_lite.engine import GenerationOptions, check_ids
 from florence_lite.inference.batching import MEMORY
 from florence_lite.inference.choices import check_choices, probabilities
+from florence_lite.inference.continuous import decode
 from florence_lite.inference.decoding import Decoded, Decoding, Row
 from florence_lite.inference.domain import Domain, is_foreign
 from florence_lite.inference.encoded import EncodedImage
@@ -128,8 +129,7 @@ class Answering:
         """
         if options.get("choices") is not None:
             return self._choose(pairs, options, keep_image)
-        rows = self.rows(pairs, options)
-        decoded = self.decoding.decode(rows, self.is_present(options), self.ids(options))
+        decoded = decode(self.decoding, self.rows(pairs, options))
         return [
             self.result(request, image, each, keep_image, options)
             for (image, request), each in zip(pairs, decoded, strict=True)
@@ -169,7 +169,7 @@ class Answering:
         asked = self.ask(Prompt(task, phrases=phrases), {})
         requests = self.requests(asked, image.size_wh)
         rows = self.rows([(image, request) for request in requests], {})
-        decoded = self.decoding.decode(rows, lambda log_odds: False, self.ids({}))
+        decoded = decode(self.decoding, [row._replace(is_present=lambda log_odds: False) for row in rows])
         return {request.phrase: each.log_odds for request, each in zip(requests, decoded, strict=True)}
 
     def is_present(self, options: Mapping[str, Any]) -> Callable[[float], bool]:
@@ -207,7 +207,8 @@ class Answering:
         if request.phrase and card.scoring == "instance" and (not drawn or options.get("threshold") is not None):
             named = config.prompt_side == "encoder" and grammar(card.grammar).text
             label_ids = self.tokenizer.encode_plain(request.phrase) if named else []
-        return Row(image, ids, generation, label_ids, partial(self.guides.guide, card, request.prompt, options))
+        make_guide = partial(self.guides.guide, card, request.prompt, options)
+        return Row(image, ids, generation, self.ids(options), label_ids, self.is_present(options), make_guide)
 
     def result(
         self,

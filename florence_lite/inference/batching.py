@@ -27,24 +27,30 @@ def token_bytes(config: FlorenceConfig, bytes_each: int) -> int:
     return ((8 + 2 * (text.decoder_layers + 1)) * text.d_model + text.ffn_dim) * bytes_each
 
 
-def row_bytes(config: FlorenceConfig, bytes_each: int, positions: int, beams: int, source: int) -> int:
-    """The most that decoding one answer takes.
+def row_bytes(config: FlorenceConfig, bytes_each: int, positions: int, beams: int) -> int:
+    """The most that decoding one answer takes, beside its `source_bytes`.
 
     positions: ids of prompt and answer in the decoder. beams: hypotheses of an answer.
-    source: image and prompt tokens whose keys and values this row has for itself; 0 where it shares its image's.
     """
     text = config.text
     kept = 2 * (text.decoder_layers + 1) * text.d_model * positions * bytes_each  # as in `token_bytes`
     scores = COPIES * text.vocab_size * FLOAT32
-    # Twice: images that are finished are dropped by copying the others. The encoder works on a few times its states.
-    cross = source * (4 * text.decoder_layers * text.d_model + 8 * text.d_model + text.ffn_dim) * bytes_each
-    return beams * (kept + scores) + cross
+    return beams * (kept + scores)
 
 
-def rows_at_once(memory: int, config: FlorenceConfig, bytes_each: int, row: int) -> int:
-    """Rows of `row` bytes that fit into `memory` beside what reading prefixes and scoring take; at least one."""
-    fixed = TOKENS_AT_ONCE * token_bytes(config, bytes_each) + COPIES * LOGITS_AT_ONCE * FLOAT32
-    return max(1, (memory - fixed) // row)
+def source_bytes(config: FlorenceConfig, bytes_each: int, tokens: int) -> int:
+    """The most that image and prompt tokens take that an answer attends to.
+
+    Keys and values twice: images that are finished are dropped by copying the others. The encoder works on a few times
+    its states.
+    """
+    text = config.text
+    return tokens * (4 * text.decoder_layers * text.d_model + 8 * text.d_model + text.ffn_dim) * bytes_each
+
+
+def room_for_rows(memory: int, config: FlorenceConfig, bytes_each: int) -> int:
+    """Bytes of `memory` that are left for rows beside what reading prefixes and scoring take; may be less than none."""
+    return memory - TOKENS_AT_ONCE * token_bytes(config, bytes_each) - COPIES * LOGITS_AT_ONCE * FLOAT32
 
 
 def tokens_at_once(memory: int, config: FlorenceConfig, bytes_each: int) -> int:

@@ -1,38 +1,45 @@
-"""Requests in, ids with their probabilities out: batches whose work fits into a bound on memory.
+"""What happens to a prompt about an image before and after its answer is decoded: it is read, and the ids are scored.
 
 Of phrases it is asked first whether they are present at all, many at a time; only those that are get an answer.
+`continuous` decodes between the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from florence_lite.engine import Generated, GenerationOptions, Scores, generate, score
+from florence_lite.engine import Generated, GenerationOptions, Scores, score
 from florence_lite.engine.options import Guide
 from florence_lite.engine.prefill import Prefix, prefill
-from florence_lite.inference.batching import MEMORY, row_bytes, rows_at_once, tokens_at_once
+from florence_lite.engine.score import by_states
+from florence_lite.engine.steps import Source, stacked
+from florence_lite.inference.batching import MEMORY, room_for_rows, row_bytes, source_bytes
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.presence import Opening, openings, openings_with_labels
 from florence_lite.inference.scores import TOLERANCE
-from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model import FlorenceModel
 from florence_lite.tokens import Vocabulary
+
+ENCODED_AT_ONCE = 8  # prompts that go through the encoder together, each behind all tokens of its image
 
 
 class Row(NamedTuple):
-    """A prompt about an image. label_ids: of a phrase whose presence is asked first, as an answer would repeat it
-    ([]: it would not); None where the presence of nothing is asked. options, make_guide: of an answer, if it gets
-    one."""
+    """A prompt about an image. size: how many ids take part. label_ids: of a phrase whose presence is asked first, as
+    an answer would repeat it ([]: it would not); None where the presence of nothing is asked; is_present: from its
+    log-odds, whether it is answered. options, make_guide: of an answer, if it gets one."""
 
     image: EncodedImage
     prompt_ids: list[int]
     options: GenerationOptions
+    size: int
     label_ids: list[int] | None = None
+    is_present: Callable[[float], bool] = lambda log_odds: True
     make_guide: Callable[[], Guide | None] = lambda: None
 
     @property
@@ -74,69 +81,74 @@ class Decoding:
         """How many bins apart coordinates may be to count as one place."""
         return round(TOLERANCE * len(self.locations))
 
-    @torch.inference_mode()
-    def decode(self, rows: Sequence[Row], is_present: Callable[[float], bool], size: int) -> list[Decoded]:
-        """One answer for each row, in order. is_present: from the log-odds of a phrase. size: how many ids take part.
+    def row_bytes(self, row: Row) -> int:
+        """Memory that decoding an answer takes, beside what it attends to."""
+        text = self.model.config.text
+        prompt = 1 if self.model.config.prompt_side == "encoder" else len(row.prompt_ids)
+        positions = min(prompt + 1 + row.options.max_new_tokens, text.positions)
+        return row_bytes(self.model.config, self._bytes_each, positions, row.options.num_beams)
 
-        Raises ValueError for a prompt that is too long for the network.
-        """
-        order = range(len(rows))
-        if self.model.config.prompt_side == "decoder":  # rows of an image stand together
-            seen: dict[int, int] = {}
-            places = [seen.setdefault(id(row.image), len(seen)) for row in rows]
-            order = sorted(order, key=places.__getitem__)
-        found: dict[int, Decoded] = {}
-        for numbers in chunks(order, self.at_once(rows)):
-            few = [rows[number] for number in numbers]
-            found |= dict(zip(numbers, self._together(few, is_present, size), strict=True))
-        return [found[number] for number in range(len(rows))]
+    def source_bytes(self, row: Row) -> int:
+        """Memory of what it attends to: where prompts go to the decoder, once for all rows of an image."""
+        config = self.model.config
+        prompt = len(row.prompt_ids) if config.prompt_side == "encoder" else 0
+        return source_bytes(config, self._bytes_each, config.image_tokens + prompt)
 
-    def at_once(self, rows: Sequence[Row]) -> int:
-        """How many of the rows go through the network together, at least one."""
-        config, each = self.model.config, self.model.embed_tokens.weight.element_size()
-        prompt = max((len(row.prompt_ids) for row in rows), default=0)
-        answer = max((row.options.max_new_tokens for row in rows), default=1)
-        beams = max((row.options.num_beams for row in rows), default=1)
-        if config.prompt_side == "encoder":
-            positions, source = 2 + answer, config.image_tokens + prompt
-        else:
-            positions = prompt + 1 + answer
-            source = config.image_tokens if len({id(row.image) for row in rows}) > 1 else 0
-        positions = min(positions, config.text.positions)
-        return rows_at_once(self.memory, config, each, row_bytes(config, each, positions, beams, source))
+    @property
+    def room(self) -> int:
+        """Bytes that all rows together may take."""
+        return room_for_rows(self.memory, self.model.config, self._bytes_each)
 
-    def _together(self, rows: list[Row], is_present: Callable[[float], bool], size: int) -> list[Decoded]:
-        begun = self.begin(rows, size)
-        found = {place: begun.empty(place) for place, each in begun.opened.items() if not is_present(each.log_odds)}
-        left = [place for place in range(len(rows)) if place not in found]
-        for places, part in begun.of_equal_count(left):
-            options = [row.answer_options for row in part.rows]
-            answers = generate(self.model, part.states, part.mask, part.prefixes, options, part.cross, size, part.read)
-            scores = self.scores(part, answers, size)
-            for place, generated, each in zip(places, answers, scores, strict=True):
-                opening = begun.opened.get(place)
-                found[place] = Decoded(generated, each, opening and opening.log_odds)
-        return [found[place] for place in range(len(rows))]
+    @property
+    def _bytes_each(self) -> int:
+        return self.model.embed_tokens.weight.element_size()
 
     @torch.inference_mode()
-    def begin(self, rows: list[Row], size: int) -> Begun:
-        """Read the prompts of rows that go through the network together, and ask for presences."""
-        model = self.model
-        if model.config.prompt_side == "encoder":
-            states, mask = self.encode([row.image for row in rows], [row.prompt_ids for row in rows])
-            cross = model.cross_cache(states)
-            # Florence's decoder starts from </s>, which also ends a prompt.
-            images, prefixes = list(range(len(rows))), [[self.vocabulary.eos]] * len(rows)
-        else:
-            of_rows = {id(row.image): row.image for row in rows}
-            number = {each: place for place, each in enumerate(of_rows)}
-            states, mask = torch.stack([image.hidden_states for image in of_rows.values()]), None
-            cross = CrossCache.joined([image.cross_cache(model) for image in of_rows.values()])
-            images, prefixes = [number[id(row.image)] for row in rows], [row.prompt_ids for row in rows]
+    def begin(self, rows: Sequence[Row]) -> list[Begun]:
+        """Read the prompts of rows, and ask for presences. Prompts of similar length go through the encoder together,
+        a few at a time."""
+        if self.model.config.prompt_side == "decoder":
+            images = list({id(row.image): row.image for row in rows}.values())
+            sources = [Source(image.cross_cache(self.model)) for image in images]
+            numbers = {id(image): number for number, image in enumerate(images)}
+            return self._begin(rows, sources, [numbers[id(row.image)] for row in rows])
+        begun: dict[int, Begun] = {}
+        for few in chunks(sorted(range(len(rows)), key=lambda place: len(rows[place].prompt_ids)), ENCODED_AT_ONCE):
+            part = [rows[place] for place in few]
+            states, mask = self.encode([row.image for row in part], [row.prompt_ids for row in part])
+            sources = Source.all_of(self.model.cross_cache(states), mask)
+            begun |= zip(few, self._begin(part, sources, range(len(part))), strict=True)
+        return [begun[place] for place in range(len(rows))]
+
+    def _begin(self, rows: Sequence[Row], sources: Sequence[Source], images: Sequence[int]) -> list[Begun]:
+        """The same of rows whose images are encoded. images: which of the sources each row is about."""
+        model, batch = self.model, stacked(sources)
+        cross, mask = batch[0].cross, batch[0].mask
+        on_decoder = model.config.prompt_side == "decoder"
+        # Where prompts go to the encoder, Florence's decoder starts from </s>, which also ends a prompt.
+        prefixes = [row.prompt_ids if on_decoder else [self.vocabulary.eos] for row in rows]
         inputs = [[*prefix, *row.first] for prefix, row in zip(prefixes, rows, strict=True)]
-        begun = Begun(rows, states, mask, cross, images, prefixes, prefill(model, cross, mask, inputs, images), {})
-        asked = [place for place, row in enumerate(rows) if row.label_ids is not None]
-        return begun._replace(opened=dict(zip(asked, self._opened(begun, asked, size), strict=True)))
+        read = prefill(model, cross, mask, inputs, images)
+        alike: dict[tuple, list[int]] = {}  # rows whose presence is asked, those that may be asked together
+        for place, row in enumerate(rows):
+            if row.label_ids is not None:
+                alike.setdefault((*row.first, row.size), []).append(place)
+        opened: dict[int, Opening] = {}
+        for places in alike.values():
+            first, size = rows[places[0]].first, rows[places[0]].size
+            if on_decoder:
+                found = openings(model, self.vocabulary, [read[place] for place in places], first, size)
+            else:
+                few = stacked([batch[place] for place in places])[0]
+                labels, prefix = [rows[place].label_ids for place in places], prefixes[0]
+                found = openings_with_labels(model, self.vocabulary, few.mask, few.cross, labels, prefix, first, size)
+            opened |= zip(places, found, strict=True)
+        if not on_decoder and len(sources) > 1:  # each leaves memory with its own row
+            sources = [source.copied() for source in sources]
+        return [
+            Begun(row, sources[images[place]], prefixes[place], read[place], opened.get(place))
+            for place, row in enumerate(rows)
+        ]
 
     def encode(self, images: Sequence[EncodedImage], prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
@@ -147,88 +159,44 @@ class Decoding:
         features = torch.stack([image.features for image in images])
         return self.model.encode(features, torch.tensor(padded, device=device), None if mask.all() else mask)
 
-    def _opened(self, begun: Begun, asked: list[int], size: int) -> list[Opening]:
-        """How the answers to the rows `asked` would begin."""
-        if not asked:
-            return []
-        first = begun.rows[asked[0]].first
-        if self.model.config.prompt_side == "decoder":
-            return openings(self.model, self.vocabulary, [begun.read[place] for place in asked], first, size)
-        part = begun.part(asked, asked)  # every row is an image of its own
-        labels = [row.label_ids for row in part.rows]
-        return openings_with_labels(
-            self.model, self.vocabulary, part.states, part.mask, part.cross, labels, part.prefixes[0], first, size
-        )
+    def scores(self, answers: Sequence[tuple[Begun, Generated]]) -> list[Scores]:
+        """Of answers: all at once by the states that decoding left, one by one where it left none."""
+        found: dict[int, Scores] = {}
+        by_size: dict[int, list[int]] = {}
+        for place, (begun, generated) in enumerate(answers):
+            if generated.states is None:
+                [found[place]] = self._read_again(begun, generated)
+            else:
+                by_size.setdefault(begun.row.size, []).append(place)
+        for size, places in by_size.items():
+            some = [answers[place][1] for place in places]
+            states, ids = torch.cat([each.states for each in some]), [each.ids for each in some]
+            scores = by_states(self.model, states, ids, self.locations, self.tolerance, size)
+            found |= zip(places, scores, strict=True)
+        return [found[place] for place in range(len(answers))]
 
-    def scores(self, part: Begun, answers: Sequence[Generated], size: int) -> Iterator[Scores]:
-        """Of the answers to rows, equally many of each image: a few images at a time, or where there is one, a few of
-        its rows, so that the bound on memory holds."""
-        ids = [answer.ids for answer in answers]
-        with_first = all(row.first for row in part.rows)
-        longest = max(len(prefix) + len(each) for prefix, each in zip(part.prefixes, ids, strict=True))
-        most = tokens_at_once(self.memory, self.model.config, self.model.embed_tokens.weight.element_size())
-        at_once, each = max(1, most // longest), len(part.rows) // len(part.states)
-        for images in chunks(range(len(part.states)), max(1, at_once // each)):
-            few_images = slice(images[0], images[-1] + 1)
-            rows = range(images[0] * each, (images[-1] + 1) * each)
-            for few in chunks(rows, at_once if len(images) == 1 else len(rows)):
-                chosen = slice(few[0], few[-1] + 1)
-                yield from score(
-                    self.model,
-                    part.states[few_images],
-                    None if part.mask is None else part.mask[few_images],
-                    part.prefixes[chosen],
-                    ids[chosen],
-                    self.locations,
-                    self.tolerance,
-                    part.cross.part(few_images),
-                    size,
-                    part.read[chosen] if with_first else None,
-                    [answer.states for answer in answers[chosen]],
-                )
+    def _read_again(self, begun: Begun, generated: Generated) -> list[Scores]:
+        row, source = begun.row, begun.source
+        return score(
+            self.model, None, None, [begun.prefix], [generated.ids], self.locations, self.tolerance, source.unpadded,
+            row.size, [begun.read] if row.first else None,
+        )  # fmt: skip
 
 
 class Begun(NamedTuple):
-    """Rows whose prompts are read.
+    """A row whose prompt is read.
 
-    states: float [B, S, D] of B images; mask: bool [B, S] or None; cross: their keys and values.
-    images: which of the B images each row is about. prefixes: what its answer stands behind; read: the same with the
-        forced first id, as the decoder read it. opened: by place, of the rows whose presence is asked.
+    source: what its answer attends to. prefix: what the answer stands behind; read: the same with the forced first id,
+    as the decoder read it. opening: how the answer would begin, where presence is asked.
     """
 
-    rows: list[Row]
-    states: Tensor
-    mask: Tensor | None
-    cross: CrossCache
-    images: list[int]
-    prefixes: list[list[int]]
-    read: list[Prefix]
-    opened: dict[int, Opening]
+    row: Row
+    source: Source
+    prefix: list[int]
+    read: Prefix
+    opening: Opening | None
 
-    def empty(self, place: int) -> Decoded:
+    def empty(self) -> Decoded:
         """The answer to a phrase that is absent."""
-        row, opening = self.rows[place], self.opened[place]
-        return Decoded(Generated([*row.first, row.options.eos], False), opening.empty, opening.log_odds)
-
-    def part(self, images: list[int], places: list[int]) -> Begun:
-        """Some of the images and rows about them, equally many of each, which stand together."""
-        rows, prefixes, read = ([each[place] for place in places] for each in (self.rows, self.prefixes, self.read))
-        each = len(places) // len(images)
-        own = [place // each for place in range(len(places))]
-        states, mask, cross = self.states, self.mask, self.cross
-        if images != list(range(len(states))):
-            index = torch.tensor(images, device=states.device)
-            states, mask, cross = states[index], None if mask is None else mask[index], cross.select(index)
-        return Begun(rows, states, mask, cross, own, prefixes, read, {})
-
-    def of_equal_count(self, places: Sequence[int]) -> Iterator[tuple[list[int], Begun]]:
-        """The rows in parts of equally many of every image: (their places, the part)."""
-        by_image: dict[int, list[int]] = {}
-        for place in places:
-            by_image.setdefault(self.images[place], []).append(place)
-        by_count: dict[int, list[int]] = {}
-        for image, of_image in by_image.items():
-            by_count.setdefault(len(of_image), []).append(image)
-        for images in by_count.values():
-            chosen = [place for image in images for place in by_image[image]]
-            yield chosen, self.part(images, chosen)
+        generated = Generated([*self.row.first, self.row.options.eos], False)
+        return Decoded(generated, self.opening.empty, self.opening.log_odds)

@@ -267,7 +267,7 @@ class ImageEncoder:
         return [next(remaining) if isinstance(image, OpenedImage) else image for image in opened]
 
     def _encode(self, pictures: Sequence[OpenedImage]) -> list[EncodedImage]:
-        weight = self.model.embed_tokens.weight
+        weight, maker = self.model.embed_tokens.weight, self.maker
         pixel_values = self.preprocessor([picture.pixels for picture in pictures])
         features = self.model.encode_image(pixel_values.to(weight.device, weight.dtype))
         hidden_states = [None] * len(pictures)
@@ -275,6 +275,6 @@ class ImageEncoder:
             hidden_states = [row.clone() for row in self.model.encode(features)[0]]
         # Cloned: a row of a batch would keep the whole batch in memory.
         return [
-            EncodedImage(picture.size_wh, row.clone(), hidden, self.maker, picture.kept)
+            EncodedImage(picture.size_wh, row.clone(), hidden, maker, picture.kept)
             for picture, row, hidden in zip(pictures, features, hidden_states, strict=True)
         ]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
 from florence_lite.images import is_image_source
-from florence_lite.inference.answering import Answering, Asked, Request, joined
-from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, OpenedImage
+from florence_lite.inference.answering import Answering, Asked
+from florence_lite.inference.encoded import EncodedImage, ImageEncoder
+from florence_lite.inference.pipeline import Pipeline, Unreadable
 from florence_lite.results import Result
+
+IMAGES_AHEAD = 32  # that are loaded, encoded or answered before the first of them is handed out
 
 
 class ImageError(ValueError):
@@ -46,23 +50,46 @@ def answer_each(
     questions: Iterable[tuple[Any, Sequence[Asked]]],
     options: Mapping[str, Any],
     keep_image: bool,
-    at_once: int = IMAGES_AT_ONCE,
 ) -> Iterator[list[Result] | ImageError]:
     """For each image and what is asked about it, its results in the order of the prompts, or an error in their place.
 
-    An image is taken from `questions` when it is needed: `at_once` of them are answered together. What `questions`
-    itself raises is raised after the answers about the images that came before.
+    An image is taken from `questions` when there is room for it in the pipeline, `IMAGES_AHEAD` at most before the
+    first of them is answered. What `questions` itself raises is raised after the answers about the images that came
+    before.
     keep_image: whether results keep their pictures.
 
     Raises ValueError for a prompt that is too long for the network.
     """
-    index = 0
-    for batch in batches(questions, at_once):
-        answered = _answered(encoder, answering, batch, index, options, keep_image)
-        index += len(batch)
-        del batch
-        while answered:  # one by one, so that an answer lives no longer than its reader wants
-            yield answered.popleft()
+    remaining, fault = enumerate(questions), None
+    on_the_way: deque[tuple[str, int, Future]] = deque()
+    with Pipeline(encoder, answering) as pipeline:
+        while True:
+            while remaining and pipeline.takes_more and len(on_the_way) < IMAGES_AHEAD:
+                try:
+                    index, (image, asked) = next(remaining)
+                except StopIteration:
+                    remaining = None
+                except Exception as error:
+                    remaining, fault = None, error
+                else:
+                    future = pipeline.submit(image, asked, options, keep_image)
+                    on_the_way.append((image_name(image, index), index, future))
+                    del image
+            if not on_the_way:
+                break
+            while not on_the_way[0][-1].done():
+                pipeline.step()
+            # One by one, so that an answer lives no longer than its reader wants.
+            yield _answer(*on_the_way.popleft())
+    if fault is not None:
+        raise fault
+
+
+def _answer(name: str, index: int, future: Future) -> list[Result] | ImageError:
+    try:
+        return future.result()
+    except Unreadable as error:
+        return ImageError(name, index, _without_frames(error.reason))
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -81,38 +108,6 @@ def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         elif fault is None:
             return
     raise fault
-
-
-def _answered(
-    encoder: ImageEncoder,
-    answering: Answering,
-    batch: Sequence[tuple[Any, Sequence[Asked]]],
-    first_index: int,
-    options: Mapping[str, Any],
-    keep_image: bool,
-) -> deque[list[Result] | ImageError]:
-    answers: deque[list[Result] | ImageError | None] = deque()
-    opened: list[OpenedImage | EncodedImage] = []
-    wanted: list[list[list[Request]]] = []  # for each readable image and each prompt
-    for index, (image, asked) in enumerate(batch, start=first_index):
-        try:
-            picture = encoder.open(image, keep_image)
-            wanted.append([answering.requests(each, picture.size_wh) for each in asked])
-            opened.append(picture)
-            answers.append(None)
-        except (ValueError, OSError) as error:
-            answers.append(image_error(image, index, error))
-
-    encoded = encoder.encode(opened)
-    pairs = [
-        (image, request)
-        for image, prompts in zip(encoded, wanted, strict=True)
-        for requests in prompts
-        for request in requests
-    ]
-    results = iter(answering.answer(pairs, options, keep_image))
-    of_images = iter([[joined(list(islice(results, len(requests)))) for requests in prompts] for prompts in wanted])
-    return deque(next(of_images) if answer is None else answer for answer in answers)
 
 
 def image_error(image: Any, index: int, reason: Exception) -> ImageError:

@@ -52,7 +52,6 @@ def openings(
 def openings_with_labels(
     model: FlorenceModel,
     vocabulary: Vocabulary,
-    states: Tensor,
     mask: Tensor | None,
     cross: CrossCache,
     labels: Sequence[list[int]],
@@ -60,13 +59,13 @@ def openings_with_labels(
     first: list[int],
     size: int,
 ) -> list[Opening]:
-    """Of answers that begin with the ids of their phrase, one for each of the images in `states`, `mask`, `cross`.
+    """Of answers that begin with the ids of their phrase, one for each of the images in `mask`, `cross`.
 
     labels: these ids, [] for answers that name nothing. prefix: what every answer stands behind.
     """
     answers = [ids for label in labels for ids in ([*first, *label, vocabulary.poly_open], [*first, vocabulary.eos])]
     locations = range(vocabulary.loc_first, vocabulary.loc_first + vocabulary.bins)
-    scores = score(model, states, mask, [prefix] * len(answers), answers, locations, 0, cross, size)
+    scores = score(model, None, mask, [prefix] * len(answers), answers, locations, 0, cross, size)
     found = []
     for named, empty in zip(scores[0::2], scores[1::2], strict=True):
         opened = torch.logaddexp(named.location_logprobs[-1], named.token_logprobs[-1])

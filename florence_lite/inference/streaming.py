@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from florence_lite.answers import Instance
-from florence_lite.engine import Generated, Scores
-from florence_lite.engine.generate import decoding_steps
+from florence_lite.engine import Generated
 from florence_lite.engine.running_score import RunningScore
 from florence_lite.inference.answering import Answering, Request, joined
 from florence_lite.inference.chunks import chunks
-from florence_lite.inference.decoding import Decoded
+from florence_lite.inference.continuous import DecodingQueue
+from florence_lite.inference.decoding import Begun, Decoded, Row
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.results import Result
 from florence_lite.tokens.grammars import grammar
@@ -36,14 +35,13 @@ def stream(
     asked for, and closing the generator ends the work. Raises as `Answering.answer`, at once.
     """
     rows = answering.rows([(image, request) for request in requests], options)
-    at_once = min(AT_ONCE, answering.decoding.at_once(rows))
 
     def bit_by_bit() -> Iterator[str | Instance | Result]:
         if options.get("choices") is not None:  # which are weighed, not written
             yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
             return
         results: list[Result] = []
-        for few in chunks(requests, at_once):
+        for few in chunks(list(zip(requests, rows, strict=True)), AT_ONCE):
             results += yield from _stream(answering, image, few, options, keep_image)
         yield joined(results)
 
@@ -53,67 +51,59 @@ def stream(
 def _stream(
     answering: Answering,
     image: EncodedImage,
-    requests: Sequence[Request],
+    asked: Sequence[tuple[Request, Row]],
     options: Mapping[str, Any],
     keep_image: bool,
 ) -> Iterator[str | Instance]:
     """Requests that are answered together. Returns their results."""
-    decoding, size = answering.decoding, answering.ids(options)
-    is_present = answering.is_present(options)
-    begun = decoding.begin(answering.rows([(image, request) for request in requests], options), size)
-
-    def result(place: int, decoded: Decoded) -> Result:
-        return answering.result(requests[place], image, decoded, keep_image, options)
-
-    results: dict[int, Result] = {}
-    log_odds = {place: opening.log_odds for place, opening in begun.opened.items()}
-    for place, each in log_odds.items():
-        if not is_present(each):
-            results[place] = result(place, begun.empty(place))
-    left = [place for place in range(len(requests)) if place not in results]
-    for places, part in begun.of_equal_count(left):
-        states, mask, cross = part.states, part.mask, part.cross
-        chosen = [row.answer_options for row in part.rows]
-        growing = []
-        for number, place in enumerate(places):
-            own = slice(part.images[number], part.images[number] + 1)
-            running = RunningScore(
-                answering.model,
-                cross.part(own),
-                mask if mask is None else mask[own],
-                part.prefixes[number],
-                chosen[number].max_new_tokens,
-                decoding.locations,
-                decoding.tolerance,
-                size,
-            )
-            scored = partial(_decoded, result, place, log_odds.get(place))
-            growing.append(_Growing(answering, requests[place], image.size_wh, running, scored))
-        searches: list = []
-        steps = decoding_steps(answering.model, states, mask, part.prefixes, chosen, cross, size, part.read)
-        for searches in steps:
-            for each, search in zip(growing, searches, strict=True):
-                yield from each.read(search.certain)
-        answers = [search.result for search in searches]
-        for each, place, *answered in zip(growing, places, answers, decoding.scores(part, answers, size), strict=True):
-            results[place] = _decoded(result, place, log_odds.get(place), *answered)
-            yield from each.rest(results[place])
-    return [results[place] for place in range(len(requests))]
-
-
-def _decoded(result: Any, place: int, log_odds: float | None, generated: Generated, scores: Scores) -> Result:
-    return result(place, Decoded(generated, scores, log_odds))
+    queue = DecodingQueue(answering.decoding)
+    tickets = [queue.submit(row) for _, row in asked]
+    growing: list[_Growing | None] = [None] * len(asked)
+    results: list[Result | None] = [None] * len(asked)
+    while queue:
+        queue.step()
+        for place, (ticket, (request, _)) in enumerate(zip(tickets, asked, strict=True)):
+            if growing[place] is None and ticket.search is not None:
+                growing[place] = _Growing(answering, request, image, ticket.begun, keep_image, options)
+            if growing[place] is not None and results[place] is None:
+                yield from growing[place].read(ticket.search.certain)
+            if ticket.answer.done() and results[place] is None:
+                results[place] = answering.result(request, image, ticket.answer.result(), keep_image, options)
+                if growing[place] is not None:
+                    yield from growing[place].rest(results[place])
+    return results
 
 
 class _Growing:
-    """What has been said of one answer. result: from its ids so far and their scores to a `Result`."""
+    """What has been said of one answer."""
 
-    def __init__(self, answering: Answering, request: Request, size_wh: tuple[int, int], running, result):
+    def __init__(
+        self,
+        answering: Answering,
+        request: Request,
+        image: EncodedImage,
+        begun: Begun,
+        keep_image: bool,
+        options: Mapping[str, Any],
+    ):
         self._vocabulary, self._tokenizer = answering.tokenizer.vocabulary, answering.tokenizer
-        self._reader = answering.codec.stream(request.card.grammar, size_wh)
+        self._reader = answering.codec.stream(request.card.grammar, image.size_wh)
         self._has_words = grammar(request.card.grammar).prose
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._running, self._result = running, result
+        decoding, log_odds = answering.decoding, begun.opening and begun.opening.log_odds
+        self._running = RunningScore(
+            answering.model,
+            begun.source.unpadded,
+            None,
+            begun.prefix,
+            begun.row.options.max_new_tokens,
+            decoding.locations,
+            decoding.tolerance,
+            begun.row.size,
+        )
+        self._result = lambda generated, scores: answering.result(
+            request, image, Decoded(generated, scores, log_odds), keep_image, options
+        )
         self._ids: list[int] = []
         self._words = ""
         self._instances = 0

@@ -83,6 +83,19 @@ class SelfCache:
                 kept[layer] = former.new_empty(len(rows), *former.shape[1:])
                 kept[layer][:, :, : self.length] = former[rows, :, : self.length]
 
+    def join(self, other: SelfCache, length: int) -> None:
+        """Add the rows of another. All end at position `length` then; what stands further in front is dropped, and
+        before what is shorter stand zeros."""
+        for of_self, of_other in ((self.keys, other.keys), (self.values, other.values)):
+            for layer, (former, added) in enumerate(zip(of_self, of_other, strict=True)):
+                rows, capacity = len(former), min(self.max_length, -(-length // BLOCK) * BLOCK)
+                joined = former.new_zeros(rows + len(added), former.shape[1], capacity, former.shape[3])
+                for place, part, end in ((0, former, self.length), (rows, added, other.length)):
+                    kept = min(end, length)
+                    joined[place : place + len(part), :, length - kept : length] = part[:, :, end - kept : end]
+                of_self[layer] = joined
+        self.length = length
+
     def _grown(self, tensor: Tensor, least: int) -> Tensor:
         capacity = min(self.max_length, -(-least // BLOCK) * BLOCK)
         larger = tensor.new_empty(*tensor.shape[:2], capacity, tensor.shape[3])

@@ -46,7 +46,7 @@ PREFIXES = [[2], [0, 9, 8, 7, 2], [0, 11, 2], [2], [0, 5, 2], [0, 30, 31, 2], [0
 
 def masked_full_head(batch, hidden):
     """What `DecodingBatch.scores` saves: all rows of the output layer, then a mask."""
-    scores = batch.model.logits(hidden).float()[:, : batch.vocab_size]
+    scores = batch.model.logits(hidden).float()[:, :SIZE]
     for search in batch.searches:
         for row, state in zip(search.rows, search.states, strict=True):
             if search.options.guide is not None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-import florence_lite.inference.decoding as decoding_module
 from florence_lite import Florence
-from florence_lite.engine import Generated
+from tests.script import Script
 from tests.tiny import SIDES, tiny_florence
 
 
@@ -23,21 +22,17 @@ def scripted(florence, monkeypatch):
     monkeypatch.setattr(
         florence.tokenizer, "encode_prompt", lambda text: sent.setdefault(tuple(encode(text)), text) and encode(text)
     )
-    decoding = florence.answering.decoding
-    together = decoding._together
+    decoding, begin = florence.answering.decoding, florence.answering.decoding.begin
 
-    def answer(rows, is_present, size):
+    def written(rows):
         sentences = [sent[tuple(row.prompt_ids)] for row in rows]
         calls.append(sentences)
+        ids = [next((known[key] for key in known if key in sentence), []) for sentence in sentences]
+        rows = [
+            row._replace(is_present=lambda log_odds: True, make_guide=lambda script=script: Script([0, *script, 2]))
+            for row, script in zip(rows, ids, strict=True)
+        ]
+        return begin(rows)
 
-        def generate(model, states, mask, prefixes, *_):
-            asked = [sent.get(tuple(prefix)) for prefix in prefixes]  # to the encoder's side the prefixes say nothing
-            asked = asked if all(asked) else sentences
-            ids = [next((known[key] for key in known if key in sentence), []) for sentence in asked]
-            return [Generated([0, *each, 2], False) for each in ids]
-
-        monkeypatch.setattr(decoding_module, "generate", generate)
-        return together(rows, lambda log_odds: True, size)
-
-    monkeypatch.setattr(decoding, "_together", answer)
+    monkeypatch.setattr(decoding, "begin", written)
     return known, calls

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 import florence_lite.inference.answering as answering_module
-import florence_lite.inference.decoding as decoding_module
 from florence_lite import Florence, Instance, Prompt, Result, TaskCard
 from florence_lite.cards import task
-from florence_lite.engine import Generated
 from florence_lite.inference.answering import joined
 from florence_lite.model import FlorenceModel
 from tests.engine.models import enliven
+from tests.script import script
 from tests.tiny import noise_image, tiny_config, tiny_florence
 from tests.tokens.spelling import spell
 
@@ -154,11 +153,7 @@ def test_prose_about_several_phrases_is_kept(toy_tokenizer, monkeypatch):
     florence = tiny_florence(toy_tokenizer, "decoder")
     card = TaskCard("<COUNT>", "how many", "How many {input}?", "text", input="phrases", scoring="text")
     monkeypatch.setattr(answering_module, "task_card", lambda name: card if name == "<COUNT>" else task(name))
-    monkeypatch.setattr(
-        decoding_module,
-        "generate",
-        lambda *_, **__: [Generated([0, *spell(toy_tokenizer, words), 2], False) for words in ("two", "one")],
-    )
+    script(monkeypatch, *(spell(toy_tokenizer, words) for words in ("two", "one")))
     result = florence.run(IMAGE, "<COUNT>", phrases=["dogs", "cats"])
     assert result.text == "two\none" and result.score is not None
 

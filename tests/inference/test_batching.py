@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import florence_lite.inference.batching as batching
-import florence_lite.inference.decoding as decoding_module
 from florence_lite import Prompt
-from florence_lite.inference.batching import MEMORY, row_bytes, rows_at_once
+from florence_lite.engine.generate import DecodingBatch
+from florence_lite.inference.batching import MEMORY, room_for_rows, row_bytes, source_bytes
 from florence_lite.model import FlorenceConfig
 from tests.tiny import POSITIONS, SIDES, noise_image, tiny_florence
 
@@ -40,6 +40,20 @@ class Counted(TorchDispatchMode):
             self.peak = max(self.peak, sum(self.sizes.values()))
 
 
+def searches_of_steps(monkeypatch) -> list[int]:
+    """How many answers are worked on at every step from now on."""
+    counts, advance = [], DecodingBatch.advance
+    monkeypatch.setattr(
+        DecodingBatch, "advance", lambda self, hidden: counts.append(len(self.searches)) or advance(self, hidden)
+    )
+    return counts
+
+
+def rows_at_once(memory: int, config: FlorenceConfig, positions: int, beams: int, source: int) -> int:
+    row = row_bytes(config, 4, positions, beams) + source_bytes(config, 4, source)
+    return max(1, room_for_rows(memory, config, 4) // row)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("side", SIDES)
 def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, side, beams):
@@ -49,11 +63,7 @@ def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, sid
     monkeypatch.setattr(batching, "TOKENS_AT_ONCE", 32)
     monkeypatch.setattr(sys.modules["florence_lite.engine.prefill"], "TOKENS_AT_ONCE", 32)
     bound = florence.answering.decoding.memory = 2**21
-    rows = []
-    together = decoding_module.Decoding._together
-    monkeypatch.setattr(
-        decoding_module.Decoding, "_together", lambda self, r, *more: rows.append(len(r)) or together(self, r, *more)
-    )
+    rows = searches_of_steps(monkeypatch)
     images = [florence.encode(noise_image(seed), keep_image=False) for seed in range(3)]
     for image in images:
         florence.run(image, "<OD>", max_new_tokens=2)  # keeps keys and values of the image
@@ -63,16 +73,14 @@ def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, sid
         results = florence.run([image for image in images for _ in range(2)], prompts, num_beams=beams, **LONGEST)
     assert all(result.truncated for result in results)
     assert counted.peak <= bound
-    assert 1 < max(rows) < sum(rows) == 12, "neither one by one, nor without a bound"
+    assert 1 < max(rows) < 12, "neither one by one, nor without a bound"
     assert counted.peak > bound / 8, "the bound is not used"
 
 
 def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer, monkeypatch):
     florence = tiny_florence(toy_tokenizer, "decoder")
     config = florence.model.config
-    small, large = (
-        rows_at_once(memory, config, 4, row_bytes(config, 4, POSITIONS, 1, 0)) for memory in (2**26, MEMORY)
-    )
+    small, large = (rows_at_once(memory, config, POSITIONS, 1, 0) for memory in (2**26, MEMORY))
     assert 1 <= small < large / 8
     phrases = [f"dog {number}" for number in range(30)]
     wide = florence.detect(noise_image(0), phrases, threshold=0.3)
@@ -87,15 +95,13 @@ def test_more_memory_takes_more_rows_and_the_answers_stay(toy_tokenizer, monkeyp
 
 
 def test_a_list_of_encoded_images_is_one_batch(toy_tokenizer, monkeypatch):
-    """As many prompts as fit go together, however many images they are about."""
+    """As many prompts as fit are answered together, however many images they are about."""
     florence = tiny_florence(toy_tokenizer, "decoder")
     images = florence.encode([noise_image(seed) for seed in range(3)]) * 7
     prompts = [Prompt("<REGION_TO_CATEGORY>", region=(0, 0, 5 + number, 9)) for number in range(len(images))]
-    decoding, rows = florence.answering.decoding, []
-    together = decoding._together
-    monkeypatch.setattr(decoding, "_together", lambda few, *more: rows.append(len(few)) or together(few, *more))
+    rows = searches_of_steps(monkeypatch)
     results = florence.run(images, prompts)
-    assert rows == [21]
+    assert rows[0] == 21
     for image, prompt, result in zip(images, prompts, results, strict=True):
         assert result.token_ids == florence.run(image, prompt).token_ids
 
@@ -104,7 +110,7 @@ def test_hundreds_of_rows_of_the_nano_network_and_few_of_the_large_one():
     def rows(preset: str, beams: int) -> int:
         config = FlorenceConfig.preset(preset)
         own = config.image_tokens if config.prompt_side == "encoder" else 0
-        return rows_at_once(MEMORY, config, 4, row_bytes(config, 4, config.text.positions, beams, own))
+        return rows_at_once(MEMORY, config, config.text.positions, beams, own)
 
     assert rows("nano", 1) > 200 > 20 > rows("base", 1) >= rows("base", 3) >= rows("large", 3) >= 1
 

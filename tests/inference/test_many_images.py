@@ -15,7 +15,7 @@ import florence_lite.inference.encoded as encoded_module
 from florence_lite.florence import Florence
 from florence_lite.images import load_enough
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
-from florence_lite.inference.many_images import batches, is_image
+from florence_lite.inference.many_images import IMAGES_AHEAD, batches, is_image
 from florence_lite.results import Result
 from tests.tiny import SIDES, noise_image, tiny_florence
 
@@ -240,9 +240,9 @@ def test_images_are_taken_when_they_are_needed(florence, loaded):
 
     answers = florence.run_each(photos(), "<OD>", **SHORT)
     assert taken == [] and loaded == []
-    for number in range(IMAGES_AT_ONCE + 1):
+    for number in range(2 * IMAGES_AHEAD):
         next(answers)
-        assert len(taken) == len(loaded) == (IMAGES_AT_ONCE if number < IMAGES_AT_ONCE else 2 * IMAGES_AT_ONCE)
+        assert number < len(taken) == len(loaded) <= number + IMAGES_AHEAD
 
 
 def test_every_image_is_loaded_once(florence, paths, loaded):
@@ -275,7 +275,7 @@ class Alive:
 
 
 def test_hundreds_of_images_run_in_constant_memory(toy_tokenizer, monkeypatch):
-    """However many there are, only the pictures, encoded images and results of a batch or two are there at a time."""
+    """However many there are, only the pictures, encoded images and results of a few are there at a time."""
     florence = tiny_florence(toy_tokenizer, "decoder")
     pictures, made, results = Alive(), Alive(), Alive()
 
@@ -301,8 +301,8 @@ def test_hundreds_of_images_run_in_constant_memory(toy_tokenizer, monkeypatch):
         gc.enable()
     assert answered == 300 and [len(each.references) for each in (pictures, made, results)] == [300] * 3
     assert pictures.most == 1  # of whole pictures
-    assert made.most <= 2 * IMAGES_AT_ONCE
-    assert results.most <= IMAGES_AT_ONCE + 1
+    assert made.most <= IMAGES_AHEAD
+    assert results.most <= IMAGES_AHEAD
     assert not any(reference() for each in (pictures, made, results) for reference in each.references)
 
 

@@ -3,7 +3,7 @@
 model         FastModel: stands in the place of a `FlorenceModel` where answers are made
 vision        the vision tower
 transformer   layers of encoder and decoder, for many tokens
-steps         decoding steps, one token a row
+steps         decoding steps, one token a row, or a few that were guessed
 static_steps  the same for GPUs, on tensors of fixed shapes
 flash         encoder layers by flash-attn, where it is installed
 graphs        CUDA graphs, and what keeps them for the next answer

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+WORK_OF_A_THREAD = 2**17  # multiplications between two meetings of all threads that are worth another thread
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 # Of pyproject.toml, the best first, with what torch calls the processors that can run them.
 BUILDS = {"_kernel_v4": ("AVX512",), "_kernel_v3": ("AVX512", "AVX2")}
@@ -57,16 +58,11 @@ class Decoder(Structure):
 
 class Step(Structure):
     _fields_ = [
-        *[(name, c_void_p) for name in ("ids", "places", "first", "slots")],
+        *[(name, c_void_p) for name in ("ids", "lengths", "slots")],
         ("past", POINTER(Attended)),
         ("cross", POINTER(Attended)),
-        ("cross_mask", c_void_p),
-        *[(name, c_int64) for name in ("cross_image", "cross_head", "cross_position")],
-        ("hidden", c_void_p),
-        *[
-            (name, c_int32)
-            for name in ("rows", "images", "length", "capacity", "slot_count", "cross_length", "threads")
-        ],
+        *[(name, c_void_p) for name in ("cross_lengths", "cross_heads", "image_rows", "image_bounds", "hidden")],
+        *[(name, c_int32) for name in ("rows", "images", "width", "threads")],
     ]
 
 
@@ -96,6 +92,12 @@ SIGNATURES = {
     "window_attention": [c_void_p] * 2 + [c_int64] * 3 + [c_int],
     "channel_attention": [c_void_p] * 2 + [c_int64] * 3 + [c_int],
 }
+
+
+def threads_for(multiplications: int) -> int:
+    """How many threads share work between two meetings of theirs. On a machine that does other things, too, one of them
+    may have to be waited for longer than small work takes."""
+    return max(1, min(torch.get_num_threads(), multiplications // WORK_OF_A_THREAD))
 
 
 @cache

@@ -13,6 +13,7 @@ constexpr int LANES = 8, REGISTERS = 16;
 namespace {
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef int32_t Words __attribute__((vector_size(LANES * 4)));
 typedef float Eight __attribute__((vector_size(32)));
 typedef int32_t EightWords __attribute__((vector_size(32)));
 
@@ -28,12 +29,20 @@ inline void write(float* to, V v) {
     std::memcpy(to, &v, sizeof v);
 }
 
-template <class V>
-inline float sum(V v) {
-    float all = 0;
-    for (unsigned i = 0; i < sizeof v / 4; i++) all += v[i];
-    return all;
+// Halves are added to halves: always in this order, which a loop would leave to the compiler.
+inline float sum(Eight v) {
+    v += __builtin_shuffle(v, EightWords{4, 5, 6, 7, 0, 1, 2, 3});
+    v += __builtin_shuffle(v, EightWords{2, 3, 0, 1, 6, 7, 4, 5});
+    return v[0] + v[1];
 }
+
+#if defined(__AVX512F__)
+inline float sum(Vector v) {
+    Eight halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return sum(halves[0] + halves[1]);
+}
+#endif
 
 // e^x to the last bit or two: 2^n · e^r with |r| <= ln 2 / 2, by its Taylor polynomial.
 template <class V, class Words>

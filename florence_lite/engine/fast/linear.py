@@ -39,7 +39,7 @@ def linear(
         dense(of, x if norm is None else norm(x), y)
         y = F.gelu(y) if gelu else y
         return y if residual is None else y.add_(residual)
-    library, threads = kernel.library(), torch.get_num_threads()
+    library, threads = kernel.library(), kernel.threads_for(count * size_out * size_in)
     height = library.florence_panel_rows()
     panels = x.new_empty(max(threads, -(-count // height)) * height * size_in)
     pointers = [None if part is None else part.data_ptr() for part in (x, residual, y, panels, read, written)]
@@ -53,8 +53,9 @@ def linear(
 def dense(of: kernel.Matrix, x: Tensor, y: Tensor, outs: range | None = None) -> Tensor:
     """y = x · weightᵀ + bias for few rows, of all outputs or of some. x [..., in] and y [..., outs] contiguous."""
     outs = range(of.out) if outs is None else outs
-    pointers = (x.data_ptr(), x.numel() // of.in_, y.data_ptr())
-    kernel.library().florence_dense(of, outs.start, outs.stop, *pointers, torch.get_num_threads())
+    rows = x.numel() // of.in_
+    threads = kernel.threads_for(rows * len(outs) * of.in_)
+    kernel.library().florence_dense(of, outs.start, outs.stop, x.data_ptr(), rows, y.data_ptr(), threads)
     return y
 
 

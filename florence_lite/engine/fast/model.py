@@ -15,6 +15,7 @@ from florence_lite.model import CrossCache, FlorenceModel, SelfCache
 from florence_lite.model.device import cpu_instructions
 
 IMAGES_OF_GRAPHS = 2  # more of them keep a GPU busy without a graph, which would keep the memory of what layers make
+BYTES_IN_CACHES = 2**27
 
 
 class FastModel:
@@ -33,6 +34,8 @@ class FastModel:
         self.graphs = graphs.Pool()
         in_tiles, in_kernels = (precision == "bf16" and has() for has in (has_bf16_tiles, kernel.has_bf16))
         self._under_autocast = in_tiles
+        # By which the next ids are guessed, and then checked.
+        self.drafts = Weights("int8") if precision == "fp32" and large_decoder(model) else None
         self._of_vision = self.weights if in_kernels else Weights()
 
     def __getattr__(self, name: str):
@@ -88,14 +91,14 @@ class FastModel:
             matrix(head.weight, None), hidden.contiguous(), hidden.new_empty(*hidden.shape[:-1], len(ids)), ids
         )
 
-    def steps(self, cross: CrossCache, encoder_mask: Tensor | None) -> FastSteps | StaticSteps | PlainSteps:
+    def steps(self) -> FastSteps | StaticSteps | PlainSteps:
         parts = (self.plain.decoder, self.plain.embed_tokens, self.plain.lm_head)
         if all(part is None or is_plain(part) for part in parts):
-            return FastSteps(self.plain, cross, encoder_mask, self.weights)
+            return FastSteps(self.plain, self.weights, self.drafts)
         weights = self._capturable(self.plain.decoder, self.plain.embed_tokens)
-        if weights is not None and StaticSteps.suit(cross, self.graphs):
-            return StaticSteps(self.plain, cross, encoder_mask, self.graphs, weights)
-        return PlainSteps(self.plain, cross, encoder_mask)
+        if weights is not None:
+            return StaticSteps(self.plain, self.graphs, weights)
+        return PlainSteps(self.plain)
 
     def _capturable(self, *parts: nn.Module) -> int | None:
         """`graphs.state_of`, not asked where there can be no graphs."""
@@ -105,3 +108,10 @@ class FastModel:
 def has_bf16_tiles() -> bool:
     """Whether the processor multiplies whole tiles in bfloat16, which torch knows to use and the kernels do not."""
     return "amx_bf16" in (cpu_instructions() or set())
+
+
+def large_decoder(model: FlorenceModel) -> bool:
+    """Whether a step has to read its weights from memory: those of less stay in a processor's caches."""
+    head = model.embed_tokens if model.lm_head is None else model.lm_head
+    parts = (*model.decoder.layers.parameters(), head.weight)
+    return sum(weight.nbytes for weight in parts) > BYTES_IN_CACHES

@@ -10,6 +10,7 @@ from florence_lite.engine.fast.linear import matrix
 from florence_lite.model.device import weight_state
 
 PRECISIONS = ("fp32", "bf16", "int8")
+ROWS_AT_ONCE = 1024  # of a matrix that is copied, so that hardly more is in memory meanwhile
 
 
 def check_precision(precision: str, device: torch.device) -> str:
@@ -60,5 +61,8 @@ class Weights:
 def _copy(weight: Tensor, precision: str) -> tuple[Tensor, Tensor | None]:
     if precision == "bf16":
         return weight.to(torch.bfloat16), None
-    scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+    scale, copied = weight.new_empty(len(weight)), torch.empty_like(weight, dtype=torch.int8)
+    for part, to, scales in zip(*(each.split(ROWS_AT_ONCE) for each in (weight, copied, scale)), strict=True):
+        scales.copy_(torch.linalg.vector_norm(part, torch.inf, 1).clamp_(min=torch.finfo(torch.float32).tiny) / 127)
+        to.copy_((part / scales[:, None]).round_())
+    return copied, scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from florence_lite.engine.fast.graphs import Captured, Pool
 from florence_lite.engine.prefill import Prefix
+from florence_lite.engine.steps import Source
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.cache import BLOCK
 from florence_lite.model.device import on_device
@@ -65,16 +67,17 @@ class StaticStep(Captured):
         tensors = (*self.keys, *self.values, *self.cross.keys, *self.cross.values)
         super().__init__(self._work, weight.device, sum(each.nbytes for each in tensors))
 
-    def load_images(self, cross: CrossCache, mask: Tensor | None) -> None:
-        """Take over keys and values of images, of at most the step's number and positions; mask: bool [B, S]."""
-        images, _, length, _ = cross.keys[0].shape
-        for static, given in ((self.cross.keys, cross.keys), (self.cross.values, cross.values)):
-            for to, part in zip(static, given, strict=True):
-                to.zero_()[:images, :, :length] = part
-        self.cross_mask.zero_()
-        self.cross_mask[:images, :, :, length:] = -math.inf
-        if mask is not None:
-            self.cross_mask[:images, 0, 0, :length].masked_fill_(~mask, -math.inf)
+    def load_images(self, sources: Sequence[Source]) -> None:
+        """Take over keys and values of images, of at most the step's number and positions."""
+        for part in (*self.cross.keys, *self.cross.values, self.cross_mask):
+            part.zero_()
+        for image, source in enumerate(sources):
+            own = source.unpadded
+            length = own.keys[0].shape[2]
+            for static, given in ((self.cross.keys, own.keys), (self.cross.values, own.values)):
+                for to, part in zip(static, given, strict=True):
+                    to[image, :, :length] = part[0]
+            self.cross_mask[image, :, :, length:] = -math.inf
 
     def load_past(self, past: Sequence[tuple[Tensor, Tensor]], rows: Tensor) -> None:
         """Take over the cache of rows, keys and values [T, R', D] of each layer, as those of `rows` (int64 [R'])."""
@@ -138,58 +141,60 @@ class StaticSteps:
     """See `engine.steps.PlainSteps`, whose names these are.
 
     Sizes are rounded up, so that few steps serve all batches; rows that nobody reads fill the rest. Where a batch no
-    longer fits its step, or shrinks to a smaller one, another step takes over the caches.
+    longer fits its step, or shrinks to a smaller one, another step takes over the caches. All rows end at one position,
+    `length`, with padding in front of the shorter ones.
     """
 
-    def __init__(
-        self, model: FlorenceModel, cross: CrossCache, encoder_mask: Tensor | None, pool: Pool, weights: int | None
-    ):
-        """pool: of steps that were used before; weights: `graphs.state_of` the decoder and the tables; the others as in
-        `PlainSteps`."""
-        self.model, self.cross, self.encoder_mask, self.length = model, cross, encoder_mask, 0
-        self.device, self._pool, self._weights = cross.keys[0].device, pool, weights
-        self._give_back = None
-
-    @staticmethod
-    def suit(cross: CrossCache, pool: Pool) -> bool:
-        """Whether the copies of keys and values of so many images may be kept."""
-        return 2 * sum(each.nbytes for each in (*cross.keys, *cross.values)) <= pool.most_bytes
-
-    def keep_images(self, images: Tensor) -> None:
-        self.cross = self.cross.select(images)
-        if self.encoder_mask is not None:
-            self.encoder_mask = self.encoder_mask[images]
-        self._images_changed = True
+    def __init__(self, model: FlorenceModel, pool: Pool, weights: int | None):
+        """pool: of steps that were used before; weights: `graphs.state_of` the decoder and the tables."""
+        self.model, self.device = model, model.embed_tokens.weight.device
+        self._pool, self._weights, self._give_back = pool, weights, None
+        self.length = 0
+        self._sources: list[Source] = []  # of every row
+        self._padding: list[int] = []  # in front of every row
+        self._former: list[int] = []  # which row of the step each row continues
+        self._loaded: list[Source] = []  # images, as the step has them
+        self._branching = self._moved = False
 
     @torch.inference_mode()
-    def start(self, read: Sequence[Prefix], max_length: int) -> Tensor:
-        """Begin with a row for every prefix. Returns the states [R, D] behind them."""
-        self.length, self._branching = max(prefix.length for prefix in read), False
-        self._padding = [self.length - prefix.length for prefix in read]
-        past = []
+    def enter(self, read: Sequence[Prefix], sources: Sequence[Source]) -> Tensor:
+        rows, before = len(self._sources), self.length
+        past = self._past() if rows else []
+        lengths = [before - each for each in self._padding] + [prefix.length for prefix in read]
+        self.length = max(lengths)
+        self._padding = [self.length - each for each in lengths]
+        self._sources += sources
+        joined = []
         for layer in range(read[0].keys.shape[0]):
-            keys, values = read[0].keys.new_zeros(2, self.length, len(read), self.model.config.text.d_model)
-            for row, prefix in enumerate(read):
+            keys, values = read[0].keys.new_zeros(2, self.length, len(lengths), self.model.config.text.d_model)
+            if rows:
+                kept = min(before, self.length)
+                for to, part in zip((keys, values), past[layer], strict=True):
+                    to[self.length - kept :, :rows] = part[before - kept :]
+            for row, prefix in enumerate(read, start=rows):
                 for to, kept in ((keys, prefix.keys), (values, prefix.values)):
                     to[self._padding[row] :, row] = kept[layer].transpose(0, 1).flatten(1)
-            past.append((keys, values))
-        self._use_step(self._shape(len(read)), len(read), past)
+            joined.append((keys, values))
+        self._use_step(joined)
         return torch.stack([prefix.hidden[-1] for prefix in read])
 
     def reorder(self, order: list[int]) -> None:
-        """Row i becomes the former row `order[i]`, which the next step sees to."""
+        if not order:
+            self._release()
+            self.__init__(self.model, self._pool, self._weights)
+            return
         self._branching |= len(order) >= len(self._former)
-        self._former = [self._former[row] for row in order]
-        self._padding = [self._padding[row] for row in order]
+        self._sources, self._padding, self._former = (
+            [each[row] for row in order] for each in (self._sources, self._padding, self._former)
+        )
         self._moved = True
 
     @torch.inference_mode()
     def step(self, ids: list[int]) -> Tensor:
-        """Read one more id of every row. Returns the states [R, D] behind them."""
-        shape = self._shape(len(ids))
-        if shape != self._step.shape or self._images_changed or (self._moved and not self._branching):
-            self._use_step(shape, len(ids), self._step.past(self.length, on_device(self.device, self._former)))
-        places = self._places(len(ids))
+        images = self._images
+        if self._shape() != self._step.shape or images != self._loaded or (self._moved and not self._branching):
+            self._use_step(self._past())
+        places, shape = self._places(), self._step.shape
         if self._moved:
             self._written = on_device(self.device, places)
         columns = [0] * shape.rows, list(range(shape.rows)), [self.length] * shape.rows
@@ -203,32 +208,47 @@ class StaticSteps:
         return self._step.hidden[self._written]
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
-        """As `FlorenceModel.logits`, of hidden [R, D]."""
         return self.model.logits(hidden, ids)
 
-    def _shape(self, rows: int) -> Shape:
-        images, _, encoded, _ = self.cross.keys[0].shape
-        each, capacity = rows // images, BLOCK * 2 ** math.ceil(math.log2(max(1, (self.length + 1) / BLOCK)))
+    @property
+    def _images(self) -> list[Source]:
+        return list(dict.fromkeys(self._sources))
+
+    def _shape(self) -> Shape:
+        images, each = len(self._images), max(Counter(self._sources).values())
+        encoded = max(source.cross.keys[0].shape[2] for source in self._images)
+        capacity = BLOCK * 2 ** math.ceil(math.log2(max(1, (self.length + 1) / BLOCK)))
         return Shape(_rounded(images), _rounded(each), -(-encoded // BLOCK) * BLOCK, capacity, self._branching)
 
-    def _places(self, rows: int) -> list[int]:
-        """Which rows of the step are those of the batch: in both, rows of an image stand together."""
-        images = self.cross.keys[0].shape[0]
-        return [image * self._step.shape.each + row for image in range(images) for row in range(rows // images)]
+    def _places(self) -> list[int]:
+        """Which row of the step each row is: there, those of an image stand together."""
+        first = {image: number * self._step.shape.each for number, image in enumerate(self._loaded)}
+        places = []
+        for source in self._sources:
+            places.append(first[source])
+            first[source] += 1
+        return places
 
-    def _use_step(self, shape: Shape, rows: int, past: list[tuple[Tensor, Tensor]]) -> None:
-        """Go on with a step of this shape and with `past` of so many rows."""
-        if self._give_back is not None:
-            self._give_back()
-        key = (shape, self._weights)
-        self._step = self._pool.take(key, lambda: StaticStep(self.model, shape))
+    def _past(self) -> list[tuple[Tensor, Tensor]]:
+        return self._step.past(self.length, on_device(self.device, self._former))
+
+    def _use_step(self, past: list[tuple[Tensor, Tensor]]) -> None:
+        """Go on with a step that suits the rows, and with their `past`."""
+        self._release()
+        key = (self._shape(), self._weights)
+        self._step = self._pool.take(key, lambda: StaticStep(self.model, key[0]))
         self._give_back = weakref.finalize(self, self._pool.give_back, key, self._step)
         self._give_back.atexit = False
-        self._former = self._places(rows)
+        self._loaded = self._images
+        self._former = self._places()
         self._written = on_device(self.device, self._former)
-        self._step.load_images(self.cross, self.encoder_mask)
+        self._step.load_images(self._loaded)
         self._step.load_past(past, self._written)
-        self._images_changed = self._moved = False
+        self._moved = False
+
+    def _release(self) -> None:
+        if self._give_back is not None:
+            self._give_back()
 
 
 def _rounded(number: int) -> int:

@@ -10,7 +10,6 @@
 
 namespace {
 
-typedef int32_t Words __attribute__((vector_size(LANES * 4)));
 constexpr int CHANNELS = 32, OF_HEAD = CHANNELS / LANES;  // vectors of a head
 
 // Softmax of rows of scores, padded to whole vectors by very low ones.

@@ -76,7 +76,7 @@ def test_the_same_ids(beams, masked):
     given = states.cuda(), None if mask is None else mask.cuda()
     expected = generate(model, states, mask, [[2]], options)
     fast = FastModel(there)
-    assert isinstance(fast.steps(there.cross_cache(given[0]), given[1]), StaticSteps)
+    assert isinstance(fast.steps(), StaticSteps)
     for _ in range(2):
         found = generate(fast, *given, [[2]], options)
         assert found == expected
@@ -104,10 +104,10 @@ def test_mixed_batches(images):
 def test_what_cannot_be_captured_is_left_to_the_plain_network():
     model = lively_model().cuda()
     states, mask = (each.cuda() for each in random_states(model, 1))
-    cross, options = model.cross_cache(states), GenerationOptions(12)
+    options = GenerationOptions(12)
     expected = generate(model, states, mask, [[2]], options)
     model.decoder.layers[0].ffn.register_forward_hook(lambda layer, given, made: made)
-    assert isinstance(FastModel(model).steps(cross, mask), PlainSteps)
+    assert isinstance(FastModel(model).steps(), PlainSteps)
     assert generate(FastModel(model), states, mask, [[2]], options) == expected
 
 

@@ -12,7 +12,6 @@ from florence_lite.engine.fast.graphs import Function, Pool, call, state_of
 from florence_lite.engine.fast.static_steps import StaticSteps
 from florence_lite.engine.steps import PlainSteps
 from florence_lite.model import FlorenceModel
-from tests.engine.models import random_states
 from tests.tiny import tiny_config
 
 
@@ -62,10 +61,9 @@ def test_the_pool_drops_what_was_used_longest_ago():
 
 
 def test_a_processor_has_no_graphs(model):
-    cross = model.cross_cache(random_states(model, 1)[0])
     assert state_of(model.encoder) is None
     with torch.inference_mode():
-        assert not isinstance(FastModel(model).steps(cross, None), StaticSteps)
+        assert not isinstance(FastModel(model).steps(), StaticSteps)
 
 
 class There(nn.Parameter):
@@ -79,10 +77,9 @@ def test_dispatch(model, monkeypatch):
     for part in model.modules():
         for name, weight in list(part.named_parameters(recurse=False)):
             setattr(part, name, weight.as_subclass(There))
-    cross = model.cross_cache(random_states(model, 1)[0])
     fast, asked = FastModel(model), []
     monkeypatch.setattr(graphs, "call", lambda pool, weights, function, *given: asked.append(function.__name__))
-    assert state_of(model.encoder) != state_of(model.decoder) and isinstance(fast.steps(cross, None), StaticSteps)
+    assert state_of(model.encoder) != state_of(model.decoder) and isinstance(fast.steps(), StaticSteps)
     fast.encode_image(torch.zeros(1, 3, 48, 64))
     fast.encode(torch.zeros(1, 49, 32))
     assert asked == ["encode_image", "encode"]
@@ -90,12 +87,9 @@ def test_dispatch(model, monkeypatch):
     assert fast.encode_image(torch.zeros(1, 3, 48, 64)).shape == (1, 49, 32) and len(asked) == 2
     monkeypatch.undo()
 
-    fast.graphs.most_bytes = 100  # too few for keys and values
-    assert isinstance(fast.steps(cross, None), PlainSteps)
-    fast.graphs.most_bytes = graphs.KEPT_BYTES
     with torch.autocast("cpu", torch.bfloat16):
-        assert isinstance(fast.steps(cross, None), PlainSteps)
+        assert isinstance(fast.steps(), PlainSteps)
     with torch.inference_mode(False):
-        assert isinstance(fast.steps(cross, None), PlainSteps)
+        assert isinstance(fast.steps(), PlainSteps)
     model.decoder.layers[0].half()
-    assert isinstance(fast.steps(cross, None), PlainSteps)
+    assert isinstance(fast.steps(), PlainSteps)

@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from florence_lite.engine.fast import kernel
 from florence_lite.engine.fast.linear import FEW_ROWS, dense, is_plain, linear, matrix
+from florence_lite.engine.fast.steps import MEETINGS
+from florence_lite.model import FlorenceConfig
 
 SHAPES = [(1, 16, 8), (3, 40, 13), (4, 96, 64), (FEW_ROWS, 33, 7), (50, 64, 24), (97, 40, 13), (200, 256, 3000)]
 
@@ -85,3 +88,11 @@ def test_gradients_need_the_plain_network(build):
     layer = nn.ModuleList([nn.Linear(4, 4)]).eval()
     with torch.inference_mode(False), torch.enable_grad():
         assert not is_plain(layer)
+
+
+def test_small_work_is_done_by_one_thread(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert [kernel.threads_for(2**17 * count) for count in (0, 1, 2, 5, 50)] == [1, 1, 2, 5, 6]
+    network = FlorenceConfig.preset("nano").text
+    layer = 8 * network.d_model**2 + 2 * network.d_model * network.ffn_dim
+    assert kernel.threads_for(layer // MEETINGS) == 1 < kernel.threads_for(2 * layer // MEETINGS)

@@ -68,7 +68,7 @@ def test_the_same_ids(model, beams, mask):
     options = [GenerationOptions(length, beams, no_repeat_ngram_size=3) for length in (80, 7, 30, 66)]
     states = states_of(model, 2)
     expected = generate(model, states, mask, prefixes, options)
-    assert isinstance(FastModel(model).steps(model.cross_cache(states), mask), PlainSteps)  # with gradients
+    assert isinstance(FastModel(model).steps(), PlainSteps)  # with gradients
     found = generate(FastModel(model), states, mask, prefixes, options)
     assert found == expected and len(expected[0].ids) > 20
 
@@ -77,7 +77,7 @@ def test_the_same_ids(model, beams, mask):
 def test_a_batch_that_ends_bit_by_bit(model):
     options = [GenerationOptions(length) for length in (3, 70, 5, 9, 20, 4)]
     states = states_of(model, 3)
-    assert isinstance(FastModel(model).steps(model.cross_cache(states), None), FastSteps)
+    assert isinstance(FastModel(model).steps(), FastSteps)
     prefixes = [[2, 7], [2], [9], [8, 8, 8], [4], [5]]
     assert generate(FastModel(model), states, None, prefixes, options) == generate(
         model, states, None, prefixes, options
@@ -106,7 +106,7 @@ def test_autocast_is_left_to_the_plain_network(model):
     """Which hands tensors of other types from layer to layer."""
     states, options = states_of(model, 1), GenerationOptions(12)
     with torch.autocast("cpu", torch.bfloat16):
-        assert isinstance(FastModel(model).steps(model.cross_cache(states), None), PlainSteps)
+        assert isinstance(FastModel(model).steps(), PlainSteps)
         found, expected = (generate(each, states, None, [[2]], options) for each in (FastModel(model), model))
     assert found == expected
 

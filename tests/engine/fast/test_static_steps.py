@@ -9,6 +9,7 @@ from florence_lite.engine.fast import FastModel
 from florence_lite.engine.fast.graphs import Pool
 from florence_lite.engine.fast.static_steps import Shape, StaticSteps, _rounded
 from florence_lite.engine.prefill import prefill
+from florence_lite.engine.steps import Source
 from tests.engine.models import lively_model, random_states
 from tests.engine.test_generate import MIXED, PREFIXES
 
@@ -29,8 +30,8 @@ class StaticModel(FastModel):
             return getattr(self.plain, name)
         return super().__getattribute__(name)
 
-    def steps(self, cross, encoder_mask):
-        self.used.append(StaticSteps(self.plain, cross, encoder_mask, self.graphs, addresses(self.plain)))
+    def steps(self):
+        self.used.append(StaticSteps(self.plain, self.graphs, addresses(self.plain)))
         return self.used[-1]
 
 
@@ -107,9 +108,9 @@ def test_answers_at_the_same_time_have_steps_of_their_own(model):
     pool, cross = Pool(), model.cross_cache(states)
     with torch.inference_mode():
         read = prefill(model, cross, mask, [[2], [5]], [0, 1])
-        steps = [StaticSteps(model, cross, mask, pool, 0) for _ in range(2)]
+        steps = [StaticSteps(model, pool, 0) for _ in range(2)]
         for each in steps:
-            each.start(read, 20)
+            each.enter(read, Source.all_of(cross, mask))
         assert steps[0]._step is not steps[1]._step
         first = [each.step([7, 8]) for each in steps]
         torch.testing.assert_close(*first)

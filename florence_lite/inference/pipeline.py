@@ -1,0 +1,175 @@
+"""Images and prompts → results, while others are on the way: files are read and resized in threads, a few images go
+through the vision tower together, and their prompts join those that are being answered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from florence_lite.inference.answering import Answering, Asked, Request, joined
+from florence_lite.inference.continuous import TOGETHER, DecodingQueue, Ticket
+from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, OpenedImage
+from florence_lite.results import Result
+
+READERS = 4  # threads that read files
+READ_AHEAD = 2 * IMAGES_AT_ONCE  # images that wait, read and resized, for the vision tower
+
+
+class Unreadable(Exception):
+    """What ends a question about an image that cannot be read, or has no such region. reason: what is wrong."""
+
+    def __init__(self, reason: Exception):
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@dataclass(eq=False)
+class _Question:
+    """Prompts about an image. opened: the image, on its way from a file. encoded: when it has been through the vision
+    tower; requests, of every prompt, and tickets belong to it then. left: tickets that are not answered."""
+
+    asked: Sequence[Asked]
+    options: Mapping[str, Any]
+    keep_image: bool
+    opened: Future[OpenedImage | EncodedImage] | None
+    answer: Future[list[Result]] = field(default_factory=Future)
+    encoded: EncodedImage | None = None
+    requests: list[list[Request]] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list)
+    left: int = 0
+
+
+class Pipeline:
+    """Answers questions about images, of any tasks and options, each as if it were alone.
+
+    `submit` and `step` are called by one thread. As a context it ends its own threads.
+    """
+
+    def __init__(self, encoder: ImageEncoder, answering: Answering):
+        self._encoder, self._answering = encoder, answering
+        self._readers: ThreadPoolExecutor | None = None
+        self._opening: deque[_Question] = deque()
+        self._queue = DecodingQueue(answering.decoding)
+        self._question_of: dict[Ticket, _Question] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._readers is not None:
+            self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def __bool__(self) -> bool:
+        """Whether there is work."""
+        return bool(self._opening or self._question_of)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether another image would not have to wait long for the vision tower."""
+        return len(self._opening) < READ_AHEAD
+
+    def submit(
+        self, image: Any, asked: Sequence[Asked], options: Mapping[str, Any], keep_image: bool
+    ) -> Future[list[Result]]:
+        """Ask prompts about an image; of its results, one for each prompt. keep_image: whether they keep the picture.
+
+        A file is read by another thread; other images at once, since they may change. What is wrong with the image
+        becomes an `Unreadable` of this future; ValueError is that of a prompt that is too long for the network.
+        """
+        if isinstance(image, str | os.PathLike):
+            self._readers = self._readers or ThreadPoolExecutor(READERS, "florence-lite reads")
+            opened = self._readers.submit(self._encoder.open, image, keep_image)
+        else:
+            opened = Future()
+            try:
+                opened.set_result(self._encoder.open(image, keep_image))
+            except Exception as error:
+                opened.set_exception(error)
+        question = _Question(asked, options, keep_image, opened)
+        if isinstance(image, EncodedImage):
+            self._encode([question])
+        else:
+            self._opening.append(question)
+        return question.answer
+
+    def step(self) -> None:
+        """Do a piece of work: encode a few images, where too few prompts wait to be answered, or decode an id."""
+        wanted = self._opening and self._queue.waiting < TOGETHER
+        if wanted and (ready := self._ready(at_once=bool(self._queue))):
+            self._encode(ready)
+        else:
+            for ticket in self._queue.step():
+                question = self._question_of.pop(ticket)
+                question.left -= 1
+                if not question.left:
+                    self._answer(question)
+
+    def _ready(self, at_once: bool) -> list[_Question]:
+        """Images that are read, as many as go through the vision tower together, if there are that many on their way.
+        at_once: none of them, rather than wait."""
+        few = [self._opening[place] for place in range(min(IMAGES_AT_ONCE, len(self._opening)))]
+        if at_once and not all(question.opened.done() for question in few):
+            return []
+        wait_for([question.opened for question in few])
+        for _ in few:
+            self._opening.popleft()
+        return few
+
+    def _encode(self, questions: Sequence[_Question]) -> None:
+        """Encode images and let their prompts wait for answers."""
+        opened, readable = [], []
+        for question in questions:
+            try:
+                picture = question.opened.result()
+                question.requests = [self._answering.requests(each, picture.size_wh) for each in question.asked]
+            except (ValueError, OSError) as error:
+                question.answer.set_exception(Unreadable(error))
+            except Exception as error:
+                question.answer.set_exception(error)
+            else:
+                opened.append(picture)
+                readable.append(question)
+            question.opened = None
+        encoded = self._encoder.encode(opened)
+        for question, image in zip(readable, encoded, strict=True):
+            question.encoded = image
+            pairs = [(image, request) for requests in question.requests for request in requests]
+            try:
+                if question.options.get("choices") is not None:  # which are weighed, not written
+                    results = self._answering.answer(pairs, question.options, question.keep_image)
+                    self._finish(question, results)
+                    continue
+                rows = self._answering.rows(pairs, question.options)
+            except Exception as error:
+                question.answer.set_exception(error)
+                continue
+            question.tickets = [self._queue.submit(row) for row in rows]
+            question.left = len(rows)
+            self._question_of |= dict.fromkeys(question.tickets, question)
+            if not rows:
+                self._finish(question, [])
+
+    def _answer(self, question: _Question) -> None:
+        requests = [request for requests in question.requests for request in requests]
+        try:
+            results = [
+                self._answering.result(
+                    request, question.encoded, ticket.answer.result(), question.keep_image, question.options
+                )
+                for request, ticket in zip(requests, question.tickets, strict=True)
+            ]
+        except Exception as error:
+            question.answer.set_exception(error)
+        else:
+            self._finish(question, results)
+
+    def _finish(self, question: _Question, results: list[Result]) -> None:
+        """results: of every request; those of one prompt become one."""
+        remaining = iter(results)
+        question.answer.set_result([joined([next(remaining) for _ in requests]) for requests in question.requests])

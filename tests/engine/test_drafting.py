@@ -1,0 +1,114 @@
+"""Ids that are guessed and checked together are those of single steps, and so are the states, to the last bit."""
+
+import pytest
+import torch
+
+from florence_lite.engine import GenerationOptions, generate
+from florence_lite.engine.fast import FastModel, kernel
+from florence_lite.engine.fast import model as fast_model
+from florence_lite.engine.fast.steps import FastSteps
+from tests.engine.models import lively_model, random_states
+
+pytestmark = pytest.mark.skipif(kernel.library() is None, reason="there are no kernels here")
+
+
+class Fours:
+    """A word, then four ids of a range, and so on; it may end where a word is due."""
+
+    start = 0
+
+    def advance(self, state, token_id):
+        return 0 if token_id == 0 else (state + 1) % 5
+
+    def allowed(self, state):
+        return (range(60, 80),) if state else (range(2, 3), range(20, 60))
+
+
+def answers(monkeypatch, model, drafts, *given, **named):
+    """With or without drafts, and how many steps and looks ahead it took."""
+    monkeypatch.setattr(fast_model, "BYTES_IN_CACHES", 0 if drafts else 2**40)
+    made = {"_read": 0, "ahead": 0}
+    with monkeypatch.context() as patched:
+        for name in made:
+            former = getattr(FastSteps, name)
+
+            def counted(*given, name=name, former=former):
+                made[name] += 1
+                return former(*given)
+
+            patched.setattr(FastSteps, name, counted)
+        return generate(FastModel(model), *given, **named), made
+
+
+def check(monkeypatch, *given, **named):
+    expected, _ = answers(monkeypatch, given[0], False, *given[1:], **named)
+    found, made = answers(monkeypatch, given[0], True, *given[1:], **named)
+    for one, other in zip(found, expected, strict=True):
+        assert one == other
+        assert (one.states is None) == (other.states is None)
+        assert one.states is None or torch.equal(one.states, other.states)
+    return found, made
+
+
+OPTIONS = {
+    "plain": {},
+    "3-grams": {"no_repeat_ngram_size": 3},
+    "bigrams, not empty": {"no_repeat_ngram_size": 2, "not_empty": True},
+    "nothing forced": {"forced_bos": None},
+    "guide": {"guide": Fours()},
+    "guide and 3-grams": {"guide": Fours(), "no_repeat_ngram_size": 3},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("gain", [5.0, None])
+def test_one_answer(monkeypatch, name, gain):
+    """Some end by themselves, inside of a draft too, the others at every length around that of a draft."""
+    lengths = set()
+    for seed in (0, 2, 3, 4, 5):
+        model = lively_model(seed=seed, eos_gain=gain)
+        states, _ = random_states(model, 1, seed)
+        for prefix in ([2], [5, 6, 7]):
+            for most in (1, 2, 4, 5, 6, 9, 40):
+                options = GenerationOptions(most, **OPTIONS[name])
+                found, made = check(monkeypatch, model, states, None, [prefix], options)
+                lengths.add(len(found[0].ids))
+                assert made["ahead"] > 0 or len(found[0].ids) < 4
+    assert len(lengths) > 4
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_several_answers(monkeypatch, images):
+    for seed in range(4):
+        model = lively_model(seed=seed, eos_gain=None)
+        states, mask = random_states(model, images, seed)
+        options = [GenerationOptions(most, no_repeat_ngram_size=3, guide=guide) for most, guide in
+                   ((30, None), (7, None), (19, Fours()), (30, Fours()))]  # fmt: skip
+        _, made = check(monkeypatch, model, states, mask, [[2], [5, 6, 7], [2], [9, 9]], options)
+        assert made["ahead"] > 0
+
+
+def test_other_searches_are_made_step_by_step(monkeypatch):
+    model = lively_model()
+    states, _ = random_states(model, 1)
+    for options in (GenerationOptions(12, num_beams=3), GenerationOptions(12, do_sample=True, seed=3)):
+        assert check(monkeypatch, model, states, None, [[2]], options)[1]["ahead"] == 0
+    mixed = [GenerationOptions(12), GenerationOptions(12, num_beams=3)]
+    check(monkeypatch, model, states, None, [[2], [2]], mixed)
+
+
+def test_guesses_save_steps(monkeypatch):
+    """Most come true; the network is asked far less often than once an id."""
+    model = lively_model(eos_gain=None)
+    states, _ = random_states(model, 1)
+    _, made = check(monkeypatch, model, states, None, [[2]], GenerationOptions(60))
+    assert made["ahead"] < 25
+
+
+def test_wrong_guesses_change_nothing(monkeypatch):
+    model = lively_model(eos_gain=None)
+    states, _ = random_states(model, 1)
+    monkeypatch.setattr(FastSteps, "draft_logits", lambda self, hidden, ids: torch.randn(len(hidden), len(ids)))
+    torch.manual_seed(0)
+    _, made = check(monkeypatch, model, states, None, [[2]], GenerationOptions(60))
+    assert 0 < made["ahead"] < 20 and made["_read"] < 120  # and soon hardly any are made

@@ -1,0 +1,124 @@
+"""Questions about images of all kinds, submitted while others are on the way."""
+
+import threading
+
+import pytest
+
+import florence_lite.inference.encoded as encoded_module
+from florence_lite import Florence, Prompt
+from florence_lite.images import load_enough
+from florence_lite.inference.pipeline import READ_AHEAD, Pipeline, Unreadable
+from tests.tiny import SIDES, noise_image, tiny_florence
+
+
+@pytest.fixture(scope="module", params=SIDES)
+def florence(request, toy_tokenizer) -> Florence:
+    return tiny_florence(toy_tokenizer, request.param)
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(12)]
+    for number, path in enumerate(paths):
+        noise_image(number).save(path)
+    paths[3].write_bytes(b"no image")
+    return paths
+
+
+QUESTIONS = [
+    ([Prompt("<OD>")], {}),
+    ([Prompt("<CAPTION>"), Prompt("<OD>")], {"num_beams": 2}),
+    ([Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["dog", "sign"])], {"threshold": 0.2}),
+    ([Prompt("<VQA>", "Which?")], {"choices": ["this", "that"]}),
+    ([Prompt("<REGION_TO_CATEGORY>", region=(50, 50, 80, 60))], {}),
+]
+
+
+def asked(florence, prompts, options):
+    return [florence.answering.ask(prompt, options) for prompt in prompts]
+
+
+def finish(pipeline):
+    while pipeline:
+        pipeline.step()
+
+
+def test_every_question_has_options_of_its_own(florence, files):
+    paths = [path for number, path in enumerate(files) if number != 3]
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        futures = []
+        for number, path in enumerate(paths):  # a few steps between one question and the next
+            prompts, options = QUESTIONS[number % 5]
+            futures.append(pipeline.submit(path, asked(florence, prompts, options), options, False))
+            if number % 2:
+                pipeline.step()
+        finish(pipeline)
+    for number, (path, future) in enumerate(zip(paths, futures, strict=True)):
+        prompts, options = QUESTIONS[number % 5]
+        expected = florence.run(path, prompts, **options)
+        for found, alone in zip(future.result(), expected, strict=True):
+            assert (found.token_ids, found.text, found.labels) == (alone.token_ids, alone.text, alone.labels)
+            assert found.presence == pytest.approx(alone.presence, abs=1e-4)
+            assert found.choices == pytest.approx(alone.choices, abs=1e-4)
+            assert found.scores == pytest.approx(alone.scores, abs=1e-4)
+
+
+def test_an_image_that_fails_is_alone_with_it(florence, files):
+    od, outside = asked(florence, [Prompt("<OD>"), Prompt("<REGION_TO_CATEGORY>", region=(0, 0, 9999, 9))], {})
+    missing = files[0].with_name("none.png")
+    long = asked(florence, [Prompt("<VQA>", "\x07" * 200)], {})
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        good = [pipeline.submit(path, [od], {}, False) for path in files[:3]]
+        bad = [
+            pipeline.submit(image, each, {}, False)
+            for image, each in [
+                (files[3], [od]),
+                (missing, [od]),
+                (3, [od]),
+                (files[0], [outside]),
+            ]
+        ]
+        too_long = pipeline.submit(files[0], long, {}, False)
+        good += [pipeline.submit(path, [od], {}, False) for path in files[4:]]
+        finish(pipeline)
+    assert all(len(future.result()) == 1 for future in good) and len(good) == 11
+    for future in bad:
+        with pytest.raises(Unreadable):
+            future.result()
+    with pytest.raises(ValueError, match="the prompt .*has 2.. tokens"):
+        too_long.result()
+
+
+def test_files_are_read_by_other_threads_and_a_bounded_number_ahead(florence, files, monkeypatch):
+    """The network answers the first while the others are read; what could change is read at once."""
+    readers, held = {}, threading.Event()
+
+    def load(source, enough_wh):
+        readers[str(source)] = threading.current_thread()
+        if str(source) == str(files[-1]):
+            assert held.wait(60)
+        return load_enough(source, enough_wh)
+
+    monkeypatch.setattr(encoded_module, "load_enough", load)
+    answers = florence.run_each([noise_image(0), *files[:3], *files[4:]], "<OD>", max_new_tokens=8)
+    assert next(answers).token_ids, "an answer although a file is not read yet"
+    held.set()
+    assert len(list(answers)) == 11
+    main = threading.current_thread()
+    assert all((thread is main) == ("PIL" in source) for source, thread in readers.items()) and len(readers) == 12
+    assert len({thread for thread in readers.values() if thread is not main}) > 1
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        while pipeline.takes_more:
+            pipeline.submit(files[0], asked(florence, [Prompt("<OD>")], {}), {}, False)
+        assert len(pipeline._opening) == READ_AHEAD
+
+
+def test_threads_end_when_the_reader_breaks_off(florence, files):
+    answers = florence.run_each(files * 20, "<OD>", max_new_tokens=4)
+    next(answers)
+    started = [thread for thread in threading.enumerate() if thread.name.startswith("florence-lite reads")]
+    assert started
+    del answers
+    for thread in started:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
