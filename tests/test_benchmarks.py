@@ -47,7 +47,10 @@ def test_inference_is_measured_with_equal_ids(tmp_path):
     assert rows["the user's call, guided"]["ratios"] == {}
     for name, row in rows.items():
         assert all(seconds > 0 for seconds in row["seconds"].values()) and "bars" not in row
-        assert name.startswith("the user's call") or row["floor_s"] > 0 < row["times_floor"]
+        without_floor = name.startswith("the user's call") or name.endswith(("bf16", "int8"))
+        assert without_floor or row["floor_s"] > 0 < row["times_floor"]
+    assert rows["greedy 6, int8"]["differences"].keys() == {"florence-lite", "transformers"}
+    assert rows["greedy 6, bf16"]["ratios"].keys() == {"transformers", "transformers, bf16"}
     assert told["memory"]["transformers"]["peak_mb"] > told["memory"]["transformers"]["imported_mb"] > 0
     assert told["embedded"]["ids"] > 2 and told["embedded"]["answer_s"] > 0
     sides = {name for row in rows.values() for name in row["seconds"]}

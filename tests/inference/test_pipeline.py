@@ -106,7 +106,6 @@ def test_files_are_read_by_other_threads_and_a_bounded_number_ahead(florence, fi
     assert len(list(answers)) == 11
     main = threading.current_thread()
     assert all((thread is main) == ("PIL" in source) for source, thread in readers.items()) and len(readers) == 12
-    assert len({thread for thread in readers.values() if thread is not main}) > 1
     with Pipeline(florence.encoder, florence.answering) as pipeline:
         while pipeline.takes_more:
             pipeline.submit(files[0], asked(florence, [Prompt("<OD>")], {}), {}, False)
