@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from florence_lite.engine import GenerationOptions, generate
-from florence_lite.engine.fast import FastModel, kernel
+from florence_lite.engine.fast import FastModel
 from florence_lite.engine.fast import model as fast_model
 from florence_lite.engine.fast.steps import FastSteps
 from tests.engine.models import lively_model, random_states
 
-pytestmark = pytest.mark.skipif(kernel.library() is None, reason="there are no kernels here")
+pytestmark = pytest.mark.usefixtures("build")
 
 
 class Fours:

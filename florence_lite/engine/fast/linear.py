@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as _of_all
 
 from florence_lite.engine.fast import kernel
 
@@ -29,16 +30,21 @@ def linear(
         residual belong to them, -1 for none. None: all as they stand.
     of: the layer as the kernels take it, if its weights are not read where they are; in float32, or where `has_bf16`
         and `size_in` is even in bfloat16, in which x is then rounded too.
+
+    Raises ValueError for an x of another dtype, layout or width, and for weights that the kernels cannot multiply so.
     """
     read, written = rows
     of = matrix(layer.weight, getattr(layer, "bias", None)) if of is None else of
     size_out, size_in = of.out, of.in_
+    _check(of, x)
+    if of.kind and not (of.kind == kernel.KINDS[torch.bfloat16] and kernel.has_bf16() and size_in % 2 == 0):
+        raise ValueError("many rows are multiplied by weights in float32 or, where the processor can, bfloat16")
     y = x.new_empty(*x.shape[:-1], size_out) if y is None else y
     count = x.numel() // size_in if read is None else len(read)
-    if count <= FEW_ROWS and read is None and written is None:
-        dense(of, x if norm is None else norm(x), y)
-        y = F.gelu(y) if gelu else y
-        return y if residual is None else y.add_(residual)
+    if count <= FEW_ROWS and read is None and written is None and of.kind == kernel.KINDS[torch.float32]:
+        part = dense(of, x if norm is None else norm(x), torch.empty_like(y) if residual is not None else y)
+        part = part.copy_(F.gelu(part)) if gelu else part
+        return y if residual is None else torch.add(residual, part, out=y)
     library, threads = kernel.library(), kernel.threads_for(count * size_out * size_in)
     height = library.florence_panel_rows()
     panels = x.new_empty(max(threads, -(-count // height)) * height * size_in)
@@ -51,7 +57,11 @@ def linear(
 
 
 def dense(of: kernel.Matrix, x: Tensor, y: Tensor, outs: range | None = None) -> Tensor:
-    """y = x · weightᵀ + bias for few rows, of all outputs or of some. x [..., in] and y [..., outs] contiguous."""
+    """y = x · weightᵀ + bias for few rows, of all outputs or of some. x [..., in], y [..., outs]: float32, contiguous.
+
+    Raises ValueError for an x of another dtype, layout or width.
+    """
+    _check(of, x)
     outs = range(of.out) if outs is None else outs
     rows = x.numel() // of.in_
     threads = kernel.threads_for(rows * len(outs) * of.in_)
@@ -60,9 +70,24 @@ def dense(of: kernel.Matrix, x: Tensor, y: Tensor, outs: range | None = None) ->
 
 
 def matrix(weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> kernel.Matrix:
-    """As the kernels take it. weight: [out, in]; scale: [out], of int8."""
-    pointers = (None if part is None else part.data_ptr() for part in (weight, scale, bias))
-    return kernel.Matrix(*pointers, *weight.shape, kernel.KINDS[weight.dtype])
+    """As the kernels take it. weight: [out, in]; scale: [out], of int8. Its `kept` are the tensors, which have to live
+    as long as somebody reads them."""
+    kept = (weight, scale, bias)
+    made = kernel.Matrix(
+        *(None if part is None else part.data_ptr() for part in kept), *weight.shape, kernel.KINDS[weight.dtype]
+    )
+    made.kept = kept
+    return made
+
+
+def _check(of: kernel.Matrix, x: Tensor) -> None:
+    """The kernels read what they are pointed to, whatever lies there."""
+    if x.dtype != torch.float32 or x.shape[-1] != of.in_ or not x.is_contiguous():
+        layout = "contiguous" if x.is_contiguous() else "not contiguous"
+        raise ValueError(
+            f"the kernels multiply contiguous float32 numbers with {of.in_} channels, not {list(x.shape)} of "
+            f"{x.dtype}, {layout}"
+        )
 
 
 def is_plain(part: nn.Module) -> bool:
@@ -95,9 +120,10 @@ def is_unchanged(modules: list[nn.Module]) -> bool:
         and not torch.is_autocast_enabled("cuda")
         and all(
             (type(each) in _KNOWN or type(each).__module__.startswith("florence_lite.model."))
-            and not (each._forward_hooks or each._forward_pre_hooks or each.training)
+            and not (each._forward_hooks or each._forward_pre_hooks or each.training or "forward" in vars(each))
             for each in modules
         )
+        and not (_of_all._global_forward_hooks or _of_all._global_forward_pre_hooks)
     )
 
 

@@ -19,18 +19,22 @@ BYTES_IN_CACHES = 2**27
 
 
 class FastModel:
-    """A network on its way to answers. It holds no weights: they are read where the model has them, every time. On a
-    GPU, vision tower, encoder and decoding steps are CUDA graphs, which are kept for the next call (`graphs`).
+    """A network on its way to answers. Weights in float32 are read where the model has them, every time; kept are
+    copies in fewer bits, for less precision or for guesses: a half or a quarter of the bytes of the decoder and the
+    output layer, in "bf16" of the vision tower, too. On a GPU, vision tower, encoder and decoding steps are CUDA
+    graphs, which are kept for the next call (`graphs`).
 
-    What kernels and graphs do not know, the model does itself: parts with adapters or hooks, training, autocast, other
-    devices, on a processor other precisions and an installation without kernels. See `FlorenceModel` for the methods.
+    What kernels and graphs do not know, the model does itself, in its own precision: parts with adapters or hooks,
+    training, autocast, other devices, an installation without kernels. See `FlorenceModel` for the methods.
     """
 
     def __init__(self, model: FlorenceModel, precision: str = "fp32"):
         """precision: one of `PRECISIONS`; less than "fp32" changes answers. Of the decoding steps; "bf16" also of the
         vision tower, where the processor has instructions for it."""
         self.plain = model
-        self.weights = Weights(check_precision(precision, model.embed_tokens.weight.device))
+        self.weights = Weights(
+            check_precision(precision, model.embed_tokens.weight.device, model.embed_tokens.weight.dtype)
+        )
         self.graphs = graphs.Pool()
         in_tiles, in_kernels = (precision == "bf16" and has() for has in (has_bf16_tiles, kernel.has_bf16))
         self._under_autocast = in_tiles

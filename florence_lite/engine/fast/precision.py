@@ -1,6 +1,9 @@
-"""Weights of the decoder in fewer bits, for answers that may differ: a decoding step takes as long as reading them."""
+"""Weights in fewer bits, as a decoding step takes as long as reading them: for answers that may differ, and for guesses
+that are checked."""
 
 from __future__ import annotations
+
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +16,21 @@ PRECISIONS = ("fp32", "bf16", "int8")
 ROWS_AT_ONCE = 1024  # of a matrix that is copied, so that hardly more is in memory meanwhile
 
 
-def check_precision(precision: str, device: torch.device) -> str:
+def check_precision(precision: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """The name of a precision that can be had here.
 
-    Raises ValueError, with the remedy, for other names, and for less than "fp32" where there are no kernels for it.
+    device, dtype: of the network. Raises ValueError, with the remedy, for other names, and for less than "fp32" where
+    there are no kernels for it.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
     if precision != "fp32" and device.type != "cpu":
         raise ValueError(f'precision={precision!r} is for processors; on {device} give dtype="bfloat16" or "float16"')
+    if precision != "fp32" and dtype != torch.float32:
+        raise ValueError(
+            f"precision={precision!r} is made of a network in float32, and this one is in {dtype}: load it with "
+            'dtype="float32", or leave precision out'
+        )
     if precision != "fp32" and kernel.library() is None:
         raise ValueError(
             f"precision={precision!r} needs the compiled kernels, which this installation lacks or this processor "
@@ -34,22 +43,28 @@ class Weights:
     """The matrices of a network as the kernels read them: where they are in "fp32", else from copies in half or a
     quarter of the bytes, made when they are needed first and anew when a weight has changed.
 
-    "bf16": bfloat16. "int8": whole numbers from -127 to 127, times one scale for each output.
+    "bf16": bfloat16. "int8": whole numbers from -127 to 127, times one scale for each output. Threads may share one.
     """
 
     def __init__(self, precision: str = "fp32"):
         self.precision = precision
+        self._lock = threading.Lock()
         self._copies: dict[nn.Module, tuple[tuple[int, int], Tensor, Tensor | None]] = {}
 
+    def __reduce__(self):  # a copy makes its own
+        return Weights, (self.precision,)
+
     def of(self, layer: nn.Linear | nn.Embedding) -> kernel.Matrix:
-        """A linear layer, or a table of tokens as the output layer that it is tied to, for as long as it lives."""
+        """A linear layer, or a table of tokens as the output layer that it is tied to: as it is now, for as long as its
+        `kept` are."""
         weight, bias = layer.weight, getattr(layer, "bias", None)
         if self.precision == "fp32":
             return matrix(weight, bias)
-        state = weight_state(weight)
-        if layer not in self._copies or self._copies[layer][0] != state:
-            self._copies[layer] = (state, *_copy(weight.detach(), self.precision))
-        _, copied, scale = self._copies[layer]
+        with self._lock:
+            state = weight_state(weight)
+            if layer not in self._copies or self._copies[layer][0] != state:
+                self._copies[layer] = (state, *_copy(weight.detach(), self.precision))
+            _, copied, scale = self._copies[layer]
         return matrix(copied, bias, scale)
 
     @property

@@ -122,8 +122,9 @@ inline void block(const Matrix& m, int64_t out, Few<typename Product<Weight>::X>
         for (int r = 0; r < ROWS; r++) {
             float all = P::total(sums[o][r]);
             for (int64_t k = i; k < m.in; k++) all += P::rest(weight[o * m.in + k], of.x[r * m.in + k]);
-            if (of.scale) all *= of.scale[r] * m.scale[out + o];
-            y[r * y_stride + o] = all + (m.bias ? m.bias[out + o] : 0.0f);
+            const float bias = m.bias ? m.bias[out + o] : 0.0f;
+            // Rounded once, however the compiler would contract it for one block or another.
+            y[r * y_stride + o] = of.scale ? std::fma(all, of.scale[r] * m.scale[out + o], bias) : all + bias;
         }
 }
 
@@ -176,10 +177,18 @@ void dense(const Matrix& m, int64_t begin, int64_t end, const float* x, int64_t 
     scale.resize(rows);
     for (int64_t r = 0; r < rows; r++) {
         const float* row = x + r * m.in;
-        float most = 0;
-        for (int64_t i = 0; i < m.in; i++) most = std::max(most, std::fabs(row[i]));
+        float most = 0, none = 0;  // none: 0, but NaN if a number is not finite
+        for (int64_t i = 0; i < m.in; i++) {
+            most = std::max(most, std::fabs(row[i]));
+            none += row[i] * 0.0f;
+        }
+        if (none != 0 || none != none) {
+            scale[r] = none;
+            std::fill(&whole[r * m.in], &whole[r * m.in] + m.in, 0);
+            continue;
+        }
         scale[r] = most / largest;
-        const float by = most > 0 ? largest / most : 0;
+        const float by = most > 1e-30f ? largest / most : 0;
         for (int64_t i = 0; i < m.in; i++) whole[r * m.in + i] = int16_t(row[i] * by + (row[i] < 0 ? -0.5f : 0.5f));
     }
     dense<int8_t>(m, begin, end, {whole.data(), scale.data()}, rows, y, y_stride);

@@ -1,5 +1,5 @@
-"""Decoding steps by the compiled kernel, for networks on a processor. In float32 it reads the weights where they are:
-nothing is packed or copied, and a weight that changes is used as it is at the next answer."""
+"""Decoding steps by the compiled kernel, for networks on a processor. In float32 it reads the weights where they are;
+guesses have copies in int8. A weight that changes is used as it is at the next answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FastSteps:
         """weights: how the model's are read. drafts: in int8, where ids may be drafted with them; else None."""
         self.model, self.draft_weights = model, drafts
         self._library = kernel.library()
-        self._decoder, self._kept = _decoder(model, weights), weights  # which the decoder points into
+        self._decoder = _decoder(model, weights)
         self._head = weights.of(model.embed_tokens if model.lm_head is None else model.lm_head)
         self._layer_weights = sum(weight.numel() for weight in model.decoder.layers[0].parameters())
         layers, width = model.config.text.decoder_layers, model.config.text.d_model
@@ -43,7 +43,7 @@ class FastSteps:
         self._slots = torch.zeros(0, BLOCK, dtype=torch.int32)  # of every row, [R, width]
         self._lengths = torch.zeros(0, dtype=torch.int32)  # tokens of every row
         self._held = self._lengths.clone()  # slots of every row, those of tokens ahead of its length included
-        self._drafts: tuple[Weights, kernel.Decoder, kernel.Matrix] | None = None  # in int8, once they are needed
+        self._drafts: tuple[kernel.Decoder, kernel.Matrix] | None = None  # in int8, once they are needed
         self._sources: list[Source] = []  # of every row
         self._images: dict[Source, CrossCache] = {}
 
@@ -88,16 +88,16 @@ class FastSteps:
     def draft(self, ids: list[int], ahead: int) -> Tensor:
         """About what the states [R, D] behind one more id of every row are, `ahead` places behind its end: by weights
         in int8. What it leaves in the cache is overwritten when the places are read by `ahead` or `step`."""
-        return self._read(self._in_int8()[1], [[each] for each in ids], ahead)[:, 0]
+        return self._read(self._in_int8()[0], [[each] for each in ids], ahead)[:, 0]
 
     def draft_logits(self, hidden: Tensor, ids: range) -> Tensor:
-        return dense(self._in_int8()[2], hidden, hidden.new_empty(len(hidden), len(ids)), ids)
+        return dense(self._in_int8()[1], hidden, hidden.new_empty(len(hidden), len(ids)), ids)
 
-    def _in_int8(self) -> tuple[Weights, kernel.Decoder, kernel.Matrix]:
+    def _in_int8(self) -> tuple[kernel.Decoder, kernel.Matrix]:
         if self._drafts is None:
             model, weights = self.model, self.draft_weights
             head = weights.of(model.embed_tokens if model.lm_head is None else model.lm_head)
-            self._drafts = weights, _decoder(model, weights), head
+            self._drafts = _decoder(model, weights), head
         return self._drafts
 
     def _read(self, decoder: kernel.Decoder, ids: list[list[int]], ahead: int = 0) -> Tensor:
@@ -190,8 +190,9 @@ def _attended(pairs: Sequence[tuple[Tensor, Tensor]]):
 
 
 def _decoder(model: FlorenceModel, weights: Weights) -> kernel.Decoder:
+    """Its `kept` are what it points to."""
     decoder, text = model.decoder, model.config.text
-    layers = []
+    layers, kept = [], list(decoder.parameters())
     for layer in decoder.layers:
         own, cross, ffn = layer.attention, layer.cross_attention, layer.ffn
         matrices = [
@@ -201,10 +202,13 @@ def _decoder(model: FlorenceModel, weights: Weights) -> kernel.Decoder:
                 *(cross.q_proj, cross.out_proj, ffn.fc1, ffn.fc2),
             )
         ]
+        kept += [each.kept for each in matrices]
         norms = [_norm(part) for part in (layer.attention_norm, layer.cross_attention_norm, layer.ffn_norm)]
         layers.append(kernel.Layer(*matrices[:4], norms[0], *matrices[4:6], norms[1], *matrices[6:], norms[2]))
     array = (kernel.Layer * len(layers))(*layers)
     table = model.embed_tokens if decoder.embed_tokens is None else decoder.embed_tokens
     sizes = (text.decoder_layers, text.heads, text.d_model, text.ffn_dim)
     tables = (table.weight, decoder.positions.weight[POSITION_OFFSET:])
-    return kernel.Decoder(array, *(part.data_ptr() for part in tables), _norm(decoder.norm), *sizes)
+    made = kernel.Decoder(array, *(part.data_ptr() for part in tables), _norm(decoder.norm), *sizes)
+    made.kept = (kept, table.weight)
+    return made

@@ -48,6 +48,28 @@ def test_without_a_bias_and_into_the_residual(build):
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [FEW_ROWS - 1, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("residual", [False, True])
+def test_what_is_given_is_filled_however_many_rows(build, rows, residual):
+    layer, x, y, added = (
+        layer_of(24, 16),
+        torch.randn(rows, 24),
+        torch.full((rows, 16), torch.nan),
+        torch.ones(rows, 16),
+    )
+    assert linear(layer, x, y, gelu=True, residual=added if residual else None) is y
+    torch.testing.assert_close(y, F.gelu(layer(x)) + (1 if residual else 0), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("x", [torch.randn(40, 31), torch.randn(40, 32).half(), torch.randn(32, 40).T])
+def test_what_the_kernels_cannot_read_is_refused(build, x):
+    layer = layer_of(32, 16)
+    with pytest.raises(ValueError, match="contiguous float32 numbers with 32 channels, not"):
+        linear(layer, x)
+    with pytest.raises(ValueError, match="contiguous float32 numbers with 32 channels, not"):
+        dense(matrix(layer.weight, None), x, torch.empty(40, 16))
+
+
 def test_rows_are_taken_from_their_places_and_put_there(build):
     layer, norm = layer_of(24, 16), nn.LayerNorm(24)
     x = torch.randn(70, 24)
@@ -81,6 +103,16 @@ def test_what_may_be_read_where_it_is(build):
     assert not is_plain(nn.ModuleList([nn.Linear(4, 4)]))  # in training
     assert not is_plain(nn.ModuleList([nn.Linear(4, 4)]).eval().half())
     layer[0].register_forward_hook(lambda *_: None)
+    assert not is_plain(layer)
+
+
+def test_hooks_of_all_modules_and_a_forward_of_its_own_are_not_passed_over(build):
+    layer = nn.ModuleList([nn.Linear(4, 4)]).eval()
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not is_plain(layer)
+    hook.remove()
+    assert is_plain(layer)
+    layer[0].forward = lambda x: x
     assert not is_plain(layer)
 
 

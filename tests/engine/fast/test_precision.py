@@ -1,5 +1,7 @@
 """Fewer bits for the decoder's weights."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,12 +63,58 @@ def test_copies_are_made_anew_when_a_weight_has_changed(build):
     torch.testing.assert_close(after - layer.bias, 2 * (before - layer.bias))
 
 
+@torch.inference_mode()
+def test_copies_live_as_long_as_somebody_reads_them(build):
+    """An answer goes on with the weights that it began with, whatever becomes of the model."""
+    torch.manual_seed(3)
+    model = FlorenceModel(tiny_config()).eval()
+    fast, states = FastModel(model, "int8"), torch.randn(1, 9, model.config.text.d_model)
+    cross = fast.cross_cache(states)
+    source = Source.all_of(cross, None)
+    expected, found = [], []
+    for steps, changes in ((expected, False), (found, True)):
+        network = fast.steps()
+        network.enter(prefill(model, cross, None, [[2]], [0]), source)
+        for token in (5, 7):
+            steps.append(network.logits(network.step([token])))
+            if changes:
+                for layer in model.decoder.layers:
+                    layer.ffn.fc1.weight.add_(0)
+                fast.steps()
+                rubbish = [torch.full((64, 64), 99, dtype=torch.int8) for _ in range(64)]
+                assert len(rubbish) == 64
+    assert all(map(torch.equal, found, expected))
+
+
+@torch.inference_mode()
+def test_threads_share_copies(build):
+    layers, weights = [nn.Linear(64, 64) for _ in range(40)], Weights("int8")
+
+    def ask(_):
+        return [weights.of(layer).weight for layer in layers]
+
+    with ThreadPoolExecutor(8) as threads:
+        first, *others = threads.map(ask, range(8))
+    assert all(other == first for other in others)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("spoilt", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_number_stays_none(build, spoilt):
+    weights, layer, x = Weights("int8"), nn.Linear(40, 12), torch.randn(3, 40)
+    x[1, 7] = spoilt
+    found = dense(weights.of(layer), x, torch.empty(3, 12))
+    assert found[1].isnan().all() and found[[0, 2]].isfinite().all()
+
+
 def test_precisions_that_cannot_be_had(monkeypatch):
     cpu = torch.device("cpu")
     with pytest.raises(ValueError, match="precision='int4' must be one of fp32, bf16, int8"):
         check_precision("int4", cpu)
     with pytest.raises(ValueError, match="is for processors; on cuda give dtype"):
         check_precision("int8", torch.device("cuda"))
+    with pytest.raises(ValueError, match="made of a network in float32, and this one is in torch.bfloat16"):
+        check_precision("int8", cpu, torch.bfloat16)
     monkeypatch.setattr(kernel, "library", lambda: None)
     assert check_precision("fp32", cpu) == "fp32"
     with pytest.raises(ValueError, match="needs the compiled kernels"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from florence_lite.engine.fast import FastModel, vision
+from florence_lite.engine.fast.precision import Weights
 from florence_lite.model import FlorenceModel
 from florence_lite.model.config import VisionConfig
 from tests.tiny import tiny_config
@@ -35,6 +36,16 @@ def test_equals_the_plain_tower(build, window, images):
         assert vision.can(model.vision)
         expected = model.encode_image(pixel_values)
         torch.testing.assert_close(FastModel(model).encode_image(pixel_values), expected, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_small_pictures(build, images):
+    """Maps of 4 × 4 positions and less."""
+    model, pixel_values = model_of(4), torch.randn(images, 3, 32, 32)
+    with torch.inference_mode():
+        expected = model.vision(pixel_values)
+        found = vision.features(model.vision, pixel_values, Weights())
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
 
 
 def test_other_towers_are_left_to_the_plain_network(build):
