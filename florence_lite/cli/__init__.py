@@ -69,6 +69,8 @@ def main() -> None:
 
     Letters that the terminal cannot show are escaped, so that nothing is lost and nothing fails.
     """
+    # Before torch is imported: threads that wait for each other sleep soon, instead of taking a busy machine's time.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, or a program without a console
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -141,7 +141,7 @@ def evaluate(
     elif column or outside or format != "auto":
         raise ValueError("--format, --column and --outside belong to annotated images; give their folder as --data")
     else:
-        with needing("eval"):
+        with needing("train,eval"):
             from florence_lite.cards import task
             from florence_lite.evaluate.metrics import metrics_of
             from florence_lite.scenes import TRAINING_STYLES
