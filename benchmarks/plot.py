@@ -22,8 +22,9 @@ def main() -> None:
     parser.add_argument("found", help="what inference.py --json wrote")
     parser.add_argument("picture", help="file to write, .png or .svg")
     arguments = parser.parse_args()
-    told = json.loads(Path(arguments.found).read_text())
-    rows = [row for row in told["rows"] if row["ratios"]]
+    found = json.loads(Path(arguments.found).read_text())
+    runs = found if isinstance(found, list) else [found]  # some rows each
+    told, rows = runs[0], [row for run in runs for row in run["rows"] if row["ratios"]]
     figure, axes = plt.subplots(figsize=(8, ROW * len(rows) + 1.2), layout="constrained")
     for number, (name, colour) in enumerate(SHOWN.items()):
         places = [place for place, row in enumerate(rows) if name in row["ratios"]]
