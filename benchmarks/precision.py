@@ -5,7 +5,7 @@ change.
 
 All precisions answer the same prompts about the same generated test scenes, which need the artwork of the extra
 `scenes`. How fast they are is measured by `inference.py`; that a network of this size gains little in time says nothing
-about one of Florence-2's.
+about one of Florence-2's. Needs transformers, whose version is told with the others.
 """
 
 from __future__ import annotations

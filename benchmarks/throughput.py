@@ -13,6 +13,7 @@ documentation shows: pictures opened with PIL, its processor, `generate` with se
 
 The files are worked on in parts. Sides take turns with each part, after one for warming up; shown are medians of the
 parts' rates and of their ratios. Ids must be equal every time, or the script ends with a message.
+Needs transformers.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ class Asking:
         memory: see `memory`.
         precision: "bf16" or "int8" halve or quarter what an answer on a processor has to read for each id, beside the
             weights in memory; answers may differ. "bf16" also computes the vision tower in bfloat16, where the
-            processor has instructions for it.
+            processor has instructions for it. In "fp32" large networks keep a copy of the decoder in int8, from the
+            first greedy answer on: it guesses ids that are checked exactly.
 
         Raises FileNotFoundError if there is no such checkpoint, ValueError for a device that cannot be used here and
         if the files are damaged or do not fit together, and what `florence_lite.checkpoint.hub.download` raises.
