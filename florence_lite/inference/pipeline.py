@@ -78,6 +78,7 @@ class Pipeline:
         self, image: Any, asked: Sequence[Asked], options: Mapping[str, Any], keep_image: bool
     ) -> Future[list[Result]]:
         """Ask prompts about an image; of its results, one for each prompt. keep_image: whether they keep the picture.
+        The question may be cancelled until the image goes through the vision tower.
 
         A file is read by another thread; other images at once, since they may change. What is wrong with the image
         becomes an `Unreadable` of this future; ValueError is that of a prompt that is too long for the network.
@@ -125,6 +126,8 @@ class Pipeline:
         """Encode images and let their prompts wait for answers."""
         opened, readable = [], []
         for question in questions:
+            if not question.answer.set_running_or_notify_cancel():
+                continue
             try:
                 picture = question.opened.result()
                 question.requests = [self._answering.requests(each, picture.size_wh) for each in question.asked]

@@ -89,6 +89,19 @@ def test_an_image_that_fails_is_alone_with_it(florence, files):
         too_long.result()
 
 
+def test_a_question_is_cancelled_until_its_image_is_encoded(florence):
+    od = asked(florence, [Prompt("<OD>")], {})
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        begun = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+        pipeline.step()
+        waiting = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+        assert not begun[0].cancel() and waiting[0].cancel()
+        finish(pipeline)
+    assert waiting[0].cancelled()
+    for future, seed in zip([*begun, waiting[1]], [0, 1, 1], strict=True):
+        assert future.result()[0].token_ids == florence.run(noise_image(seed), "<OD>").token_ids
+
+
 def test_files_are_read_by_other_threads_and_a_bounded_number_ahead(florence, files, monkeypatch):
     """The network answers the first while the others are read; what could change is read at once."""
     readers, held = {}, threading.Event()
