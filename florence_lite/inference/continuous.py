@@ -98,13 +98,13 @@ class DecodingQueue:
             return _failed(tickets, error)
         for ticket, each in zip(tickets, begun, strict=True):
             ticket.begun = each
-            if each.opening is not None and not each.row.is_present(each.opening.log_odds):
-                ticket.answer.set_result(each.empty())
-                finished.append(ticket)
-                continue
             try:
+                if each.opening is not None and not each.row.is_present(each.opening.log_odds):
+                    ticket.answer.set_result(each.empty())
+                    finished.append(ticket)
+                    continue
                 ticket.search = search = start_search(each.prefix[-1], each.row.answer_options)
-            except Exception as error:  # of the guide
+            except Exception as error:  # of the guide, or of `is_present`
                 finished += _failed([ticket], error)
                 continue
             if search.result is not None:
@@ -132,7 +132,11 @@ class DecodingQueue:
             if not ticket.answer.done():
                 ticket.answer.set_exception(ticket.search.fault)
         answered = [ticket for ticket in tickets if ticket not in failed]
-        scores = self.decoding.scores([(ticket.begun, ticket.search.result) for ticket in answered])
+        try:
+            scores = self.decoding.scores([(ticket.begun, ticket.search.result) for ticket in answered])
+        except Exception as error:
+            _failed(answered, error)
+            return list(tickets)
         for ticket, each in zip(answered, scores, strict=True):
             opening = ticket.begun.opening
             ticket.answer.set_result(Decoded(ticket.search.result, each, opening and opening.log_odds))

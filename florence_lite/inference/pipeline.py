@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -48,7 +48,8 @@ class _Question:
 class Pipeline:
     """Answers questions about images, of any tasks and options, each as if it were alone.
 
-    `submit` and `step` are called by one thread. As a context it ends its own threads.
+    `submit` and `step` are called by one thread. As a context it ends its own threads, and cancels
+    what is not answered yet.
     """
 
     def __init__(self, encoder: ImageEncoder, answering: Answering):
@@ -64,6 +65,13 @@ class Pipeline:
     def __exit__(self, *_) -> None:
         if self._readers is not None:
             self._readers.shutdown(wait=False, cancel_futures=True)
+        for question in self._opening:
+            question.answer.cancel()
+            question.answer.set_running_or_notify_cancel()  # tells those that wait for it in other threads
+        for question in dict.fromkeys(self._question_of.values()):
+            question.answer.set_exception(CancelledError())
+        self._opening.clear()
+        self._question_of.clear()
 
     def __bool__(self) -> bool:
         """Whether there is work."""
@@ -139,7 +147,12 @@ class Pipeline:
                 opened.append(picture)
                 readable.append(question)
             question.opened = None
-        encoded = self._encoder.encode(opened)
+        try:
+            encoded = self._encoder.encode(opened)
+        except Exception as error:
+            for question in readable:
+                question.answer.set_exception(error)
+            return
         for question, image in zip(readable, encoded, strict=True):
             question.encoded = image
             pairs = [(image, request) for requests in question.requests for request in requests]

@@ -133,6 +133,35 @@ def test_a_row_that_fails_is_alone_with_it(florence):
     same(good.answer.result(), alone)
 
 
+def test_an_error_of_scores_or_of_a_threshold_is_an_answer(florence, monkeypatch):
+    image = florence.encode(noise_image(0))
+    [row] = rows_of(florence, image, Prompt("<OD>"), {"max_new_tokens": 4})
+    [phrase] = rows_of(florence, image, Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["dog"]), {})
+
+    def fail(*_):
+        raise RuntimeError("no memory is left")
+
+    queue = DecodingQueue(florence.answering.decoding)
+    bad, good = queue.submit(phrase._replace(is_present=fail)), queue.submit(row)
+    while queue:
+        queue.step()
+    assert good.answer.result().generated.ids
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoding, "scores", fail)
+        unscored = [queue.submit(row) for _ in range(2)]
+        finished = []
+        while queue:
+            finished += queue.step()
+    assert set(finished) == set(unscored)
+    for ticket in (bad, *unscored):
+        with pytest.raises(RuntimeError, match="no memory"):
+            ticket.answer.result(timeout=0)
+    again = queue.submit(row)
+    while queue:
+        queue.step()
+    same(again.answer.result(), good.answer.result())
+
+
 def test_weights_that_are_nan_end_every_row(toy_tokenizer):
     florence = tiny_florence(toy_tokenizer, "decoder")
     image = florence.encode(noise_image(0))

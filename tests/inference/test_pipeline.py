@@ -1,6 +1,7 @@
 """Questions about images of all kinds, submitted while others are on the way."""
 
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -100,6 +101,37 @@ def test_a_question_is_cancelled_until_its_image_is_encoded(florence):
     assert waiting[0].cancelled()
     for future, seed in zip([*begun, waiting[1]], [0, 1, 1], strict=True):
         assert future.result()[0].token_ids == florence.run(noise_image(seed), "<OD>").token_ids
+
+
+def test_an_error_of_the_vision_tower_is_the_answer_to_its_images(florence, monkeypatch):
+    od = asked(florence, [Prompt("<OD>")], {})
+
+    def fail(*_):
+        raise RuntimeError("no memory is left")
+
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        with monkeypatch.context() as patched:
+            patched.setattr(type(florence.encoder), "encode", fail)
+            bad = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+            finish(pipeline)
+        good = pipeline.submit(noise_image(0), od, {}, False)
+        finish(pipeline)
+    for future in bad:
+        with pytest.raises(RuntimeError, match="no memory"):
+            future.result(timeout=0)
+    assert len(good.result()) == 1
+
+
+def test_what_is_not_answered_when_the_pipeline_closes_is_cancelled(florence, files):
+    od = asked(florence, [Prompt("<OD>"), Prompt("<CAPTION>")], {})
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        begun = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+        pipeline.step()
+        waiting = [pipeline.submit(path, od, {}, False) for path in files]
+    assert not pipeline
+    for future in (*begun, *waiting):
+        with pytest.raises(CancelledError):
+            future.result(timeout=0)
 
 
 def test_files_are_read_by_other_threads_and_a_bounded_number_ahead(florence, files, monkeypatch):
