@@ -88,14 +88,16 @@ class DecodingQueue:
         return [ticket for ticket in chosen if ticket.answer.set_running_or_notify_cancel()]
 
     def _begin(self, tickets: Sequence[Ticket]) -> list[Ticket]:
-        """Returns those that are finished already."""
+        """Returns those that are finished already. If they cannot begin together, those that can begin alone."""
         if not tickets:
             return []
         finished = []
         try:
             begun = self.decoding.begin([ticket.row for ticket in tickets])
         except Exception as error:
-            return _failed(tickets, error)
+            if len(tickets) == 1:
+                return _failed(tickets, error)
+            return [ended for ticket in tickets for ended in self._begin([ticket])]
         for ticket, each in zip(tickets, begun, strict=True):
             ticket.begun = each
             try:

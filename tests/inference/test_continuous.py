@@ -10,6 +10,7 @@ import torch
 from florence_lite import Florence, Prompt
 from florence_lite.inference.continuous import DecodingQueue, decode
 from florence_lite.inference.decoding import Decoding
+from tests.engine.test_steps import Breaks
 from tests.tiny import SIDES, noise_image, tiny_florence
 
 REGION = (3.0, 4.0, 30.0, 40.0)
@@ -131,6 +132,22 @@ def test_a_row_that_fails_is_alone_with_it(florence):
         queue.step()
     assert isinstance(bad.answer.exception(), ValueError)
     same(good.answer.result(), alone)
+
+
+def test_a_prompt_that_cannot_be_read_or_a_guide_that_breaks_is_alone_with_it(florence):
+    image = florence.encode(noise_image(0))
+    [row] = rows_of(florence, image, Prompt("<OD>"), {"max_new_tokens": 12})
+    [alone] = decode(florence.answering.decoding, [row])
+    queue = DecodingQueue(florence.answering.decoding)
+    unreadable = row._replace(prompt_ids=[0, 10**6, 2])
+    broken = [row._replace(make_guide=lambda each=each: Breaks(each, 3)) for each in ("advance", "allowed")]
+    tickets = [queue.submit(each) for each in (row, unreadable, row, *broken, row)]
+    while queue:
+        queue.step()
+    for place in (0, 2, 5):
+        same(tickets[place].answer.result(timeout=0), alone)
+    for place in (1, 3, 4):
+        assert tickets[place].answer.exception(timeout=0) is not None
 
 
 def test_an_error_of_scores_or_of_a_threshold_is_an_answer(florence, monkeypatch):
