@@ -16,6 +16,7 @@ from florence_lite.engine.search import Search
 from florence_lite.inference.decoding import Begun, Decoded, Decoding, Row
 
 TOGETHER = 8  # prompts that are read together, so that fewer do not interrupt those that are being answered
+REFILLED = 4  # where there is room for few rows, a part of them: one in so many
 
 
 class Ticket:
@@ -81,7 +82,8 @@ class DecodingQueue:
                     break
                 sources[source] = ticket.row
                 chosen.append(ticket)
-            if running and len(chosen) < min(TOGETHER, len(self._waiting)):
+            at_once = len(running) + len(chosen)  # as many as there is room for, or all there are
+            if running and len(chosen) < min(TOGETHER, len(self._waiting), max(1, at_once // REFILLED)):
                 return []
             for _ in chosen:
                 self._waiting.popleft()

@@ -94,6 +94,19 @@ def test_rows_join_those_that_are_being_answered(florence, work, at_once):
         same(ticket.answer.result(), alone)
 
 
+@pytest.mark.parametrize(("room", "least"), [(3, 3), (9, 8), (40, 33)])
+def test_places_are_filled_while_others_wait(florence, at_once, room, least):
+    """Fewer than a quarter of them are free in a step, and fewer than eight."""
+    at_once(room)
+    image, queue = florence.encode(noise_image(0)), DecodingQueue(florence.answering.decoding)
+    for number in range(3 * room):
+        [row] = rows_of(florence, image, Prompt("<OD>"), {"max_new_tokens": 3 + 7 * number % 20})
+        queue.submit(row._replace(make_guide=lambda: Breaks("never", 0)))
+    while queue.waiting:
+        finished = queue.step()
+        assert least <= len(queue._running) + len(finished) <= room or not queue.waiting
+
+
 def test_another_thread_asks_while_one_works(florence, work):
     rows, expected = work
     queue, over, arrived = DecodingQueue(florence.answering.decoding), threading.Event(), threading.Event()
