@@ -5,6 +5,7 @@ through the vision tower together, and their prompts join those that are being a
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -52,6 +53,8 @@ class Pipeline:
     what is not answered yet.
     """
 
+    _program_ends = staticmethod(sys.is_finalizing)  # its own, for when it is true
+
     def __init__(self, encoder: ImageEncoder, answering: Answering):
         self._encoder, self._answering = encoder, answering
         self._readers: ThreadPoolExecutor | None = None
@@ -63,6 +66,8 @@ class Pipeline:
         return self
 
     def __exit__(self, *_) -> None:
+        if self._program_ends():  # when modules have lost their contents, and nobody waits any more
+            return
         if self._readers is not None:
             self._readers.shutdown(wait=False, cancel_futures=True)
         for question in self._opening:

@@ -1,5 +1,8 @@
 """Questions about images of all kinds, submitted while others are on the way."""
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import CancelledError
 
@@ -166,3 +169,22 @@ def test_threads_end_when_the_reader_breaks_off(florence, files):
     for thread in started:
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def test_a_program_ends_in_silence_with_questions_on_the_way(tmp_path):
+    noise_image(0).save(tmp_path / "one.png")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, florence_lite\n"
+        "from tests.conftest import SENTENCES\n"
+        "from tests.tiny import tiny_florence\n"
+        "from florence_lite.tokens import Tokenizer\n"
+        "florence = tiny_florence(Tokenizer.train(SENTENCES, vocab_size=1400), 'decoder')\n"
+        "answers = florence.run_each([sys.argv[1]] * 100, '<OD>', max_new_tokens=8)\n"
+        "print(next(answers).task)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, program, tmp_path / "one.png"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "<OD>\n", "")
