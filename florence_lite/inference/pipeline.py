@@ -45,6 +45,14 @@ class _Question:
     tickets: list[Ticket] = field(default_factory=list)
     left: int = 0
 
+    @property
+    def weighs(self) -> bool:
+        """Whether its answers are weighed, not written."""
+        return self.options.get("choices") is not None
+
+    def pairs(self) -> list[tuple[EncodedImage, Request]]:
+        return [(self.encoded, request) for requests in self.requests for request in requests]
+
 
 class Pipeline:
     """Answers questions about images, of any tasks and options, each as if it were alone.
@@ -106,7 +114,7 @@ class Pipeline:
             except Exception as error:
                 opened.set_exception(error)
         question = _Question(asked, options, keep_image, opened)
-        if isinstance(image, EncodedImage):
+        if isinstance(image, EncodedImage) and not question.weighs:  # several are weighed together
             self._encode([question])
         else:
             self._opening.append(question)
@@ -158,15 +166,19 @@ class Pipeline:
             for question in readable:
                 question.answer.set_exception(error)
             return
+        alike: list[list[_Question]] = []  # those that are weighed together
         for question, image in zip(readable, encoded, strict=True):
             question.encoded = image
-            pairs = [(image, request) for requests in question.requests for request in requests]
+            if question.weighs:
+                same = (each for each in alike if each[0].options == question.options)
+                others = next((each for each in same if each[0].keep_image == question.keep_image), None)
+                if others is None:
+                    alike.append([question])
+                else:
+                    others.append(question)
+                continue
             try:
-                if question.options.get("choices") is not None:  # which are weighed, not written
-                    results = self._answering.answer(pairs, question.options, question.keep_image)
-                    self._finish(question, results)
-                    continue
-                rows = self._answering.rows(pairs, question.options)
+                rows = self._answering.rows(question.pairs(), question.options)
             except Exception as error:
                 question.answer.set_exception(error)
                 continue
@@ -175,15 +187,29 @@ class Pipeline:
             self._question_of |= dict.fromkeys(question.tickets, question)
             if not rows:
                 self._finish(question, [])
+        for questions in alike:
+            self._weigh(questions)
+
+    def _weigh(self, questions: Sequence[_Question]) -> None:
+        """Answer questions whose options are the same from their closed list; one by one if it goes wrong."""
+        pairs = [pair for question in questions for pair in question.pairs()]
+        try:
+            results = iter(self._answering.answer(pairs, questions[0].options, questions[0].keep_image))
+        except Exception as error:
+            if len(questions) == 1:
+                questions[0].answer.set_exception(error)
+                return
+            for question in questions:
+                self._weigh([question])
+            return
+        for question in questions:
+            self._finish(question, [next(results) for _ in question.pairs()])
 
     def _answer(self, question: _Question) -> None:
-        requests = [request for requests in question.requests for request in requests]
         try:
             results = [
-                self._answering.result(
-                    request, question.encoded, ticket.answer.result(), question.keep_image, question.options
-                )
-                for request, ticket in zip(requests, question.tickets, strict=True)
+                self._answering.result(request, image, ticket.answer.result(), question.keep_image, question.options)
+                for (image, request), ticket in zip(question.pairs(), question.tickets, strict=True)
             ]
         except Exception as error:
             question.answer.set_exception(error)

@@ -125,6 +125,50 @@ def test_an_error_of_the_vision_tower_is_the_answer_to_its_images(florence, monk
     assert len(good.result()) == 1
 
 
+@pytest.mark.parametrize("encoded", [False, True])
+def test_equal_lists_are_weighed_together(florence, monkeypatch, encoded):
+    images = [noise_image(seed) for seed in range(7)]
+    images = florence.encode(images) if encoded else images
+    prompt, lists = Prompt("<VQA>", "Which?"), [{"choices": ["this", "that"]}, {"choices": ["a dog", "a sign", "this"]}]
+    alone = [florence.run(image, prompt, **lists[number % 2]) for number, image in enumerate(images)]
+    weighed, answer = [], type(florence.answering).answer
+
+    def counted(self, pairs, *more):
+        weighed.append(len(pairs))
+        return answer(self, pairs, *more)
+
+    monkeypatch.setattr(type(florence.answering), "answer", counted)
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        futures = []
+        for number, image in enumerate(images):
+            options = {"choices": list(lists[number % 2]["choices"])}
+            futures.append(pipeline.submit(image, asked(florence, [prompt], options), options, False))
+        finish(pipeline)
+    assert weighed == [4, 3]
+    for future, expected in zip(futures, alone, strict=True):
+        assert future.result()[0].choices == pytest.approx(expected.choices, rel=1e-4)
+
+
+def test_a_question_that_cannot_be_weighed_is_alone_with_it(florence, monkeypatch):
+    options, answer = {"choices": ["this", "that"]}, type(florence.answering).answer
+
+    def picky(self, pairs, *more):
+        if any("bad" in request.sentence for _, request in pairs):
+            raise ValueError("this question is too long")
+        return answer(self, pairs, *more)
+
+    monkeypatch.setattr(type(florence.answering), "answer", picky)
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        good, bad, other = (
+            pipeline.submit(noise_image(0), asked(florence, [Prompt("<VQA>", text)], options), options, False)
+            for text in ("good", "bad", "other")
+        )
+        finish(pipeline)
+    with pytest.raises(ValueError, match="too long"):
+        bad.result(timeout=0)
+    assert good.result()[0].choices and other.result()[0].choices
+
+
 def test_what_is_not_answered_when_the_pipeline_closes_is_cancelled(florence, files):
     od = asked(florence, [Prompt("<OD>"), Prompt("<CAPTION>")], {})
     with Pipeline(florence.encoder, florence.answering) as pipeline:
