@@ -185,6 +185,22 @@ def test_tiles_have_all_the_pixels_of_a_large_jpeg(florence, tmp_path, monkeypat
     assert isinstance(florence.encode(decoded), EncodedImage)
 
 
+def test_an_unreadable_image_is_told_although_the_images_break_off(florence, image, tmp_path):
+    def images():
+        yield tmp_path / "first"
+        yield image
+        yield noise_image(0, (40, 40))
+        yield tmp_path / "last"
+        raise RuntimeError("no more images")
+
+    answers, seen = florence.run_each(images(), "<OD>", tile=TILE, max_new_tokens=6), []
+    with pytest.raises(RuntimeError, match="no more images"):
+        for answer in answers:
+            seen.append(answer)
+    assert [type(each) for each in seen] == [ImageError, Result, Result, ImageError]
+    assert "last" in str(seen[-1])
+
+
 def test_tiles_are_cut_when_they_are_needed(florence, monkeypatch):
     """Of many tiles only those of a batch or two are in memory."""
     cut, answered = [], []

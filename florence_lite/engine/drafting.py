@@ -85,18 +85,24 @@ class Drafting:
         for ahead in range(self._guesses):
             hidden = self.network.draft(read[-1], ahead)
             scores = self.score(hidden, dict(enumerate(standing[-len(twins) :])), self.network.draft_logits)
+            if any(each.fault is not None for each in twins):
+                return  # the search itself meets its guide's error when it comes there
             constrain(scores, ((row, each.histories[0], each.options) for row, each in enumerate(twins)))
             guessed = scores.argmax(-1).tolist()
             for each, guess in zip(twins, guessed, strict=True):
-                each.advance([[0.0]], [[guess]])
+                each.go_on([[0.0]], [[guess]])
+            if any(each.fault is not None for each in twins):
+                return
             if any(each.result is not None for each in twins):
                 break
             read.append(guessed)
             standing += [(each, each.states[0]) for each in twins]
-        self._made = len(read) - 1
         hidden = self.network.ahead([list(row) for row in zip(*read, strict=True)])  # [R, n, D]
         hidden = hidden.transpose(0, 1).contiguous()
         scores = self.score(hidden.flatten(0, 1), dict(enumerate(standing)), self.network.logits)
+        if any(each.fault is not None for each in twins):
+            return
+        self._made = len(read) - 1
         self._known.extend(map(Ahead, read, hidden, scores.view(len(read), len(ids), -1)))
 
 

@@ -240,7 +240,8 @@ class DecodingBatch:
         """Offer every search the best next ids of its rows, scores [R, V], which are changed. Returns what `_arrange`
         needs."""
         by_width: dict[int, list[int]] = {}
-        for search in self.searches:
+        unharmed = [search for search in self.searches if search.fault is None]
+        for search in unharmed:
             by_width.setdefault(search.options.num_beams, []).extend(search.rows)
         index = {
             width: slice(None) if len(rows) == len(scores) else on_device(scores.device, rows)
@@ -252,7 +253,7 @@ class DecodingBatch:
             scores,
             (
                 (row, history, search.options)
-                for search in self.searches
+                for search in unharmed
                 for row, history in zip(search.rows, search.histories, strict=True)
             ),
         )
@@ -263,17 +264,19 @@ class DecodingBatch:
             offered = few.max(-1, keepdim=True) if width == 1 else few.topk(min(2 * width, few.shape[1]))  # [R', K]
             best |= zip(rows, offered[0].tolist(), strict=True)
             ids |= zip(rows, offered[1].tolist(), strict=True)
-        for search in self.searches:
+        for search in unharmed:
             if not all(best[row][0] > -math.inf for row in search.rows):
                 search.fail(
-                    "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
+                    ValueError(
+                        "the model gives no finite score to any id: are the weights NaN, or float16 too small for them?"
+                    )
                 )
-        going_on = [search for search in self.searches if search.fault is None]
+        going_on = [search for search in unharmed if search.fault is None]
         for search in going_on:
             if search in self._samplers:
                 ids[search.rows[0]] = [self._samplers[search](scores[search.rows[0]])]
         return {
-            search: search.advance([best[row] for row in search.rows], [ids[row] for row in search.rows])
+            search: search.go_on([best[row] for row in search.rows], [ids[row] for row in search.rows])
             for search in going_on
         }
 
@@ -287,7 +290,8 @@ class DecodingBatch:
 
 
 def scores_behind(hidden: Tensor, of_rows: Mapping[int, tuple[Search, Hashable]], logits: Callable) -> Tensor:
-    """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id, and where there is no token.
+    """Logits [R, V] behind hidden [R, D]; -inf where a guide allows no id, and where there is no token. An error of a
+    guide becomes the fault of its search.
 
     of_rows: of each row that is asked for its search, and where it stands in the guide. logits: what gives those of a
         range of ids.
@@ -298,7 +302,10 @@ def scores_behind(hidden: Tensor, of_rows: Mapping[int, tuple[Search, Hashable]]
     alike: dict[tuple[range, ...], list[int]] = {}
     for row, (search, state) in of_rows.items():
         guide = search.options.guide
-        alike.setdefault((range(search.size),) if guide is None else guide.allowed(state), []).append(row)
+        try:
+            alike.setdefault((range(search.size),) if guide is None else guide.allowed(state), []).append(row)
+        except Exception as error:
+            search.fail(error)
     size = max(search.size for search, _ in of_rows.values())
     if set(alike) == {(range(size),)}:
         return logits(hidden, range(size)).float()

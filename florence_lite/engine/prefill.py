@@ -37,17 +37,18 @@ def prefill(
     encoder_mask: Tensor | None,
     prefixes: Sequence[list[int]],
     images: Sequence[int],
+    most: int | None = None,
 ) -> list[Prefix]:
     """Run the decoder over prefixes.
 
     cross: keys and values of B images; encoder_mask: bool [B, S], False on padding, or None.
     prefixes: lists of at least one id, of any lengths. images: which of the B images each of them is about.
+    most: ids that go through the network together, or a few more; None: as many as suit the device.
 
-    What all of them begin with is read once for each image. Those of equal length go through the network together,
-    `TOKENS_AT_ONCE` ids or a few more at a time.
+    What all of them begin with is read once for each image. Those of equal length go through the network together.
     """
     device = cross.keys[0].device
-    most = TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_ON_GPU
+    most = most or suitable(device)
     shared = _shared(prefixes) if len(prefixes) > len(cross.keys[0]) else []
     begun = model.self_cache(len(cross.keys[0]), max(1, len(shared)))
     if shared:
@@ -69,6 +70,11 @@ def prefill(
         )
         read |= {row: Prefix(*parts) for row, *parts in zip(rows, keys, values, hidden, strict=True)}
     return [read[row] for row in range(len(prefixes))]
+
+
+def suitable(device: torch.device) -> int:
+    """How many ids are best read together."""
+    return TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_ON_GPU
 
 
 def start_cache(model: FlorenceModel, prefixes: Sequence[Prefix], max_length: int) -> tuple[SelfCache, list[int]]:

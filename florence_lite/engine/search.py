@@ -34,7 +34,7 @@ class Search:
     def __init__(self, start: int, options: GenerationOptions):
         self.options = options
         self.result: Generated | None = None
-        self.fault: ValueError | None = None
+        self.fault: Exception | None = None
         forced = options.forced_bos is not None and options.max_new_tokens > 1
         self.histories = [[start, options.forced_bos] if forced else [start]]
         self.states = [None if options.guide is None else options.guide.start]
@@ -56,8 +56,16 @@ class Search:
         """Only the end token still fits into the answer."""
         return len(self.histories[0]) == self.options.max_new_tokens
 
-    def fail(self, reason: str) -> None:
-        self.fault, self.histories = ValueError(reason), []
+    def go_on(self, scores: list[list[float]], ids: list[list[int]]) -> list[int]:
+        """`advance`, where an error of the guide becomes the fault of this search alone."""
+        try:
+            return self.advance(scores, ids)
+        except Exception as error:
+            self.fail(error)
+            return []
+
+    def fail(self, fault: Exception) -> None:
+        self.fault, self.histories = fault, []
 
     def finish(self, history: list[int], truncated: bool, trail: tuple) -> None:
         self.result, self.trail = Generated(history[1:], truncated), trail

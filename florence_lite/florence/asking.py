@@ -280,7 +280,8 @@ class Asking:
         """Answer prompts about any number of images, one after the other; nothing is kept of those that are done.
 
         images: any iterable of what `run` takes as an image, a generator too. An image is loaded when there is room for
-            it: at most `IMAGES_AHEAD` are on their way at a time.
+            it: 32 at most are on their way at a time, and 16 (of encoded ones, 32) are taken, if there are as many,
+            before the first is answered. Where pictures come one by one, as from a camera, `run` answers each at once.
         prompts: one, or a list of prompts that are all asked about every image.
         keep_image: whether results keep their pictures.
         text, phrases, region, tile, options: as in `run`.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from florence_lite.checks import is_whole
-from florence_lite.engine.prefill import TOKENS_AT_ONCE
+from florence_lite.engine.prefill import TOKENS_AT_ONCE, suitable
 from florence_lite.engine.score import LOGITS_AT_ONCE
 from florence_lite.model import FlorenceConfig
 
@@ -11,6 +13,7 @@ MEMORY = 2**30  # bytes, where a caller does not say
 LEAST = 2**26  # bytes: below that, a single row of a usual network does not fit
 COPIES = 4  # of vocabulary-wide scores: as they come, in float32, their logarithms, and what is picked from them
 FLOAT32 = 4  # bytes
+PART_FOR_PREFIXES = 8  # one in so many bytes; the rest is for answers, which take longer
 
 
 def check_memory(memory: int) -> int:
@@ -48,9 +51,17 @@ def source_bytes(config: FlorenceConfig, bytes_each: int, tokens: int) -> int:
     return tokens * (4 * text.decoder_layers * text.d_model + 8 * text.d_model + text.ffn_dim) * bytes_each
 
 
-def room_for_rows(memory: int, config: FlorenceConfig, bytes_each: int) -> int:
+def prefix_tokens(memory: int, config: FlorenceConfig, bytes_each: int, device: torch.device) -> int:
+    """Tokens of prefixes that are read together: as many as suit the device, if they fit into a part of `memory`; but
+    as many as suit a processor in any case."""
+    fitting = memory // PART_FOR_PREFIXES // token_bytes(config, bytes_each)
+    return min(suitable(device), max(TOKENS_AT_ONCE, fitting))
+
+
+def room_for_rows(memory: int, config: FlorenceConfig, bytes_each: int, device: torch.device) -> int:
     """Bytes of `memory` that are left for rows beside what reading prefixes and scoring take; may be less than none."""
-    return memory - TOKENS_AT_ONCE * token_bytes(config, bytes_each) - COPIES * LOGITS_AT_ONCE * FLOAT32
+    reading = prefix_tokens(memory, config, bytes_each, device) * token_bytes(config, bytes_each)
+    return memory - reading - COPIES * LOGITS_AT_ONCE * FLOAT32
 
 
 def tokens_at_once(memory: int, config: FlorenceConfig, bytes_each: int) -> int:

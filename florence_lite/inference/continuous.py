@@ -16,6 +16,7 @@ from florence_lite.engine.search import Search
 from florence_lite.inference.decoding import Begun, Decoded, Decoding, Row
 
 TOGETHER = 8  # prompts that are read together, so that fewer do not interrupt those that are being answered
+REFILLED = 4  # where there is room for few rows, a part of them: one in so many
 
 
 class Ticket:
@@ -81,30 +82,33 @@ class DecodingQueue:
                     break
                 sources[source] = ticket.row
                 chosen.append(ticket)
-            if running and len(chosen) < min(TOGETHER, len(self._waiting)):
+            at_once = len(running) + len(chosen)  # as many as there is room for, or all there are
+            if running and len(chosen) < min(TOGETHER, len(self._waiting), max(1, at_once // REFILLED)):
                 return []
             for _ in chosen:
                 self._waiting.popleft()
         return [ticket for ticket in chosen if ticket.answer.set_running_or_notify_cancel()]
 
     def _begin(self, tickets: Sequence[Ticket]) -> list[Ticket]:
-        """Returns those that are finished already."""
+        """Returns those that are finished already. If they cannot begin together, those that can begin alone."""
         if not tickets:
             return []
         finished = []
         try:
             begun = self.decoding.begin([ticket.row for ticket in tickets])
         except Exception as error:
-            return _failed(tickets, error)
+            if len(tickets) == 1:
+                return _failed(tickets, error)
+            return [ended for ticket in tickets for ended in self._begin([ticket])]
         for ticket, each in zip(tickets, begun, strict=True):
             ticket.begun = each
-            if each.opening is not None and not each.row.is_present(each.opening.log_odds):
-                ticket.answer.set_result(each.empty())
-                finished.append(ticket)
-                continue
             try:
+                if each.opening is not None and not each.row.is_present(each.opening.log_odds):
+                    ticket.answer.set_result(each.empty())
+                    finished.append(ticket)
+                    continue
                 ticket.search = search = start_search(each.prefix[-1], each.row.answer_options)
-            except Exception as error:  # of the guide
+            except Exception as error:  # of the guide, or of `is_present`
                 finished += _failed([ticket], error)
                 continue
             if search.result is not None:
@@ -132,7 +136,11 @@ class DecodingQueue:
             if not ticket.answer.done():
                 ticket.answer.set_exception(ticket.search.fault)
         answered = [ticket for ticket in tickets if ticket not in failed]
-        scores = self.decoding.scores([(ticket.begun, ticket.search.result) for ticket in answered])
+        try:
+            scores = self.decoding.scores([(ticket.begun, ticket.search.result) for ticket in answered])
+        except Exception as error:
+            _failed(answered, error)
+            return list(tickets)
         for ticket, each in zip(answered, scores, strict=True):
             opening = ticket.begun.opening
             ticket.answer.set_result(Decoded(ticket.search.result, each, opening and opening.log_odds))

@@ -18,7 +18,7 @@ from florence_lite.engine.options import Guide
 from florence_lite.engine.prefill import Prefix, prefill
 from florence_lite.engine.score import by_states
 from florence_lite.engine.steps import Source, stacked
-from florence_lite.inference.batching import MEMORY, room_for_rows, row_bytes, source_bytes
+from florence_lite.inference.batching import MEMORY, prefix_tokens, room_for_rows, row_bytes, source_bytes
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.presence import Opening, openings, openings_with_labels
@@ -97,7 +97,11 @@ class Decoding:
     @property
     def room(self) -> int:
         """Bytes that all rows together may take."""
-        return room_for_rows(self.memory, self.model.config, self._bytes_each)
+        return room_for_rows(self.memory, self.model.config, self._bytes_each, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embed_tokens.weight.device
 
     @property
     def _bytes_each(self) -> int:
@@ -128,7 +132,8 @@ class Decoding:
         # Where prompts go to the encoder, Florence's decoder starts from </s>, which also ends a prompt.
         prefixes = [row.prompt_ids if on_decoder else [self.vocabulary.eos] for row in rows]
         inputs = [[*prefix, *row.first] for prefix, row in zip(prefixes, rows, strict=True)]
-        read = prefill(model, cross, mask, inputs, images)
+        most = prefix_tokens(self.memory, model.config, self._bytes_each, self._device)
+        read = prefill(model, cross, mask, inputs, images, most)
         alike: dict[tuple, list[int]] = {}  # rows whose presence is asked, those that may be asked together
         for place, row in enumerate(rows):
             if row.label_ids is not None:
@@ -152,7 +157,7 @@ class Decoding:
 
     def encode(self, images: Sequence[EncodedImage], prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
         """Encoder states [R, S, D] and mask of image tokens with the prompt behind them, padded on the right."""
-        longest, device = max(map(len, prompts)), self.model.embed_tokens.weight.device
+        longest, device = max(map(len, prompts)), self._device
         padded = [prompt + [self.vocabulary.pad] * (longest - len(prompt)) for prompt in prompts]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         mask = torch.arange(longest, device=device) < lengths[:, None]

@@ -5,9 +5,10 @@ through the vision tower together, and their prompts join those that are being a
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -44,12 +45,23 @@ class _Question:
     tickets: list[Ticket] = field(default_factory=list)
     left: int = 0
 
+    @property
+    def weighs(self) -> bool:
+        """Whether its answers are weighed, not written."""
+        return self.options.get("choices") is not None
+
+    def pairs(self) -> list[tuple[EncodedImage, Request]]:
+        return [(self.encoded, request) for requests in self.requests for request in requests]
+
 
 class Pipeline:
     """Answers questions about images, of any tasks and options, each as if it were alone.
 
-    `submit` and `step` are called by one thread. As a context it ends its own threads.
+    `submit` and `step` are called by one thread. As a context it ends its own threads, and cancels
+    what is not answered yet.
     """
+
+    _program_ends = staticmethod(sys.is_finalizing)  # its own, for when it is true
 
     def __init__(self, encoder: ImageEncoder, answering: Answering):
         self._encoder, self._answering = encoder, answering
@@ -62,8 +74,17 @@ class Pipeline:
         return self
 
     def __exit__(self, *_) -> None:
+        if self._program_ends():  # when modules have lost their contents, and nobody waits any more
+            return
         if self._readers is not None:
             self._readers.shutdown(wait=False, cancel_futures=True)
+        for question in self._opening:
+            question.answer.cancel()
+            question.answer.set_running_or_notify_cancel()  # tells those that wait for it in other threads
+        for question in dict.fromkeys(self._question_of.values()):
+            question.answer.set_exception(CancelledError())
+        self._opening.clear()
+        self._question_of.clear()
 
     def __bool__(self) -> bool:
         """Whether there is work."""
@@ -78,6 +99,7 @@ class Pipeline:
         self, image: Any, asked: Sequence[Asked], options: Mapping[str, Any], keep_image: bool
     ) -> Future[list[Result]]:
         """Ask prompts about an image; of its results, one for each prompt. keep_image: whether they keep the picture.
+        The question may be cancelled until the image goes through the vision tower.
 
         A file is read by another thread; other images at once, since they may change. What is wrong with the image
         becomes an `Unreadable` of this future; ValueError is that of a prompt that is too long for the network.
@@ -92,7 +114,7 @@ class Pipeline:
             except Exception as error:
                 opened.set_exception(error)
         question = _Question(asked, options, keep_image, opened)
-        if isinstance(image, EncodedImage):
+        if isinstance(image, EncodedImage) and not question.weighs:  # several are weighed together
             self._encode([question])
         else:
             self._opening.append(question)
@@ -125,6 +147,8 @@ class Pipeline:
         """Encode images and let their prompts wait for answers."""
         opened, readable = [], []
         for question in questions:
+            if not question.answer.set_running_or_notify_cancel():
+                continue
             try:
                 picture = question.opened.result()
                 question.requests = [self._answering.requests(each, picture.size_wh) for each in question.asked]
@@ -136,16 +160,25 @@ class Pipeline:
                 opened.append(picture)
                 readable.append(question)
             question.opened = None
-        encoded = self._encoder.encode(opened)
+        try:
+            encoded = self._encoder.encode(opened)
+        except Exception as error:
+            for question in readable:
+                question.answer.set_exception(error)
+            return
+        alike: list[list[_Question]] = []  # those that are weighed together
         for question, image in zip(readable, encoded, strict=True):
             question.encoded = image
-            pairs = [(image, request) for requests in question.requests for request in requests]
+            if question.weighs:
+                same = (each for each in alike if each[0].options == question.options)
+                others = next((each for each in same if each[0].keep_image == question.keep_image), None)
+                if others is None:
+                    alike.append([question])
+                else:
+                    others.append(question)
+                continue
             try:
-                if question.options.get("choices") is not None:  # which are weighed, not written
-                    results = self._answering.answer(pairs, question.options, question.keep_image)
-                    self._finish(question, results)
-                    continue
-                rows = self._answering.rows(pairs, question.options)
+                rows = self._answering.rows(question.pairs(), question.options)
             except Exception as error:
                 question.answer.set_exception(error)
                 continue
@@ -154,15 +187,29 @@ class Pipeline:
             self._question_of |= dict.fromkeys(question.tickets, question)
             if not rows:
                 self._finish(question, [])
+        for questions in alike:
+            self._weigh(questions)
+
+    def _weigh(self, questions: Sequence[_Question]) -> None:
+        """Answer questions whose options are the same from their closed list; one by one if it goes wrong."""
+        pairs = [pair for question in questions for pair in question.pairs()]
+        try:
+            results = iter(self._answering.answer(pairs, questions[0].options, questions[0].keep_image))
+        except Exception as error:
+            if len(questions) == 1:
+                questions[0].answer.set_exception(error)
+                return
+            for question in questions:
+                self._weigh([question])
+            return
+        for question in questions:
+            self._finish(question, [next(results) for _ in question.pairs()])
 
     def _answer(self, question: _Question) -> None:
-        requests = [request for requests in question.requests for request in requests]
         try:
             results = [
-                self._answering.result(
-                    request, question.encoded, ticket.answer.result(), question.keep_image, question.options
-                )
-                for request, ticket in zip(requests, question.tickets, strict=True)
+                self._answering.result(request, image, ticket.answer.result(), question.keep_image, question.options)
+                for (image, request), ticket in zip(question.pairs(), question.tickets, strict=True)
             ]
         except Exception as error:
             question.answer.set_exception(error)

@@ -99,13 +99,21 @@ def tiled(
     keep_image: whether results keep their pictures; `answer` must keep those of whole images then.
     """
     waiting: deque[_Cut | ImageError] = deque()
-    for given in answer(_pieces(questions, tiling, keep_image, waiting)):
-        while isinstance(waiting[0], ImageError):
+    answers, fault = answer(_pieces(questions, tiling, keep_image, waiting)), None
+    while True:
+        try:
+            given = next(answers, None)
+        except Exception as error:  # raised behind what came before
+            given, fault = None, error
+        while waiting and isinstance(waiting[0], ImageError):
             yield waiting.popleft()
+        if given is None:
+            break
         waiting[0].take(given)
         if waiting[0].is_complete():
             yield waiting.popleft().answer()
-    yield from waiting
+    if fault is not None:
+        raise fault
 
 
 @dataclass

@@ -7,7 +7,11 @@ from florence_lite.engine import GenerationOptions, generate
 from florence_lite.engine.fast import FastModel
 from florence_lite.engine.fast import model as fast_model
 from florence_lite.engine.fast.steps import FastSteps
+from florence_lite.engine.generate import DecodingBatch, start_search
+from florence_lite.engine.prefill import prefill
+from florence_lite.engine.steps import Source
 from tests.engine.models import lively_model, random_states
+from tests.engine.test_steps import Breaks
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -112,3 +116,28 @@ def test_wrong_guesses_change_nothing(monkeypatch):
     torch.manual_seed(0)
     _, made = check(monkeypatch, model, states, None, [[2]], GenerationOptions(60))
     assert 0 < made["ahead"] < 20 and made["_read"] < 120  # and soon hardly any are made
+
+
+@pytest.mark.parametrize("method", ["advance", "allowed"])
+def test_an_error_of_a_guide_comes_when_it_comes_without_guesses(monkeypatch, method):
+    """At the same step, although guesses meet it earlier; and the answer beside it is the same."""
+    model = lively_model(eos_gain=None)
+    states, mask = random_states(model, 1)
+    seen = []
+    for bytes_in_caches in (0, 2**40):
+        monkeypatch.setattr(fast_model, "BYTES_IN_CACHES", bytes_in_caches)
+        network = FastModel(model)
+        batch, cross = DecodingBatch(network), network.cross_cache(states)
+        searches = [start_search(2, GenerationOptions(20, guide=guide)) for guide in (Breaks(method, 9), None)]
+        for search in searches:
+            [read] = prefill(network, cross, mask, [[2, 0]], [0])
+            batch.enter(search, read, Source(cross, mask), 90)
+        steps = 0
+        while searches[0].fault is None:
+            batch.step()
+            steps += 1
+        assert isinstance(searches[0].fault, LookupError)
+        while batch:
+            batch.step()
+        seen.append((steps, searches[1].result))
+    assert seen[0] == seen[1] and seen[0][0] > 5

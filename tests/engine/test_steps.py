@@ -68,6 +68,45 @@ def test_rows_take_the_places_of_finished_ones(kind, images, most, seed):
     assert len(batch._states) == 0 and batch.rows == 0
 
 
+class Breaks:
+    """A guide without end that has an error behind so many ids."""
+
+    start = 0
+
+    def __init__(self, method: str, ids: int):
+        self.method, self.ids = method, ids
+
+    def advance(self, state, token_id):
+        if self.method == "advance" and state == self.ids:
+            raise LookupError("the guide is lost")
+        return state + 1
+
+    def allowed(self, state):
+        if self.method == "allowed" and state == self.ids:
+            raise LookupError("the guide is lost")
+        return (range(3, 90),)
+
+
+@KINDS
+@torch.inference_mode()
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("method", ["advance", "allowed"])
+def test_a_guide_that_breaks_ends_its_own_answer(kind, method, beams):
+    network = kind(lively_model(eos_gain=None))
+    waiting, alone = entries(network, 2, 4)
+    batch = DecodingBatch(network)
+    for search, read, source, size, _ in waiting:
+        batch.enter(search, read, source, size)
+    broken = start_search(2, GenerationOptions(20, num_beams=beams, guide=Breaks(method, 3)))
+    batch.enter(broken, waiting[0][1], waiting[0][2], 90)
+    finished = []
+    while batch:
+        finished += batch.step()
+    assert isinstance(broken.fault, LookupError) and broken.result is None
+    assert len(finished) == len(waiting) + 1 and batch.rows == 0
+    assert [search.result for search, *_ in waiting] == alone
+
+
 @KINDS
 @torch.inference_mode()
 @pytest.mark.parametrize("most", [1, 5])

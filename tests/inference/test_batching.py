@@ -9,12 +9,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import florence_lite.inference.batching as batching
+import florence_lite.inference.decoding as decoding_module
 from florence_lite import Prompt
 from florence_lite.engine.generate import DecodingBatch
 from florence_lite.inference.batching import MEMORY, room_for_rows, row_bytes, source_bytes
 from florence_lite.model import FlorenceConfig
 from tests.tiny import POSITIONS, SIDES, noise_image, tiny_florence
 
+CPU = torch.device("cpu")
+prefill_module = sys.modules["florence_lite.engine.prefill"]  # hidden by its function
 LONGEST = {"max_new_tokens": POSITIONS, "threshold": 0.0}
 
 
@@ -40,6 +43,34 @@ class Counted(TorchDispatchMode):
             self.peak = max(self.peak, sum(self.sizes.values()))
 
 
+@pytest.mark.parametrize("size", ["nano", "base", "large"])
+@pytest.mark.parametrize("memory", [2**26, MEMORY, 2**33])
+def test_a_gpu_reads_no_more_prefixes_together_than_are_allowed_for(size, memory):
+    config, gpu = FlorenceConfig.preset(size), torch.device("cuda")
+    tokens = batching.prefix_tokens(memory, config, 4, gpu)
+    reading, scoring = tokens * batching.token_bytes(config, 4), 4 * batching.LOGITS_AT_ONCE * 4
+    assert batching.prefix_tokens(memory, config, 4, CPU) == prefill_module.TOKENS_AT_ONCE <= tokens
+    assert tokens <= prefill_module.TOKENS_ON_GPU
+    assert room_for_rows(memory, config, 4, gpu) + reading + scoring == memory
+    assert reading <= memory / 8 or tokens == prefill_module.TOKENS_AT_ONCE
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_as_many_prefixes_are_read_together_as_room_is_kept_for(toy_tokenizer, monkeypatch, side):
+    florence = tiny_florence(toy_tokenizer, side)
+    monkeypatch.setattr(decoding_module, "prefix_tokens", lambda *_: 2)
+    model, shapes = florence.answering.decoding.model, []
+    decode = model.decode
+    monkeypatch.setattr(
+        model, "decode", lambda ids, *given, **named: shapes.append(ids.shape) or decode(ids, *given, **named)
+    )
+    images = florence.encode([noise_image(seed) for seed in range(2)])
+    asked = florence.answering.ask(Prompt("<OD>"), {})
+    pairs = [(image, request) for image in images for request in florence.answering.requests(asked, image.size_wh)]
+    florence.answering.decoding.begin(florence.answering.rows(pairs, {}))
+    assert shapes and all(count == 1 for count, _ in shapes)
+
+
 def searches_of_steps(monkeypatch) -> list[int]:
     """How many answers are worked on at every step from now on."""
     counts, advance = [], DecodingBatch.advance
@@ -51,7 +82,7 @@ def searches_of_steps(monkeypatch) -> list[int]:
 
 def rows_at_once(memory: int, config: FlorenceConfig, positions: int, beams: int, source: int) -> int:
     row = row_bytes(config, 4, positions, beams) + source_bytes(config, 4, source)
-    return max(1, room_for_rows(memory, config, 4) // row)
+    return max(1, room_for_rows(memory, config, 4, CPU) // row)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -61,7 +92,7 @@ def test_the_bound_holds_for_the_longest_answers(toy_tokenizer, monkeypatch, sid
     monkeypatch.setattr(batching, "LOGITS_AT_ONCE", 2**12)
     monkeypatch.setattr(sys.modules["florence_lite.engine.score"], "LOGITS_AT_ONCE", 2**12)
     monkeypatch.setattr(batching, "TOKENS_AT_ONCE", 32)
-    monkeypatch.setattr(sys.modules["florence_lite.engine.prefill"], "TOKENS_AT_ONCE", 32)
+    monkeypatch.setattr(prefill_module, "TOKENS_AT_ONCE", 32)
     bound = florence.answering.decoding.memory = 2**21
     rows = searches_of_steps(monkeypatch)
     images = [florence.encode(noise_image(seed), keep_image=False) for seed in range(3)]

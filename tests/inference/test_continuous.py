@@ -10,6 +10,7 @@ import torch
 from florence_lite import Florence, Prompt
 from florence_lite.inference.continuous import DecodingQueue, decode
 from florence_lite.inference.decoding import Decoding
+from tests.engine.test_steps import Breaks
 from tests.tiny import SIDES, noise_image, tiny_florence
 
 REGION = (3.0, 4.0, 30.0, 40.0)
@@ -93,6 +94,19 @@ def test_rows_join_those_that_are_being_answered(florence, work, at_once):
         same(ticket.answer.result(), alone)
 
 
+@pytest.mark.parametrize(("room", "least"), [(3, 3), (9, 8), (40, 33)])
+def test_places_are_filled_while_others_wait(florence, at_once, room, least):
+    """Fewer than a quarter of them are free in a step, and fewer than eight."""
+    at_once(room)
+    image, queue = florence.encode(noise_image(0)), DecodingQueue(florence.answering.decoding)
+    for number in range(3 * room):
+        [row] = rows_of(florence, image, Prompt("<OD>"), {"max_new_tokens": 3 + 7 * number % 20})
+        queue.submit(row._replace(make_guide=lambda: Breaks("never", 0)))
+    while queue.waiting:
+        finished = queue.step()
+        assert least <= len(queue._running) + len(finished) <= room or not queue.waiting
+
+
 def test_another_thread_asks_while_one_works(florence, work):
     rows, expected = work
     queue, over, arrived = DecodingQueue(florence.answering.decoding), threading.Event(), threading.Event()
@@ -131,6 +145,51 @@ def test_a_row_that_fails_is_alone_with_it(florence):
         queue.step()
     assert isinstance(bad.answer.exception(), ValueError)
     same(good.answer.result(), alone)
+
+
+def test_a_prompt_that_cannot_be_read_or_a_guide_that_breaks_is_alone_with_it(florence):
+    image = florence.encode(noise_image(0))
+    [row] = rows_of(florence, image, Prompt("<OD>"), {"max_new_tokens": 12})
+    [alone] = decode(florence.answering.decoding, [row])
+    queue = DecodingQueue(florence.answering.decoding)
+    unreadable = row._replace(prompt_ids=[0, 10**6, 2])
+    broken = [row._replace(make_guide=lambda each=each: Breaks(each, 3)) for each in ("advance", "allowed")]
+    tickets = [queue.submit(each) for each in (row, unreadable, row, *broken, row)]
+    while queue:
+        queue.step()
+    for place in (0, 2, 5):
+        same(tickets[place].answer.result(timeout=0), alone)
+    for place in (1, 3, 4):
+        assert tickets[place].answer.exception(timeout=0) is not None
+
+
+def test_an_error_of_scores_or_of_a_threshold_is_an_answer(florence, monkeypatch):
+    image = florence.encode(noise_image(0))
+    [row] = rows_of(florence, image, Prompt("<OD>"), {"max_new_tokens": 4})
+    [phrase] = rows_of(florence, image, Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["dog"]), {})
+
+    def fail(*_):
+        raise RuntimeError("no memory is left")
+
+    queue = DecodingQueue(florence.answering.decoding)
+    bad, good = queue.submit(phrase._replace(is_present=fail)), queue.submit(row)
+    while queue:
+        queue.step()
+    assert good.answer.result().generated.ids
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoding, "scores", fail)
+        unscored = [queue.submit(row) for _ in range(2)]
+        finished = []
+        while queue:
+            finished += queue.step()
+    assert set(finished) == set(unscored)
+    for ticket in (bad, *unscored):
+        with pytest.raises(RuntimeError, match="no memory"):
+            ticket.answer.result(timeout=0)
+    again = queue.submit(row)
+    while queue:
+        queue.step()
+    same(again.answer.result(), good.answer.result())
 
 
 def test_weights_that_are_nan_end_every_row(toy_tokenizer):

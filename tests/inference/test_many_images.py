@@ -16,6 +16,7 @@ from florence_lite.florence import Florence
 from florence_lite.images import load_enough
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
 from florence_lite.inference.many_images import IMAGES_AHEAD, batches, is_image
+from florence_lite.inference.pipeline import READ_AHEAD
 from florence_lite.results import Result
 from tests.tiny import SIDES, noise_image, tiny_florence
 
@@ -243,6 +244,9 @@ def test_images_are_taken_when_they_are_needed(florence, loaded):
     for number in range(2 * IMAGES_AHEAD):
         next(answers)
         assert number < len(taken) == len(loaded) <= number + IMAGES_AHEAD
+        assert number or len(taken) == READ_AHEAD
+    told = f"{IMAGES_AHEAD} at most are on their way at a time, and {READ_AHEAD} (of encoded ones, {IMAGES_AHEAD})"
+    assert told in Florence.run_each.__doc__
 
 
 def test_every_image_is_loaded_once(florence, paths, loaded):

@@ -1,6 +1,10 @@
 """Questions about images of all kinds, submitted while others are on the way."""
 
+import os
+import subprocess
+import sys
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -89,6 +93,94 @@ def test_an_image_that_fails_is_alone_with_it(florence, files):
         too_long.result()
 
 
+def test_a_question_is_cancelled_until_its_image_is_encoded(florence):
+    od = asked(florence, [Prompt("<OD>")], {})
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        begun = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+        pipeline.step()
+        waiting = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+        assert not begun[0].cancel() and waiting[0].cancel()
+        finish(pipeline)
+    assert waiting[0].cancelled()
+    for future, seed in zip([*begun, waiting[1]], [0, 1, 1], strict=True):
+        assert future.result()[0].token_ids == florence.run(noise_image(seed), "<OD>").token_ids
+
+
+def test_an_error_of_the_vision_tower_is_the_answer_to_its_images(florence, monkeypatch):
+    od = asked(florence, [Prompt("<OD>")], {})
+
+    def fail(*_):
+        raise RuntimeError("no memory is left")
+
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        with monkeypatch.context() as patched:
+            patched.setattr(type(florence.encoder), "encode", fail)
+            bad = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+            finish(pipeline)
+        good = pipeline.submit(noise_image(0), od, {}, False)
+        finish(pipeline)
+    for future in bad:
+        with pytest.raises(RuntimeError, match="no memory"):
+            future.result(timeout=0)
+    assert len(good.result()) == 1
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_equal_lists_are_weighed_together(florence, monkeypatch, encoded):
+    images = [noise_image(seed) for seed in range(7)]
+    images = florence.encode(images) if encoded else images
+    prompt, lists = Prompt("<VQA>", "Which?"), [{"choices": ["this", "that"]}, {"choices": ["a dog", "a sign", "this"]}]
+    alone = [florence.run(image, prompt, **lists[number % 2]) for number, image in enumerate(images)]
+    weighed, answer = [], type(florence.answering).answer
+
+    def counted(self, pairs, *more):
+        weighed.append(len(pairs))
+        return answer(self, pairs, *more)
+
+    monkeypatch.setattr(type(florence.answering), "answer", counted)
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        futures = []
+        for number, image in enumerate(images):
+            options = {"choices": list(lists[number % 2]["choices"])}
+            futures.append(pipeline.submit(image, asked(florence, [prompt], options), options, False))
+        finish(pipeline)
+    assert weighed == [4, 3]
+    for future, expected in zip(futures, alone, strict=True):
+        assert future.result()[0].choices == pytest.approx(expected.choices, rel=1e-4)
+
+
+def test_a_question_that_cannot_be_weighed_is_alone_with_it(florence, monkeypatch):
+    options, answer = {"choices": ["this", "that"]}, type(florence.answering).answer
+
+    def picky(self, pairs, *more):
+        if any("bad" in request.sentence for _, request in pairs):
+            raise ValueError("this question is too long")
+        return answer(self, pairs, *more)
+
+    monkeypatch.setattr(type(florence.answering), "answer", picky)
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        good, bad, other = (
+            pipeline.submit(noise_image(0), asked(florence, [Prompt("<VQA>", text)], options), options, False)
+            for text in ("good", "bad", "other")
+        )
+        finish(pipeline)
+    with pytest.raises(ValueError, match="too long"):
+        bad.result(timeout=0)
+    assert good.result()[0].choices and other.result()[0].choices
+
+
+def test_what_is_not_answered_when_the_pipeline_closes_is_cancelled(florence, files):
+    od = asked(florence, [Prompt("<OD>"), Prompt("<CAPTION>")], {})
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        begun = [pipeline.submit(noise_image(seed), od, {}, False) for seed in range(2)]
+        pipeline.step()
+        waiting = [pipeline.submit(path, od, {}, False) for path in files]
+    assert not pipeline
+    for future in (*begun, *waiting):
+        with pytest.raises(CancelledError):
+            future.result(timeout=0)
+
+
 def test_files_are_read_by_other_threads_and_a_bounded_number_ahead(florence, files, monkeypatch):
     """The network answers the first while the others are read; what could change is read at once."""
     readers, held = {}, threading.Event()
@@ -121,3 +213,22 @@ def test_threads_end_when_the_reader_breaks_off(florence, files):
     for thread in started:
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def test_a_program_ends_in_silence_with_questions_on_the_way(tmp_path):
+    noise_image(0).save(tmp_path / "one.png")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, florence_lite\n"
+        "from tests.conftest import SENTENCES\n"
+        "from tests.tiny import tiny_florence\n"
+        "from florence_lite.tokens import Tokenizer\n"
+        "florence = tiny_florence(Tokenizer.train(SENTENCES, vocab_size=1400), 'decoder')\n"
+        "answers = florence.run_each([sys.argv[1]] * 100, '<OD>', max_new_tokens=8)\n"
+        "print(next(answers).task)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, program, tmp_path / "one.png"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "<OD>\n", "")
