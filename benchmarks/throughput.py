@@ -43,8 +43,8 @@ from florence_lite.scenes import TRAINING_STYLES, render_scene, scene_seeds
 
 SIZES_WH = ((640, 480), (480, 640), (800, 600), (512, 512), (1024, 768), (1600, 1200))
 MIXED = ("<OD>", "<CAPTION>", "<DETAILED_CAPTION>", "<OCR>", "<MORE_DETAILED_CAPTION>", "<REGION_PROPOSAL>")
-BATCHES = (1, 2, 4, 8)
-AGAINST_PEER = {"nano": 96, "base": 24, "large": 8}  # files at most, which take transformers a minute or two
+BATCHES = (1, 2, 4, 8, 16, 32)
+AGAINST_PEER = {"nano": 500, "base": 24, "large": 8}  # files at most, which take transformers a minute or two
 SINGLE, TOGETHER, PEER = "single calls", "one call", "transformers"
 
 Way = Callable[[Sequence[Path], Sequence[str]], list[list[int]]]  # files, a prompt about each → ids of the answers

@@ -97,16 +97,19 @@ def _drop_output() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from florence_lite import __version__
+        import torch
 
-        print(f"florence-lite {__version__}")
+        from florence_lite import __version__
+        from florence_lite.engine.fast import kernel
+
+        print(f"florence-lite {__version__}, torch {torch.__version__}, kernels: {kernel.told()}")
         raise typer.Exit
 
 
 @app.callback()
 def florence_lite(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print what is installed and exit.")
     ] = False,
 ) -> None:
     """Prompts about images in; boxes, polygons, words and captions with scores out."""

@@ -183,8 +183,16 @@ class DecodingBatch:
         self._samplers.pop(search, None)
         begun = self._begun.pop(search)
         if search.result is not None:
-            states = islice(self._states, begun.step - (self._steps - len(self._states)), None)
-            search.result = with_states(search, begun.hidden, states, last)
+            search.result = with_states(search, begun.hidden, self._states_since(begun), last)
+
+    def states_so_far(self, search: Search) -> list[Tensor]:
+        """The states [D] that predicted what is `certain` of a running search, and maybe more ids."""
+        begun = self._begun[search]
+        count = len(search.histories[0]) - 1
+        return predicted_by(search.trails[0], count, begun.hidden, self._states_since(begun))
+
+    def _states_since(self, begun: Begun) -> Iterator[Tensor]:
+        return islice(self._states, begun.step - (self._steps - len(self._states)), None)
 
     def _enter(self) -> Tensor:
         """Rows for the searches that wait. Returns the states [N, D] behind their prefixes."""
@@ -323,18 +331,26 @@ def scores_behind(hidden: Tensor, of_rows: Mapping[int, tuple[Search, Hashable]]
 def with_states(search: Search, first: Tensor, states: Iterable[Tensor], last: Tensor | None = None) -> Generated:
     """The result of a search with the states that predicted it.
 
-    first: [1 or 2, D], behind the prefix and behind the forced first id; states: [R, D] of every step since then.
-    last: [D], behind the last id before the end token of a truncated answer.
+    first, states: as in `predicted_by`. last: [D], behind the last id before the end token of a truncated answer.
     """
-    rows, trail = [], search.trail
+    truncated = search.result.truncated
+    predicting = predicted_by(search.trail, len(search.result.ids) - truncated, first, states)
+    if predicting is None or (truncated and last is None):
+        return search.result
+    return replace(search.result, states=torch.stack([*predicting, *([last] if truncated else [])]))
+
+
+def predicted_by(trail: tuple, count: int, first: Tensor, states: Iterable[Tensor]) -> list[Tensor] | None:
+    """By what states [D] the `count` ids of a trail were predicted; None where one of them was not kept.
+
+    first: [1 or 2, D], behind the prefix and behind the forced first id; states: [R, D] of every step since then.
+    """
+    rows = []
     while trail:
         trail, row = trail
         rows.append(row)
-    ids = search.result.ids
-    forced = len(ids) - search.result.truncated - len(rows)  # ids that no step predicted
-    if (search.result.truncated and last is None) or forced >= len(first):
-        return search.result
+    forced = count - len(rows)  # ids that no step predicted
+    if forced >= len(first):
+        return None
     stepped = zip(states, reversed(rows), strict=False)  # an answer of a beam may have ended steps ago
-    predicting = [*first[len(first) - 1 - forced : -1], *(step[row] for step, row in stepped)]
-    predicting += [last] if search.result.truncated else []
-    return replace(search.result, states=torch.stack(predicting))
+    return [*first[len(first) - 1 - forced : -1], *(step[row] for step, row in stepped)]

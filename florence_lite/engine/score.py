@@ -32,6 +32,11 @@ class Scores:
     mean_bins: Tensor
 
 
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of ids that follow each other."""
+    return Scores(*(torch.cat([getattr(part, column.name) for part in parts]) for column in fields(Scores)))
+
+
 @torch.inference_mode()
 def score(
     model: FlorenceModel,

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 import torch
 
+from florence_lite.engine import Generated, Scores
 from florence_lite.engine.generate import DecodingBatch, start_search
 from florence_lite.engine.search import Search
 from florence_lite.inference.decoding import Begun, Decoded, Decoding, Row
@@ -65,6 +66,13 @@ class DecodingQueue:
         if self._batch:
             finished += self._finish(self._next_ids())
         return finished
+
+    @torch.inference_mode()
+    def scores_so_far(self, ticket: Ticket, first: int, behind: int) -> Scores:
+        """Of the ids from number `first` to before number `behind` of what is certain of a running answer."""
+        states = self._batch.states_so_far(ticket.search)[first:behind]
+        generated = Generated(ticket.search.certain[first:behind], False, torch.stack(states))
+        return self.decoding.scores([(ticket.begun, generated)])[0]
 
     def _take(self) -> list[Ticket]:
         """Those that wait and may begin now: as many as fit, at least one if none is running; and not too few."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from florence_lite.answers import Instance
-from florence_lite.engine import Generated
-from florence_lite.engine.running_score import RunningScore
+from florence_lite.engine import Generated, Scores
+from florence_lite.engine.score import joined as joined_scores
 from florence_lite.inference.answering import Answering, Request, joined
 from florence_lite.inference.chunks import chunks
-from florence_lite.inference.continuous import DecodingQueue
-from florence_lite.inference.decoding import Begun, Decoded, Row
+from florence_lite.inference.continuous import DecodingQueue, Ticket
+from florence_lite.inference.decoding import Decoded, Row
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.results import Result
 from florence_lite.tokens.grammars import grammar
@@ -63,12 +63,15 @@ def _stream(
     while queue:
         queue.step()
         for place, (ticket, (request, _)) in enumerate(zip(tickets, asked, strict=True)):
+            if results[place] is not None:
+                continue
+            decoded = ticket.answer.result() if ticket.answer.done() else None  # raises what went wrong
             if growing[place] is None and ticket.search is not None:
-                growing[place] = _Growing(answering, request, image, ticket.begun, keep_image, options)
-            if growing[place] is not None and results[place] is None:
-                yield from growing[place].read(ticket.search.certain)
-            if ticket.answer.done() and results[place] is None:
-                results[place] = answering.result(request, image, ticket.answer.result(), keep_image, options)
+                growing[place] = _Growing(answering, request, image, queue, ticket, keep_image, options)
+            if growing[place] is not None:
+                yield from growing[place].read()
+            if decoded is not None:
+                results[place] = answering.result(request, image, decoded, keep_image, options)
                 if growing[place] is not None:
                     yield from growing[place].rest(results[place])
     return results
@@ -82,7 +85,8 @@ class _Growing:
         answering: Answering,
         request: Request,
         image: EncodedImage,
-        begun: Begun,
+        queue: DecodingQueue,
+        ticket: Ticket,
         keep_image: bool,
         options: Mapping[str, Any],
     ):
@@ -90,42 +94,36 @@ class _Growing:
         self._reader = answering.codec.stream(request.card.grammar, image.size_wh)
         self._has_words = grammar(request.card.grammar).prose
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        decoding, log_odds = answering.decoding, begun.opening and begun.opening.log_odds
-        self._running = RunningScore(
-            answering.model,
-            begun.source.unpadded,
-            None,
-            begun.prefix,
-            begun.row.options.max_new_tokens,
-            decoding.locations,
-            decoding.tolerance,
-            begun.row.size,
-        )
-        self._result = lambda generated, scores: answering.result(
-            request, image, Decoded(generated, scores, log_odds), keep_image, options
-        )
-        self._ids: list[int] = []
+        self._queue, self._ticket = queue, ticket
+        self._scores: list[Scores] = []  # of ids up to the end of the last instance
+        self._result = lambda decoded: answering.result(request, image, decoded, keep_image, options)
+        self._read = 0  # ids
         self._words = ""
         self._instances = 0
 
-    def read(self, certain: list[int]) -> Iterator[str | Instance]:
-        """Take the ids that are certain by now; yields what they complete."""
+    def read(self) -> Iterator[str | Instance]:
+        """What the ids that are certain by now complete; the instances of a finished answer are left to `rest`."""
+        certain = self._ticket.search.certain
         whole = 0  # ids up to the end of the last instance that was completed
         piece = ""
-        for place in range(len(self._ids), len(certain)):
+        for place in range(self._read, len(certain)):
             token_id = certain[place]
             if self._has_words and self._vocabulary.id_class(token_id) is IdClass.TEXT:
                 piece += self._characters.decode(self._tokenizer.decode_bytes([token_id]))
             if self._reader.push(token_id):
                 whole = place + 1
-        self._ids = list(certain)
+        self._read = len(certain)
         if piece:
             self._words += piece
             yield piece
-        if whole:
-            ids = certain[:whole]
-            scores = self._running.extend(ids[len(self._running.scores.token_logprobs) :])
-            yield from self._fresh(self._result(Generated(ids, truncated=False), scores))
+        if whole and self._ticket.search.result is None:
+            scored = sum(len(each.token_logprobs) for each in self._scores)
+            self._scores.append(self._queue.scores_so_far(self._ticket, scored, whole))
+            opening = self._ticket.begun.opening
+            generated = Generated(certain[:whole], truncated=False)
+            yield from self._fresh(
+                self._result(Decoded(generated, joined_scores(self._scores), opening and opening.log_odds))
+            )
 
     def rest(self, result: Result) -> Iterator[str | Instance]:
         """What is left to be said, once the answer is finished."""

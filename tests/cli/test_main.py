@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import florence_lite
+from florence_lite.engine.fast import kernel
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_version(command):
-    assert command("--version") == (0, f"florence-lite {florence_lite.__version__}\n", "")
+    told = f"florence-lite {florence_lite.__version__}, torch {torch.__version__}, kernels: {kernel.told()}\n"
+    assert command("--version") == (0, told, "")
 
 
 MAIN = "import sys; from florence_lite.cli import main; sys.argv[0] = 'florence-lite'; main()"
@@ -28,6 +31,20 @@ def test_help_and_tasks_do_not_load_torch():
     for arguments in (["--help"], ["run", "--help"], ["tasks"], ["run", "a.png", "<OF>"]):
         done = subprocess.run([sys.executable, "-c", probe, *arguments], cwd=ROOT, capture_output=True, check=False)
         assert done.returncode == (2 if "<OF>" in arguments else 0), done.stderr.decode()
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, "5000"), ("7", "7")])
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(given, seen):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    probe = f"import atexit, os; atexit.register(lambda: print(os.environ['GOMP_SPINCOUNT'])); {MAIN}"
+    done = subprocess.run(
+        [sys.executable, "-c", probe, "tasks"],
+        cwd=ROOT,
+        env=environment | ({"GOMP_SPINCOUNT": given} if given else {}),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().splitlines()[-1] == seen
 
 
 def test_reader_that_stops_early_sees_no_traceback():

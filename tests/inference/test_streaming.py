@@ -80,7 +80,7 @@ def steps_of(florence, monkeypatch) -> list:
 
 
 def test_instances_come_as_soon_as_they_are_whole(plain_network, toy_tokenizer, monkeypatch):
-    """The first one after its four coordinates and a pass that scores it; closing ends the work."""
+    """The first one with its fourth coordinate, scored by the states that predicted it; closing ends the work."""
     florence = tiny_florence(toy_tokenizer, "encoder", eos_gain=None)
     image = florence.encode(noise_image(3))
     options = {"max_new_tokens": 60}
@@ -94,9 +94,9 @@ def test_instances_come_as_soon_as_they_are_whole(plain_network, toy_tokenizer, 
     first = next(events)
     assert first == told[0]
     begins, ends = first.tokens
-    assert len(steps) == ends - begins + 1
+    assert len(steps) == ends - begins
     events.close()
-    assert len(steps) == ends - begins + 1
+    assert len(steps) == ends - begins
 
 
 def test_words_come_one_by_one(plain_network, toy_tokenizer, monkeypatch):

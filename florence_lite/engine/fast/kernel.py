@@ -108,6 +108,13 @@ def library() -> ctypes.CDLL | None:
     return next((each for each in found if each is not None), None)
 
 
+def told() -> str:
+    """What is used here, for a person."""
+    if library() is None:
+        return "none, torch alone"
+    return BUILDS[Path(library()._name).name.split(".")[0]][-1] + (" with bf16" if has_bf16() else "")
+
+
 def load(name: str) -> ctypes.CDLL | None:
     """One of `BUILDS`, if it is there. Its OpenMP is torch's, which is in memory already."""
     spec = PathFinder.find_spec(f"{__package__}.{name}", [str(Path(__file__).parent)])
