@@ -31,7 +31,7 @@ class CheckpointCard:
     decoding: values of `DECODING` that replace those of the task cards.
     calibration: how the log-odds of a phrase become its presence, a `Calibration` or a table of its fields; None where
         it was not calibrated.
-    metrics: measured metrics, each explained by `protocol`.
+    metrics: measured metrics, each explained by `protocol`; margins: of some, half the width of the 95 % interval.
     protocol, command, seed, hardware, notes: how it was trained and measured, in words a reader can repeat.
 
     Raises ValueError naming the field, its value and the rule.
@@ -51,6 +51,7 @@ class CheckpointCard:
     decoding: Mapping[str, float] = field(default_factory=dict, hash=False)
     calibration: Calibration | None = None
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    margins: Mapping[str, float] = field(default_factory=dict, hash=False)
     protocol: str = ""
     command: str = ""
     seed: int | None = None
@@ -82,10 +83,12 @@ class CheckpointCard:
         for key in self.decoding:
             if key not in DECODING:
                 raise ValueError(f"decoding has {key!r}; it may hold {', '.join(DECODING)}")
-        for name in ("decoding", "metrics"):
+        for name in ("decoding", "metrics", "margins"):
             for key, value in getattr(self, name).items():
                 if not is_number(value):
                     raise ValueError(f"{name} has {key!r} = {value!r}; it must be a number")
+        if unknown := sorted(self.margins.keys() - self.metrics.keys()):
+            raise ValueError(f"margins has {unknown[0]!r}, which metrics does not have")
 
     def find_files(self) -> Path:
         """The folder of an embedded checkpoint; every file in it is compared with its digest.

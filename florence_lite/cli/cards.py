@@ -24,7 +24,8 @@ def checkpoints() -> None:
         show(f"  {card.summary}")
         width = max(map(len, card.metrics), default=0)
         for name, value in card.metrics.items():
-            show(f"  {name:{width}}  {value:.4g}")
+            margin = f" ± {card.margins[name]:.2g}" if name in card.margins else ""
+            show(f"  {name:{width}}  {value:.4g}{margin}")
         if card.protocol:
             show(f"  measured: {card.protocol}")
         if card.trained_on:

@@ -117,6 +117,9 @@ def evaluate(
             "matching, questions with closed answers and infilling; all texts go with all images, so give --count.",
         ),
     ] = False,
+    margins: Annotated[
+        bool, typer.Option("--margins", help="Tell half the width of the 95 % interval of each figure, too.")
+    ] = False,
     device: Device = "cpu",
     precision: Precision = "fp32",
     as_json: AsJson = False,
@@ -126,6 +129,8 @@ def evaluate(
     ways = {"--panoptic": panoptic, "--retrieval": retrieval, "--tasks": bool(asked)}
     if len(chosen := [name for name, is_chosen in ways.items() if is_chosen]) > 1:
         raise ValueError(f"{' and '.join(chosen)} exclude each other; measure them one after the other")
+    if margins and (panoptic or retrieval):
+        raise ValueError("--margins belongs to tasks; leave it out or leave out --panoptic and --retrieval")
     if data is not None:
         if style:
             raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
@@ -137,6 +142,7 @@ def evaluate(
             lambda: read_data(data, format, split, column, outside),
             lambda: load(checkpoint, device, precision=precision),
             count,
+            margins,
         )
     elif column or outside or format != "auto":
         raise ValueError("--format, --column and --outside belong to annotated images; give their folder as --data")
@@ -156,7 +162,7 @@ def evaluate(
             if retrieval:
                 report = retrieval_of_scenes(florence, split or "test", number, styles)
             else:
-                report = evaluate_scenes(florence, split or "test", number, styles, asked)
+                report = evaluate_scenes(florence, split or "test", number, styles, asked, margins)
     print(json.dumps(report.to_dict()) if as_json else report)
 
 
@@ -166,6 +172,7 @@ def _measured(
     read: Callable[[], Dataset],
     load: Callable[[], Florence],
     count: int | None,
+    margins: bool,
 ) -> Report:
     """The report on the data; without tasks that on retrieval or the panoptic one.
 
@@ -185,5 +192,5 @@ def _measured(
     for kind, times in Counter(problem.kind for problem in dataset.problems).items():
         say(f"data: {kind}: {times}")
     if tasks:
-        return evaluate(load(), dataset, tasks, count)
+        return evaluate(load(), dataset, tasks, count, margins)
     return (evaluate_retrieval if retrieval else evaluate_panoptic)(load(), dataset, count)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
-from florence_lite.evaluate.metrics import Case, metrics_of
+from florence_lite.evaluate.margins import margins
+from florence_lite.evaluate.metrics import Case, Metric, metrics_of
 from florence_lite.evaluate.negatives import DRAWN, PHRASES, Negatives, why_none
 from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
@@ -42,6 +45,7 @@ class Report:
     images: number of images that were answered about.
     notes: what a reader of the metrics has to know, each naming its task.
     problems: images and prompts that were left out.
+    margins: task → name of the metric → half the width of its 95 % interval, where it was asked for and can be told.
     """
 
     metrics: Mapping[str, Mapping[str, float | None]]
@@ -51,6 +55,7 @@ class Report:
     images: int
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    margins: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def named_metrics(self) -> dict[str, float | None]:
         """All metrics by one name each, such as "<OD>/ap50"."""
@@ -74,7 +79,9 @@ class Report:
         for task, metrics in self.metrics.items():
             counts = [str(number[task]) for number in (self.answers, self.parse_errors, self.truncated)]
             for name, value in metrics.items():
-                table.add_row(Text(task), name, "–" if value is None else f"{value:.4f}", *counts)
+                margin = self.margins.get(task, {}).get(name)
+                shown = "–" if value is None else f"{value:.4f}"
+                table.add_row(Text(task), name, shown if margin is None else f"{shown} ± {margin:.4f}", *counts)
         return table
 
     def __str__(self) -> str:
@@ -91,11 +98,18 @@ class Report:
         return "\n".join(lines)
 
 
-def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str], count: int | None = None) -> Report:
+def evaluate(
+    florence: Florence,
+    samples: Sequence[Sample],
+    tasks: Sequence[str],
+    count: int | None = None,
+    with_margins: bool = False,
+) -> Report:
     """Ask every prompt of `tasks` that the samples can check; measure the answers by the metrics of the tasks' cards.
 
     samples: annotated images, such as a `Dataset`; only the first `count` of them if it is given.
     tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
+    with_margins: also tell how far the figures may be off, which measures the answers twenty times more.
 
     Where no phrase of a data set is absent, `<OPEN_VOCABULARY_DETECTION>` is also asked for labels of other images that
     an image does not show, if all of its objects are known: the same in every call, and told in `Report.notes`.
@@ -116,7 +130,7 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
     measures = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
 
     negatives = Negatives.where_lacking(PHRASES, samples, number) if PHRASES in measures else None
-    cases: dict[str, list[Case]] = {name: [] for name in measures}
+    cases: dict[str, list[list[Case]]] = {name: [] for name in measures}  # those of a few images together
     problems: list[Problem] = []
     images = 0
     with progress_bar(number > IMAGES_AT_ONCE) as progress:
@@ -129,10 +143,15 @@ def evaluate(florence: Florence, samples: Sequence[Sample], tasks: Sequence[str]
                 known = readable
                 if negatives and name == PHRASES:
                     known = [replace(sample, annotation=negatives.beside(sample)) for sample in readable]
-                cases[name] += _answered(florence, name, known, encoded, problems)
+                cases[name].append(_answered(florence, name, known, encoded, problems))
             progress.advance(bar, len(batch))
-    report = _report(measures, cases, images, problems)
-    return replace(report, notes=(*report.notes, _note(cases[PHRASES], samples))) if negatives else report
+    of_tasks = {name: list(chain.from_iterable(parts)) for name, parts in cases.items()}
+    report = _report(measures, of_tasks, images, problems)
+    if with_margins:
+        report = replace(
+            report, margins={name: margins(partial(_metrics, measures[name]), parts) for name, parts in cases.items()}
+        )
+    return replace(report, notes=(*report.notes, _note(of_tasks[PHRASES], samples))) if negatives else report
 
 
 def encode_samples(
@@ -196,6 +215,10 @@ def _note(cases: Sequence[Case], dataset: Dataset) -> str:
         )
     why = why_none(PHRASES, dataset) or "none was drawn"
     return f"{PHRASES}: no phrase is absent, rejection is not measured: {why}"
+
+
+def _metrics(measures: Mapping[str, Metric], cases: Sequence[Case]) -> dict[str, float | None]:
+    return {name: value for each in measures.values() for name, value in each.measure(cases).metrics.items()}
 
 
 def _report(measures: Mapping, cases: Mapping[str, list[Case]], images: int, problems: list[Problem]) -> Report:

@@ -23,14 +23,17 @@ def evaluate_scenes(
     count: int = 200,
     styles: Sequence[str] = TRAINING_STYLES,
     tasks: Sequence[str] = TASKS,
+    with_margins: bool = False,
 ) -> Report:
     """The report on the first `count` scenes of a split, drawn at the checkpoint's own image size; without tasks, of
-    panoptic segmentation.
+    panoptic segmentation. with_margins: as in `evaluate`.
 
     Raises what `Scenes`, `florence_lite.evaluate.evaluate` and `evaluate_panoptic` raise.
     """
     scenes = Scenes(split, tuple(styles), florence.model.config.image_size_wh)
-    return evaluate(florence, scenes, tasks, count) if tasks else evaluate_panoptic(florence, scenes, count)
+    return (
+        evaluate(florence, scenes, tasks, count, with_margins) if tasks else evaluate_panoptic(florence, scenes, count)
+    )
 
 
 def retrieval_of_scenes(

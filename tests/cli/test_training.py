@@ -21,8 +21,9 @@ from florence_lite.scenes.measure import TASKS
 def test_eval_measures_the_checkpoint(command, tiny, monkeypatch, options):
     calls = []
 
-    def evaluate_scenes(florence, split, count, styles, tasks):
+    def evaluate_scenes(florence, split, count, styles, tasks, with_margins):
         calls.append((florence.model.config.image_size_wh, split, count, styles, tasks))
+        assert not with_margins
         return Report({"<OD>": {"box_f1": 0.5}}, {"<OD>": count}, {"<OD>": 0}, {"<OD>": 0}, images=count)
 
     monkeypatch.setattr("florence_lite.scenes.measure.evaluate_scenes", evaluate_scenes)

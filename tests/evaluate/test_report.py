@@ -233,6 +233,7 @@ def test_a_report_is_plain_data():
         "images": 1,
         "notes": [],
         "problems": [],
+        "margins": {},
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.images = 2
