@@ -31,6 +31,7 @@ class Pair:
         None: one for each text, or the instances. Outlines are whole here and are thinned when they are written.
     asked: whether evaluation asks this prompt.
     kind: of a phrase that means nothing, as in `ReferringExpression`; of a sentence that is not true, "wrong".
+    objects: labels of all objects of the image, where a sentence may name any of them and all are known.
     fault: why the prompt cannot be asked, "" for one that can; it is neither trained nor asked, and whoever reads pairs
         reports it.
 
@@ -45,6 +46,7 @@ class Pair:
     ignored: tuple[Instance, ...] = ()
     kind: str = ""
     fault: str = ""
+    objects: tuple[str, ...] = ()
 
     def __post_init__(self):
         if unknown := sorted(set(self.inputs) - set(NAMES_OF_INPUTS)):

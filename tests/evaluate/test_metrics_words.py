@@ -1,6 +1,7 @@
 """Captions, text, short answers and labels, against values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -213,3 +214,31 @@ def test_text_in_place_of_what_cannot_be_read_is_no_error():
     illegible = [Instance("", quad=quads[1])]
     assert METRICS["cer"].measure([places([stop], [stop, noise], illegible)]).metrics["cer"] == 0
     assert METRICS["cer"].measure([places([stop], [stop, noise])]).metrics["cer"] > 0
+
+
+def test_words_that_are_read():
+    """"Bus" for "bus" is no word read; of two equal words one is."""
+    cases = [words("gate Bus exit", "bus gate"), words("stop", "stop stop"), words("", "")]
+    measured = metrics("word_f1", *cases)
+    assert measured == pytest.approx({"word_precision": 2 / 4, "word_recall": 2 / 4, "word_f1": 2 / 4})
+    assert metrics("word_f1") == {"word_precision": None, "word_recall": None, "word_f1": None}
+
+
+def test_objects_that_are_named():
+    """Plurals name their object, a part of a word does not; what is in no image of the data is not looked for."""
+
+    def case(said, *objects):
+        given = words(said, "…")
+        return replace(given, truth=replace(given.truth, objects=objects))
+
+    cases = [
+        case("two Buses and some strawberries on a table", "bus", "bus", "strawberry"),
+        case("a hot dog and a cat", "hot dog", "dog"),  # "dog" is said within "hot dog"
+        case("a scary catalogue", "car", "cat"),
+        words("a bus", "a bus"),  # of which objects are not known
+    ]
+    measured = metrics("object_f1", *cases)
+    right, given, true = 4, 5, 6
+    assert measured == pytest.approx(
+        {"object_precision": right / given, "object_recall": right / true, "object_f1": 2 * right / (given + true)}
+    )

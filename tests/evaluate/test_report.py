@@ -38,9 +38,11 @@ def only_own(monkeypatch):
     monkeypatch.setattr("florence_lite.evaluate.report.metrics_of", own)
 
 
-# Of truth for an answer: errors; one box for several objects; a description of two words, without three in a row.
+# Of truth for an answer: errors; one box for several objects; a description of two words, without three in a row; two
+# sentences that say "an animal" and "a cat" of one more label.
 NONE = (0, 0)
 EXPECTED = {"cer": NONE, "wer": NONE, "ar1": (0.5, 1), "cider": (8.7, 10), "ece": NONE, "presence_fpr95": NONE}
+EXPECTED |= {"object_recall": (2 / 3, 1), "object_f1": (0.8, 1)}
 
 
 class Oracle:

@@ -50,6 +50,8 @@ METRICS: dict[str, Metric] = {
     "bleu": Metric(words.bleu, ("sacrebleu.metrics",)),
     "cer": Metric(words.character_errors, ("jiwer",)),
     "wer": Metric(words.word_errors, ("jiwer",)),
+    "word_f1": Metric(words.word_f1),
+    "object_f1": Metric(words.object_f1),
     "anls": Metric(words.anls, ("rapidfuzz",)),
     "vqa_accuracy": Metric(words.vqa_accuracy),
     "accuracy": Metric(words.accuracy),
