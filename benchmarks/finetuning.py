@@ -1,10 +1,10 @@
-"""Fine-tuning on BCCD: what the embedded checkpoint is worth against random weights in the same network.
+"""Fine-tuning on real pictures: what the embedded checkpoint is worth against random weights in the same network.
 
-    python benchmarks/bccd.py BCCD_Dataset --output runs              the embedded checkpoint
-    python benchmarks/bccd.py BCCD_Dataset --output runs --random     the same run from random weights
+    python benchmarks/finetuning.py examples/bccd.toml BCCD_Dataset --output runs/bccd
+    python benchmarks/finetuning.py examples/bccd.toml BCCD_Dataset --output runs/bccd-random --random
 
-The run is examples/bccd.toml; a run that was stopped goes on where it was. The checkpoint that was best on the
-validation split is measured on the test split.
+A run that was stopped goes on where it was. The checkpoint that was best on the validation split is measured on the
+test split. `people.py` prepares another data set.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
+from peer import environment
 
 from florence_lite import Florence
 from florence_lite.data import read_dataset
@@ -24,20 +25,17 @@ from florence_lite.model import FlorenceModel
 from florence_lite.train.config import FineTuneConfig
 from florence_lite.train.finetuning import finetune
 
-CONFIG = Path(__file__).parents[1] / "examples" / "bccd.toml"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="TOML file of the run")
     parser.add_argument("data", help="folder of the data set")
-    parser.add_argument("--output", required=True, help="folder for the runs")
+    parser.add_argument("--output", required=True, help="folder for the run")
     parser.add_argument("--random", action="store_true", help="start from random weights")
-    parser.add_argument("--steps", type=int, help="instead of those of examples/bccd.toml")
+    parser.add_argument("--steps", type=int, help="instead of those of the file")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
-
-    config = FineTuneConfig.from_toml(CONFIG)
-    output = Path(arguments.output) / ("bccd-random" if arguments.random else "bccd")
+    config = FineTuneConfig.from_toml(arguments.config)
+    output = Path(arguments.output)
     config = replace(
         config,
         output=str(output),
@@ -55,6 +53,8 @@ def main() -> None:
     report = evaluate(florence, read_dataset(arguments.data, split="test"), ["<OD>"])
     print(report)
     result = {
+        **environment(),
+        "config": arguments.config,
         "start": "random weights" if arguments.random else config.checkpoint,
         "steps": config.steps,
         "batch": config.batch,

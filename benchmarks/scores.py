@@ -21,6 +21,7 @@ import numpy as np
 from peer import environment
 
 from florence_lite import Florence, Instance, Prompt, Result, tasks
+from florence_lite.cards import task as task_card
 from florence_lite.data import Annotation
 from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.geometry import box_iou
@@ -79,7 +80,7 @@ def prompts_of(task: str, annotation: Annotation) -> list[Pair]:
 
 
 def ask(florence: Florence, picture, asked: list[tuple[str, Pair]]) -> list[Result]:
-    """The answers about a picture; regions of the scene are asked about in the same part of it."""
+    """The answers about a picture, guesses included; regions of the scene are asked about in the same part of it."""
     encoded = florence.encode(picture, keep_image=False)
     scale = np.array([*encoded.size_wh] * 2) / np.array([*florence.model.config.image_size_wh] * 2)
     prompts = []
@@ -87,7 +88,11 @@ def ask(florence: Florence, picture, asked: list[tuple[str, Pair]]) -> list[Resu
         region = pair.inputs.get("region")
         inputs = pair.inputs if region is None else {"region": tuple((np.array(region) * scale).tolist())}
         prompts.append(Prompt(task, **inputs))
-    return florence.run(encoded, prompts, keep_image=False)
+    lists = [prompt for prompt in prompts if task_card(prompt.task).input == "none"]
+    others = [prompt for prompt in prompts if prompt not in lists]
+    found = iter(florence.run(encoded, lists, keep_image=False, threshold=0))
+    more = iter(florence.run(encoded, others, keep_image=False))
+    return [next(found if prompt in lists else more) for prompt in prompts]
 
 
 def row(task: str, scenes: list[Answered], foreign: list[Answered]) -> dict:

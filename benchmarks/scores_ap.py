@@ -18,6 +18,7 @@ import torch
 from peer import environment
 
 from florence_lite import Florence, Instance, Prompt
+from florence_lite.cards import task as task_card
 from florence_lite.data import read_dataset
 from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.geometry import dequantize
@@ -80,7 +81,8 @@ def measured(florence: Florence, samples: Iterable, task: str) -> Iterator[dict]
         image = florence.encode(sample.load(), keep_image=False)
         for pair in asked:
             prompt = Prompt(task, **pair.inputs)
-            result = florence.run(image, prompt, keep_image=False)
+            least = 0 if task_card(task).input == "none" else None  # guesses included
+            result = florence.run(image, prompt, keep_image=False, threshold=least)
             logprobs = distributions(florence, image, prompt, list(result.token_ids))
             for way, instances in candidates(florence, result, logprobs).items():
                 cases.setdefault(way, []).append(Case(pair, replace(result, instances=instances)))

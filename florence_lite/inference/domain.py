@@ -17,6 +17,7 @@ from florence_lite.cards import CheckpointCard
 
 FILE = "domain.safetensors"
 UNSURE = 0.4  # score below which an answer, or the best instance of a list, counts as a guess
+SURE = 0.75  # from which an instance in a picture of another kind counts as none
 AXES = 32  # principal components; with more of them, cells under a microscope look like scenes
 SHARE = 0.99  # of the known pictures that lie within the limit
 

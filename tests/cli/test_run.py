@@ -471,7 +471,8 @@ def test_a_picture_that_is_foreign_to_the_checkpoint_is_told(command, tmp_path):
     code, out, err = command("run", tmp_path / "noise.png", "sample", "<OD>", "--json")
     assert code == 0
     assert [json.loads(line)["foreign"] for line in out.splitlines()] == [True, False]
-    assert err.startswith("note: 1 of 2 answers are unsure. scenes-nano was trained on generated scenes")
+    assert err.startswith("note: 1 of 2 answers are unsure; lists leave out guesses, --threshold 0 shows them. ")
+    assert "scenes-nano was trained on generated scenes" in err
     assert err.count("\n") == 1 and "for photographs:  --checkpoint microsoft/Florence-2-base" in err
 
 

@@ -217,7 +217,7 @@ def test_text_in_place_of_what_cannot_be_read_is_no_error():
 
 
 def test_words_that_are_read():
-    """"Bus" for "bus" is no word read; of two equal words one is."""
+    """ "Bus" for "bus" is no word read; of two equal words one is."""
     cases = [words("gate Bus exit", "bus gate"), words("stop", "stop stop"), words("", "")]
     measured = metrics("word_f1", *cases)
     assert measured == pytest.approx({"word_precision": 2 / 4, "word_recall": 2 / 4, "word_f1": 2 / 4})

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from florence_lite import Florence
 from florence_lite.answers import Answer, Instance
 from florence_lite.inference.answering import joined
-from florence_lite.inference.domain import AXES, FILE, UNSURE, Domain, is_foreign
+from florence_lite.inference.domain import AXES, FILE, SURE, UNSURE, Domain, is_foreign
 from florence_lite.results import Result
 from tests.tiny import noise_image
 
@@ -118,3 +118,22 @@ def test_the_embedded_checkpoint_knows_its_scenes_and_nothing_else():
     assert not any(result.foreign for result in known)
     noise, plain = florence.run([noise_image(0), noise_image(1).convert("1").resize((9, 9))], "<CAPTION>")
     assert noise.foreign and plain.foreign
+
+
+@pytest.mark.parametrize("prompt", ["<OD>", "<REGION_PROPOSAL>"])
+def test_lists_about_a_foreign_picture_leave_out_guesses_unless_the_call_says_otherwise(prompt):
+    florence = Florence.from_pretrained("scenes-nano")
+    noise = florence.encode(noise_image(0))
+    every, sure = florence.run(noise, prompt, threshold=0), florence.run(noise, prompt)
+    assert every.foreign and sure.foreign and every and not every.dropped
+    kept = [item for item in every if item.score >= SURE]
+    assert list(sure) == kept and len(kept) < len(every) and sure.dropped == len(every) - len(kept)
+    assert len(florence.run(noise, prompt, threshold=UNSURE / 2)) >= len(sure)
+    told = [event for event in florence.stream(noise, prompt) if not isinstance(event, Result | str)]
+    assert told == kept
+
+
+def test_nothing_is_left_out_of_a_known_picture():
+    florence = Florence.from_pretrained("scenes-nano")
+    result = florence.run(EXAMPLES / "meadow.png", "<OD>")
+    assert result and not result.foreign and not result.dropped
