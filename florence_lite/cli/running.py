@@ -303,7 +303,8 @@ def foreign_note(card: CheckpointCard, foreign: int, images: int) -> str:
     """What to do about answers that nothing is sure of, from a checkpoint that knows one kind of pictures."""
     return (
         f"note: {foreign} of {images} {'answer is' if images == 1 else 'answers are'} unsure; lists leave out guesses, "
-        f"--threshold 0 shows them. {card.name} was trained on {card.trained_on}; for photographs:  --checkpoint {card.for_photographs}"
+        f"--threshold 0 shows them. {card.name} was trained on {card.trained_on}; "
+        f"for photographs:  --checkpoint {card.for_photographs}"
     )
 
 

@@ -1,6 +1,7 @@
 """Answers bit by bit: what is told early is what `run` says in the end."""
 
 import pytest
+import torch
 
 from florence_lite import Florence, Instance, Prompt, Result
 from florence_lite.model import FlorenceModel
@@ -97,6 +98,20 @@ def test_instances_come_as_soon_as_they_are_whole(plain_network, toy_tokenizer, 
     assert len(steps) == ends - begins
     events.close()
     assert len(steps) == ends - begins
+
+
+def test_weights_may_move_between_two_events(toy_tokenizer):
+    """The kernels read the memory that an answer began with, which lives as long as the answer."""
+    florence = tiny_florence(toy_tokenizer, "encoder", eos_gain=None)
+    image, options = florence.encode(noise_image(3)), {"max_new_tokens": 60}
+    whole = list(florence.stream(image, "<REGION_PROPOSAL>", **options))
+    events = florence.stream(image, "<REGION_PROPOSAL>", **options)
+    told = [next(events)]
+    for parameter in florence.model.parameters():
+        former, parameter.data = parameter.data, parameter.data.clone()
+        del former  # and what comes next takes its place
+    filling = [torch.full_like(parameter, 7) for parameter in florence.model.parameters()]
+    assert [*told, *events] == whole and filling
 
 
 def test_words_come_one_by_one(plain_network, toy_tokenizer, monkeypatch):

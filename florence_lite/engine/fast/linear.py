@@ -72,7 +72,8 @@ def dense(of: kernel.Matrix, x: Tensor, y: Tensor, outs: range | None = None) ->
 def matrix(weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> kernel.Matrix:
     """As the kernels take it. weight: [out, in]; scale: [out], of int8. Its `kept` are the tensors, which have to live
     as long as somebody reads them."""
-    kept = (weight, scale, bias)
+    # Detached, for a parameter may be given other memory while somebody reads this.
+    kept = tuple(None if part is None else part.detach() for part in (weight, scale, bias))
     made = kernel.Matrix(
         *(None if part is None else part.data_ptr() for part in kept), *weight.shape, kernel.KINDS[weight.dtype]
     )

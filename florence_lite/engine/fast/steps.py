@@ -192,7 +192,7 @@ def _attended(pairs: Sequence[tuple[Tensor, Tensor]]):
 def _decoder(model: FlorenceModel, weights: Weights) -> kernel.Decoder:
     """Its `kept` are what it points to."""
     decoder, text = model.decoder, model.config.text
-    layers, kept = [], list(decoder.parameters())
+    layers, kept = [], [each.detach() for each in decoder.parameters()]
     for layer in decoder.layers:
         own, cross, ffn = layer.attention, layer.cross_attention, layer.ffn
         matrices = [
@@ -210,5 +210,5 @@ def _decoder(model: FlorenceModel, weights: Weights) -> kernel.Decoder:
     sizes = (text.decoder_layers, text.heads, text.d_model, text.ffn_dim)
     tables = (table.weight, decoder.positions.weight[POSITION_OFFSET:])
     made = kernel.Decoder(array, *(part.data_ptr() for part in tables), _norm(decoder.norm), *sizes)
-    made.kept = (kept, table.weight)
+    made.kept = (kept, table.weight.detach())
     return made
