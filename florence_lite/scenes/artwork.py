@@ -1,8 +1,8 @@
 """Finding and loading artwork: one trimmed RGBA picture for every (style, class).
 
-A style comes from a font, from a folder of pictures, or from an Iconify set: one JSON file with the SVG of every icon
-(https://iconify.design/docs/types/iconify-json.html). Nothing is read before a style is first used; a loaded style
-stays in memory for the life of the process (about 3 MB).
+A style comes from a font, from a folder of pictures or of SVG files, or from an Iconify set: one JSON file with the SVG
+of every icon (https://iconify.design/docs/types/iconify-json.html). Nothing is read before a style is first used; a
+loaded style stays in memory for the life of the process (about 3 MB).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from florence_lite.scenes.catalogue import BORROWED, CLASSES, CODE_POINTS, ICONS, SOURCES, STYLES
+from florence_lite.scenes.catalogue import BORROWED, CLASSES, CLIP_ART, CODE_POINTS, ICONS, SOURCES, STYLES
 
 ARTWORK_VARIABLE = "FLORENCE_LITE_ARTWORK"
 SIDE = 128  # longest side of the artwork in memory; larger originals are reduced to it
@@ -24,6 +24,8 @@ SIDE = 128  # longest side of the artwork in memory; larger originals are reduce
 _FLUENT_ASSETS = Path("node_modules", "@lobehub", "fluent-emoji-3d", "assets")
 _ICON_SETS = Path("node_modules", "@iconify-json")
 _ICON_SIDE = 256  # icons are rendered larger than needed: much of some is empty margin
+_CLIP_ART = Path("usr", "share", "openclipart", "svg")
+_CLIP_ART_WIDTH = 448  # of the page, of which a drawing may be a small part
 _NOTO_FILE = "NotoColorEmoji.ttf"
 _NOTO_SIZE = 109  # the one size of its bitmaps
 _OPENMOJI_SIZE = 168  # large enough that every class needs reducing
@@ -34,6 +36,7 @@ _NOTO_FOLDERS = (
     "~/.local/share/fonts",
     "~/.fonts",
 )
+_ROOT = Path("/")
 
 
 def package_folder(package: str) -> Path | None:
@@ -47,8 +50,8 @@ def find_style(style: str) -> Path:
 
     Looked for in the Python packages, the font folders and `node_modules` of the working folder and of the folders in
     the environment variable FLORENCE_LITE_ARTWORK (separated like PATH; such a folder may also hold the files
-    themselves, and what `save_style` wrote there goes first). Raises ValueError for an unknown style,
-    FileNotFoundError with the remedy for one that is not installed, or that misses its renderer or lender.
+    themselves or an unpacked Debian package, and what `save_style` wrote there goes first). Raises ValueError for an
+    unknown style, FileNotFoundError with the remedy for one that is not installed, or misses its renderer or lender.
     """
     if style not in STYLES:
         raise ValueError(f"unknown artwork style {style!r}; the styles are {', '.join(STYLES)}")
@@ -61,10 +64,12 @@ def find_style(style: str) -> Path:
         candidates = [package / "openmoji" / "font" / "glyf_colr0.ttf"] if package else []
     elif style == "noto":
         candidates = [Path(folder).expanduser() / _NOTO_FILE for folder in [*named, *_NOTO_FOLDERS]]
+    elif _is_svg(style) and not package_folder("resvg_py"):
+        candidates = []
+    elif style == "openclipart":
+        candidates = [folder / _CLIP_ART for folder in [*named, _ROOT]]
     elif style in ICONS:
         candidates = [folder / _ICON_SETS / style / "icons.json" for folder in [*named, Path.cwd()]]
-        if not package_folder("resvg_py"):
-            candidates = []
     else:
         candidates = [folder / _FLUENT_ASSETS for folder in [*named, Path.cwd()]]
         candidates += [folder for folder in named if (folder / "1f436.webp").is_file()]
@@ -90,6 +95,8 @@ def load_style(style: str) -> dict[str, Image.Image]:
     if source.suffix == ".json":
         icons = json.loads(source.read_text(encoding="utf-8"))
         pictures = {label: _render_icon(icons, ICONS[style][label]) for label in own}
+    elif style == "openclipart":
+        pictures = {label: _render_file(source / f"{CLIP_ART[label]}.svg") for label in own}
     elif source.suffix == ".ttf":
         font = ImageFont.truetype(str(source), _NOTO_SIZE if style == "noto" else _OPENMOJI_SIZE)
         pictures = {label: _draw_glyph(font, CODE_POINTS[label]) for label in own}
@@ -120,13 +127,17 @@ def _is_saved(folder: Path) -> bool:
     return all((folder / f"{label}.png").is_file() for label in CLASSES)
 
 
+def _is_svg(style: str) -> bool:
+    return style in ICONS or style == "openclipart"
+
+
 def _how_to_install(style: str) -> str:
     remedy = SOURCES[style][0]
-    if remedy.startswith("npm"):
+    if "npm" in remedy:
         remedy += f" here, or name the folder that holds node_modules in {ARTWORK_VARIABLE}"
     elif style == "noto":
         remedy += f", or name a folder with {_NOTO_FILE} in {ARTWORK_VARIABLE}"
-    return f"pip install resvg-py and {remedy}" if style in ICONS else remedy
+    return f"pip install resvg-py and {remedy}" if _is_svg(style) else remedy
 
 
 def _read_webp(folder: Path, code_point: int) -> Image.Image | None:
@@ -162,6 +173,15 @@ def _render_icon(icons: dict, name: str) -> Image.Image | None:
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     svg = f'<svg {spaces} viewBox="{view}" width="{width}" height="{height}">{icon["body"]}</svg>'
     png = svg_to_bytes(svg_string=svg, zoom=_ICON_SIDE / max(width, height), skip_system_fonts=True)
+    return _read_picture(io.BytesIO(png))
+
+
+def _render_file(file: Path) -> Image.Image | None:
+    from resvg_py import svg_to_bytes
+
+    if not file.is_file():
+        return None
+    png = svg_to_bytes(svg_path=str(file), width=_CLIP_ART_WIDTH, dpi=96, skip_system_fonts=True)
     return _read_picture(io.BytesIO(png))
 
 

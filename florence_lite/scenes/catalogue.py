@@ -27,6 +27,10 @@ SOURCES: dict[str, tuple[str, str]] = {
         "npm install @iconify-json/streamline-emojis @iconify-json/twemoji",
         f"Streamline Emojis, Streamline, CC-BY-4.0; some pictures of {_TWEMOJI_CREDIT}",
     ),
+    "openclipart": (
+        "apt install openclipart-svg and npm install @iconify-json/twemoji",
+        f"Open Clip Art Library, public domain (CC-PDDC); some pictures of {_TWEMOJI_CREDIT}",
+    ),
 }
 """Style → the command that installs its artwork, and the credit with the licence."""
 
@@ -88,6 +92,50 @@ ICONS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """Style that is an Iconify set of the same name → class name → name of its icon."""
 
+CLIP_ART: dict[str, str] = {
+    "dog": "animals/mammals/dog_01_drawn_with_strai_01",
+    "cat": "animals/mammals/housecats/gatto_cat_architetto_fra_04",
+    "horse": "animals/mammals/horses/cavallo_architetto_franc_01",
+    "cow": "animals/mammals/vacca_pezzata_rossa_val_01",
+    "pig": "animals/mammals/pig_marcelo_caiafa1",
+    "lion": "animals/mammals/big_cats/leone_01_architetto_fran_01",
+    "rabbit": "animals/mammals/coniglio_architetto_fran_01",
+    "frog": "animals/rana_architetto_francesc_01",
+    "penguin": "animals/birds/baby_tux_01",
+    "owl": "animals/birds/gufo_civetta_architetto__01",
+    "fish": "unsorted/pescetto",
+    "turtle": "animals/turtle_jurgen_gaeremyn_01",
+    "butterfly": "animals/bugs/farfalla_butterfly_fra1",
+    "apple": "food/fruit/apple",
+    "banana": "food/fruit/bananas_nicu_buculei_01",
+    "strawberry": "food/fruit/strawberry",
+    "pineapple": "food/fruit/pineapple",
+    "watermelon": "food/fruit/watermelon_simple",
+    "lemon": "food/fruit/lemon",
+    "mushroom": "plants/mushroom",
+    "pizza": "food/pizza_pepperoni",
+    "hamburger": "food/meats_and_eggs/hamburger_ganson",
+    "cake": "food/desserts/birthday_cake",
+    "car": "transportation/vehicles/car",
+    "bus": "transportation/bus1_jarno_vasamaa_01",
+    "bicycle": "transportation/vehicles/bicycle_01",
+    "rocket": "transportation/vehicles/rocket",
+    "tractor": "transportation/vehicles/trattore_architetto_fran_01",
+    "sailboat": "transportation/boating/boat_jarno_vasamaa_",
+    "tree": "plants/trees/cartoon_tree_01",
+    "house": "buildings/homes/home3",
+    "umbrella": "tools/umbrella",
+    "key": "computer/icons/key_juliane_krug_01",
+    "clock": "signs_and_symbols/clocks/alarm_clock_mike_powers_",
+    "book": "education/books/closed_book_01",
+    "chair": "buildings/furniture/sedia_in_legno_architett_01",
+    "guitar": "recreation/music/guitar_jarno_vasamaa1",
+    "camera": "tools/digital_camera_nicu_bucu_01",
+    "soccer ball": "recreation/sports/soccer_ballon_tanguy_jac_",
+    "balloon": "recreation/party/balloon-blue-aj",
+}
+"""Class name → its SVG in the folder of the style `openclipart`, without the ending."""
+
 BORROWED: dict[str, tuple[str, tuple[str, ...]]] = {
     "emojione-v1": ("emojione", ("lion", "owl", "butterfly", "crab", "carrot", "umbrella", "chair")),
     "fxemoji": ("twemoji", ("lion", "owl", "butterfly", "crab", "carrot", "sailboat", "house", "chair")),
@@ -97,6 +145,10 @@ BORROWED: dict[str, tuple[str, tuple[str, ...]]] = {
             "owl", "butterfly", "crab", "banana", "pineapple", "watermelon", "carrot", "rocket", "tree", "house", "key",
             "clock", "chair", "guitar", "camera", "soccer ball",
         ),
+    ),
+    "openclipart": (
+        "twemoji",
+        ("panda", "elephant", "crab", "carrot", "donut", "airplane", "helicopter", "cactus"),
     ),
 }  # fmt: skip
 """Style → the style that lends it pictures, and the classes: it lacks them, or draws other things beside them."""

