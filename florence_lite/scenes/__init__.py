@@ -7,7 +7,7 @@
 
 The artwork is installed beside this package, is no part of it and keeps its own licence: `LICENCES` has the credit that
 images passed on must carry. Those with OpenMoji or the first Emoji One (`openmoji`, `emojione-v1`) must stay under
-CC BY-SA 4.0, those with `tuxpaint` under the GPL.
+CC BY-SA 4.0.
 """
 
 from florence_lite.scenes.catalogue import CLASSES, HELD_OUT_STYLES, LICENCES, STYLES, TRAINING_STYLES

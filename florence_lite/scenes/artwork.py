@@ -24,10 +24,7 @@ SIDE = 128  # longest side of the artwork in memory; larger originals are reduce
 _FLUENT_ASSETS = Path("node_modules", "@lobehub", "fluent-emoji-3d", "assets")
 _ICON_SETS = Path("node_modules", "@iconify-json")
 _ICON_SIDE = 256  # icons are rendered larger than needed: much of some is empty margin
-_CLIP_ART_FOLDERS = {
-    "openclipart": Path("usr", "share", "openclipart", "svg"),
-    "tuxpaint": Path("usr", "share", "tuxpaint", "stamps"),
-}
+_CLIP_ART = Path("usr", "share", "openclipart", "svg")
 _CLIP_ART_WIDTH = 448  # of the page, of which a drawing may be a small part
 _NOTO_FILE = "NotoColorEmoji.ttf"
 _NOTO_SIZE = 109  # the one size of its bitmaps
@@ -69,8 +66,8 @@ def find_style(style: str) -> Path:
         candidates = [Path(folder).expanduser() / _NOTO_FILE for folder in [*named, *_NOTO_FOLDERS]]
     elif _is_svg(style) and not package_folder("resvg_py"):
         candidates = []
-    elif style in CLIP_ART:
-        candidates = [folder / _CLIP_ART_FOLDERS[style] for folder in [*named, _ROOT]]
+    elif style == "openclipart":
+        candidates = [folder / _CLIP_ART for folder in [*named, _ROOT]]
     elif style in ICONS:
         candidates = [folder / _ICON_SETS / style / "icons.json" for folder in [*named, Path.cwd()]]
     else:
@@ -98,8 +95,8 @@ def load_style(style: str) -> dict[str, Image.Image]:
     if source.suffix == ".json":
         icons = json.loads(source.read_text(encoding="utf-8"))
         pictures = {label: _render_icon(icons, ICONS[style][label]) for label in own}
-    elif style in CLIP_ART:
-        pictures = {label: _read_clip_art(source / CLIP_ART[style][label]) for label in own}
+    elif style == "openclipart":
+        pictures = {label: _render_file(source / f"{CLIP_ART[label]}.svg") for label in own}
     elif source.suffix == ".ttf":
         font = ImageFont.truetype(str(source), _NOTO_SIZE if style == "noto" else _OPENMOJI_SIZE)
         pictures = {label: _draw_glyph(font, CODE_POINTS[label]) for label in own}
@@ -131,7 +128,7 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _is_svg(style: str) -> bool:
-    return style in ICONS or style in CLIP_ART
+    return style in ICONS or style == "openclipart"
 
 
 def _how_to_install(style: str) -> str:
@@ -179,13 +176,11 @@ def _render_icon(icons: dict, name: str) -> Image.Image | None:
     return _read_picture(io.BytesIO(png))
 
 
-def _read_clip_art(file: Path) -> Image.Image | None:
+def _render_file(file: Path) -> Image.Image | None:
     from resvg_py import svg_to_bytes
 
     if not file.is_file():
         return None
-    if file.suffix != ".svg":
-        return _read_picture(file)
     png = svg_to_bytes(svg_path=str(file), width=_CLIP_ART_WIDTH, dpi=96, skip_system_fonts=True)
     return _read_picture(io.BytesIO(png))
 
