@@ -22,7 +22,8 @@ from florence_lite.inference.domain import Domain
 from florence_lite.scenes import HELD_OUT_STYLES, TRAINING_STYLES, Scenes
 
 TRAINING, HELD_OUT = 1600, 200
-TASKS = ("<OD>", "<REGION_PROPOSAL>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+DETECTION = "<OD>"
+TASKS = (DETECTION, "<REGION_PROPOSAL>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
 
 def main() -> None:
@@ -65,12 +66,16 @@ def features(florence: Florence, pictures: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def measured(florence: Florence, pictures: list[Any]) -> dict[str, float]:
-    """Share of the pictures that count as foreign, and of the answers about them."""
+    """Share of the pictures that count as foreign, and of the answers about them; "named": of the pictures in which a
+    plain `<OD>` names anything."""
     outside = [not florence.answering.domain.holds(each) for each in features(florence, pictures)]
-    answers = {
-        task: [result.foreign for result in florence.run_each(pictures, task, keep_image=False)] for task in TASKS
-    }
-    return {name: round(sum(each) / len(each), 3) for name, each in {"picture": outside, **answers}.items()}
+    told: dict[str, list[bool]] = {"picture": outside}
+    for task in TASKS:
+        results = list(florence.run_each(pictures, task, keep_image=False))
+        told[task] = [result.foreign for result in results]
+        if task == DETECTION:
+            told["named"] = [bool(result.instances) for result in results]
+    return {name: round(sum(each) / len(each), 3) for name, each in told.items()}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from florence_lite import Florence
 
 questions = {
     "is there a rabbit?": ["yes", "no"],
-    "how many buses are there?": ["1", "2", "3", "4"],
+    "what is on the right?": ["bus", "cat", "lion", "rabbit"],
     "what is the largest object?": ["bus", "cat", "lion", "rabbit"],
 }
 florence = Florence.from_pretrained("scenes-nano")

@@ -5,14 +5,14 @@ from pathlib import Path
 from florence_lite import Florence, Prompt
 
 florence = Florence.from_pretrained("scenes-nano")
-encoded = florence.encode(Path(__file__).with_name("football.png"))
+encoded = florence.encode(Path(__file__).with_name("meadow.png"))
 
 prompts = [
     "<CAPTION>",
-    "<MORE_DETAILED_CAPTION>",
+    "<DETAILED_CAPTION>",
     "<OCR>",
-    Prompt("<VQA>", text="how many soccer balls are there?"),
-    Prompt("<REGION_TO_CATEGORY>", region=(122, 70, 168, 127)),
+    Prompt("<VQA>", text="how many objects are there?"),
+    Prompt("<REGION_TO_CATEGORY>", region=(18, 58, 83, 126)),
 ]
 for result in florence.run(encoded, prompts):
     print(f"{result.task:25} {result.text}  ({result.score or 0:.2f})")

@@ -6,9 +6,9 @@ from florence_lite import Florence, TaskCard, register_task
 
 register_task(
     TaskCard(
-        name="<COUNT>",
-        summary="how many of the named things there are",
-        template="how many {input} are there?",
+        name="<WHAT_IS>",
+        summary="what there is at a place",
+        template="what is {input}?",
         input="text",
         grammar="text",
         max_new_tokens=8,
@@ -16,6 +16,6 @@ register_task(
     )
 )
 florence = Florence.from_pretrained("scenes-nano")
-for things in ("donuts", "chairs", "lions"):
-    result = florence.run(Path(__file__).with_name("donuts.png"), "<COUNT>", text=things)
-    print(f"{things}: {result.text}  ({result.score:.2f})")
+for place in ("at the top left", "in the center", "on the right"):
+    result = florence.run(Path(__file__).with_name("donuts.png"), "<WHAT_IS>", text=place)
+    print(f"{place}: {result.text}  ({result.score:.2f})")

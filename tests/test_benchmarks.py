@@ -108,7 +108,7 @@ def test_foreign_pictures_are_counted(tmp_path):
         noise_image(number).save(tmp_path / f"{number}.png")
     found = run("domain.py", str(tmp_path), "--count", "2", "--style", "openmoji", "--other-style", "openmoji")
     assert found["pictures of the folder"]["picture"] == 1 == found["pictures of the folder"]["<CAPTION>"]
-    assert found["scenes"]["picture"] == 0
+    assert found["scenes"]["picture"] == 0 and found["scenes"]["named"] == 1
 
 
 def test_outlines_are_measured():
