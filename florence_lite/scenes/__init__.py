@@ -5,9 +5,9 @@
 * The training: `config`, `cells`, `location_basis`, `trainer`, `training`.
 * The measurement: `measure`.
 
-The artwork is installed beside this package, is no part of it and keeps its own licence: Fluent Emoji (`fluent`, MIT),
-OpenMoji (`openmoji`, CC BY-SA 4.0), Noto Color Emoji (`noto`, SIL OFL 1.1). Images with OpenMoji that are passed on
-must credit "All emojis designed by OpenMoji" and stay under CC BY-SA 4.0.
+The artwork is installed beside this package, is no part of it and keeps its own licence: `LICENCES` has the credit that
+images passed on must carry. Those with OpenMoji or the first Emoji One (`openmoji`, `emojione-v1`) must stay under
+CC BY-SA 4.0.
 """
 
 from florence_lite.scenes.catalogue import CLASSES, HELD_OUT_STYLES, LICENCES, STYLES, TRAINING_STYLES

