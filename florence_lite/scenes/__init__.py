@@ -1,6 +1,6 @@
 """Generated scenes: images drawn from a seed, with exact truth for every task; training from scratch on them.
 
-* The world: `catalogue` (what there is), `artwork`, `restyle`, `backgrounds`, `lettering`, `compose` (the picture),
+* The world: `catalogue` (what there is), `artwork`, `backgrounds`, `lettering`, `compose` (the picture),
   `language` (the words), `scene` (a scene from its seed, and the `Scenes` of a split as annotated samples).
 * The training: `config`, `cells`, `location_basis`, `trainer`, `training`.
 * The measurement: `measure`.

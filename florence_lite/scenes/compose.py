@@ -12,7 +12,6 @@ from florence_lite.scenes.artwork import load_style
 from florence_lite.scenes.backgrounds import draw_background
 from florence_lite.scenes.catalogue import CLASSES
 from florence_lite.scenes.lettering import draw_line
-from florence_lite.scenes.restyle import Hand
 
 MIN_VISIBLE = 0.45
 MAX_OBJECTS = 6
@@ -47,10 +46,8 @@ class Composition:
     stuff: tuple[Stuff, ...] = ()
 
 
-def compose(
-    rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[int, int], hand: Hand | None = None
-) -> Composition:
-    """Draw one scene, its artwork all in one of the styles, as `hand` would draw it if there is one.
+def compose(rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[int, int]) -> Composition:
+    """Draw one scene, its artwork all in one of the styles.
 
     Objects are sorted by the left edge, then the top edge, of the visible box. There is at least one, unless the words
     leave no room for it.
@@ -70,8 +67,7 @@ def compose(
         repeat = labels and rng.random() < _REPEAT
         label = labels[int(rng.integers(len(labels)))] if repeat else CLASSES[int(rng.integers(len(CLASSES)))]
         side = min(size_wh) * _SMALLEST * (largest / _SMALLEST) ** rng.random()
-        drawn = artwork[label] if hand is None else hand.draw(artwork[label])
-        if not canvas.place(rng, label, _sprite(rng, drawn, side)):
+        if not canvas.place(rng, label, _sprite(rng, artwork[label], side)):
             failures += 1
             largest = max(_SMALLEST, 0.85 * largest)
             if labels or failures >= _TRIES:  # rather one small object than none

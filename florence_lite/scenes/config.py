@@ -18,7 +18,7 @@ class TrainConfig(RunConfig):
 
     tasks: rows per image of each task.
     preset: sizes of the network, a name of `FlorenceConfig.preset`.
-    styles: artwork of the scenes. restyled: share of them that another hand draws (`scenes.restyle`).
+    styles: artwork of the scenes.
     dense_weight: weight of the auxiliary loss on image tokens.
     vocabulary: ids of the byte-pair tokenizer that is trained on the scenes' sentences, added tokens included.
     shows: batches in which each scene is shown, far apart and with other rows: drawing it takes half of the time that
@@ -33,7 +33,6 @@ class TrainConfig(RunConfig):
     _: KW_ONLY
     preset: str = "nano"
     styles: tuple[str, ...] = TRAINING_STYLES
-    restyled: float = 0.0
     dense_weight: float = 1.0
     vocabulary: int = 2304
     negatives: float = NEGATIVES
@@ -45,7 +44,7 @@ class TrainConfig(RunConfig):
         check_choice(self, "preset", sorted(PRESETS))
         check_whole(self, 1, "vocabulary", "shows")
         check_whole(self, 0, "evaluate_scenes")
-        check_share(self, "negatives", "restyled")
+        check_share(self, "negatives")
         check_not_negative(self, "dense_weight")
         if isinstance(self.styles, list):
             object.__setattr__(self, "styles", tuple(self.styles))

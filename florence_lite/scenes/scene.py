@@ -14,7 +14,6 @@ from florence_lite.scenes import language
 from florence_lite.scenes.artwork import find_style
 from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
 from florence_lite.scenes.compose import Composition, compose
-from florence_lite.scenes.restyle import Hand
 
 TRAIN = range(0, 10**9)
 VALIDATION = range(10**9, 10**9 + 10**6)
@@ -31,14 +30,13 @@ def scene_seeds(split: str) -> range:
 
 
 def render_scene(
-    seed: int, styles: tuple[str, ...] = TRAINING_STYLES, size_wh: tuple[int, int] = (224, 224), restyled: bool = False
+    seed: int, styles: tuple[str, ...] = TRAINING_STYLES, size_wh: tuple[int, int] = (224, 224)
 ) -> tuple[Image.Image, Annotation]:
     """Draw scene number `seed` and tell the whole truth about it.
 
     seed: any whole number from 0; see `scene_seeds`.
     styles: artwork to choose from; all of a scene is in one style.
     size_wh: pixels, at least 64 each.
-    restyled: drawn by another hand (`restyle`); what there is, and where, may be another, too.
 
     Returns an RGB image and its annotation: objects from left to right (left edge, then top edge, of the visible box)
     with the box and the outline of what is visible, lines of text from top to bottom, three captions, expressions and
@@ -49,8 +47,7 @@ def render_scene(
     if seed < 0:
         raise ValueError(f"seed {seed} must be 0 or more")
     rng = np.random.default_rng(seed)
-    hand = Hand(np.random.default_rng([seed, 1])) if restyled else None
-    scene = compose(rng, tuple(styles), size_wh, hand)
+    scene = compose(rng, tuple(styles), size_wh)
     return scene.picture, annotate(scene, rng)
 
 

@@ -71,8 +71,7 @@ class SceneBatches(Dataset):
         return batches
 
     def _render(self, number: int) -> tuple[Image.Image, Annotation]:
-        by_another = np.random.default_rng([number, 2]).random() < self.config.restyled
-        return render_scene(TRAIN[number % len(TRAIN)], self.config.styles, self.size_wh, by_another)
+        return render_scene(TRAIN[number % len(TRAIN)], self.config.styles, self.size_wh)
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None, continue_with_changes: bool = False) -> Path:
