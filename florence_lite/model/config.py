@@ -262,6 +262,32 @@ PRESETS = {
         "image_size_wh": (224, 224),
         "prompt_side": "decoder",
     },
+    "tiny": {
+        "vision": VisionConfig(
+            dims=(96, 192, 384),
+            depths=(0, 1, 4),
+            heads=(3, 6, 12),
+            groups=(3, 6, 12),
+            patch_sizes=(7, 3, 3),
+            strides=(4, 2, 2),
+            paddings=(3, 1, 1),
+            prenorm=(False, True, True),
+            window=7,
+            drop_path=0.0,
+        ),
+        "text": TextConfig(
+            vocab_size=2560,
+            d_model=384,
+            encoder_layers=2,
+            decoder_layers=3,
+            heads=12,
+            ffn_dim=1536,
+            positions=512,
+            dropout=0.0,
+        ),
+        "image_size_wh": (224, 224),
+        "prompt_side": "decoder",
+    },
     "base": {
         "vision": VisionConfig(
             dims=(128, 256, 512, 1024), depths=(1, 1, 9, 1), heads=(4, 8, 16, 32), groups=(4, 8, 16, 32)
