@@ -21,7 +21,7 @@ from florence_lite import Florence
 from florence_lite.inference.domain import Domain
 from florence_lite.scenes import HELD_OUT_STYLES, TRAINING_STYLES, Scenes
 
-TRAINING, HELD_OUT = 1600, 200
+TRAINING, HELD_OUT = 1600, 1000
 DETECTION = "<OD>"
 TASKS = (DETECTION, "<REGION_PROPOSAL>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
