@@ -269,5 +269,5 @@ def share_found(found: Iterable[Instance], things: Iterable[Instance]) -> float:
     """How many of the things another list has, with the label, at IoU 0.5."""
     found, things = list(found), list(things)
     ious = box_iou([item.bounds for item in things], [item.bounds for item in found])
-    same = np.array([[one.label == other.label for other in found] for one in things]).reshape(ious.shape)
+    same = np.array([[one.label == other.label for other in found] for one in things], bool).reshape(ious.shape)
     return float((same & (ious >= 0.5)).any(1).mean())
