@@ -64,7 +64,9 @@ def test_throughput_is_measured_with_equal_ids(tmp_path):
     done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     embedded, mixed, od, peers = json.loads(out.read_text())["rows"]
-    assert embedded["ids"] > 0 < mixed["ids"] and embedded["ratios"].keys() == mixed["ratios"].keys() == {"single calls"}
+    assert embedded["ids"] > 0 < mixed["ids"] and embedded["ratios"].keys() == mixed["ratios"].keys() == {
+        "single calls"
+    }
     for row in (od, peers):
         assert row["ids"] == 6 and set(row["batch_sizes"]) == {"1", "2", "4"} and len(row["ratios"]) == 2
     assert all(rate > 0 for row in (embedded, od) for rate in row["images_a_second"].values())

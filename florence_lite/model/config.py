@@ -235,59 +235,37 @@ def _wrong(name: str, value: Any, rule: str) -> ValueError:
     return ValueError(f"{name} = {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'} must be {rule}")
 
 
+def _from_scratch(width: int, heads: int) -> dict[str, Any]:
+    """A network for one image size that is small enough to be trained from scratch. heads: of 32 channels each."""
+    stages = tuple(heads // part for part in (4, 2, 1))
+    vision = VisionConfig(
+        dims=tuple(width // part for part in (4, 2, 1)),
+        depths=(0, 1, 4),
+        heads=stages,
+        groups=stages,
+        patch_sizes=(7, 3, 3),
+        strides=(4, 2, 2),
+        paddings=(3, 1, 1),
+        prenorm=(False, True, True),
+        window=7,
+        drop_path=0.0,
+    )
+    text = TextConfig(
+        vocab_size=2560,
+        d_model=width,
+        encoder_layers=2,
+        decoder_layers=3,
+        heads=heads,
+        ffn_dim=4 * width,
+        positions=512,
+        dropout=0.0,
+    )
+    return {"vision": vision, "text": text, "image_size_wh": (224, 224), "prompt_side": "decoder"}
+
+
 PRESETS = {
-    "nano": {
-        "vision": VisionConfig(
-            dims=(64, 128, 256),
-            depths=(0, 1, 4),
-            heads=(2, 4, 8),
-            groups=(2, 4, 8),
-            patch_sizes=(7, 3, 3),
-            strides=(4, 2, 2),
-            paddings=(3, 1, 1),
-            prenorm=(False, True, True),
-            window=7,
-            drop_path=0.0,
-        ),
-        "text": TextConfig(
-            vocab_size=2560,
-            d_model=256,
-            encoder_layers=2,
-            decoder_layers=3,
-            heads=8,
-            ffn_dim=1024,
-            positions=512,
-            dropout=0.0,
-        ),
-        "image_size_wh": (224, 224),
-        "prompt_side": "decoder",
-    },
-    "tiny": {
-        "vision": VisionConfig(
-            dims=(96, 192, 384),
-            depths=(0, 1, 4),
-            heads=(3, 6, 12),
-            groups=(3, 6, 12),
-            patch_sizes=(7, 3, 3),
-            strides=(4, 2, 2),
-            paddings=(3, 1, 1),
-            prenorm=(False, True, True),
-            window=7,
-            drop_path=0.0,
-        ),
-        "text": TextConfig(
-            vocab_size=2560,
-            d_model=384,
-            encoder_layers=2,
-            decoder_layers=3,
-            heads=12,
-            ffn_dim=1536,
-            positions=512,
-            dropout=0.0,
-        ),
-        "image_size_wh": (224, 224),
-        "prompt_side": "decoder",
-    },
+    "nano": _from_scratch(256, 8),
+    "tiny": _from_scratch(384, 12),
     "base": {
         "vision": VisionConfig(
             dims=(128, 256, 512, 1024), depths=(1, 1, 9, 1), heads=(4, 8, 16, 32), groups=(4, 8, 16, 32)
