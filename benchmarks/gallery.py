@@ -50,7 +50,8 @@ def look(florence: Florence, number: int, sample: Sample) -> Shown:
     truth = {task: next(iter(pairs(task, sample.annotation))) for task in (BOXES, WORDS)}
     cases = {task: [Case(pair, answers[task])] for task, pair in truth.items()}
     errors = metric("cer").measure(cases[WORDS]).metrics["cer"] if truth[WORDS].asked else 0.0
-    return Shown(number, sample, answers, metric("box_f1").measure(cases[BOXES]).metrics["box_f1"], 1 - (errors or 0))
+    f1 = metric("box_f1").measure(cases[BOXES]).metrics["box_f1"]
+    return Shown(number, sample, answers, 1.0 if f1 is None else f1, 1 - (errors or 0))
 
 
 def section(florence: Florence, shown: Shown, folder: Path) -> str:
@@ -78,11 +79,11 @@ def section(florence: Florence, shown: Shown, folder: Path) -> str:
     )
 
 
-def page(florence: Florence, groups: dict[str, Sequence[Shown]], folder: Path) -> str:
+def page(florence: Florence, groups: dict[str, Sequence[Shown]], styles: Sequence[str], folder: Path) -> str:
     parts = [f"<h1>{html.escape(florence.name)}</h1>"]
     for title, scenes in groups.items():
         parts += [f"<h2>{title}</h2>", *(section(florence, shown, folder) for shown in scenes)]
-    credits = "; ".join(f"{style}: {LICENCES[style]}" for style in TRAINING_STYLES)
+    credits = "; ".join(f"{style}: {LICENCES[style]}" for style in styles)
     head = f'<meta charset="utf-8"><title>gallery</title><style>{STYLE}</style>'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}<p>Artwork: {credits}</p></body></html>"
 
@@ -92,10 +93,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="scenes-nano", help="name of a card, folder or Hub id")
     parser.add_argument("--count", type=int, default=200, help="scenes to choose the worst from")
     parser.add_argument("--each", type=int, default=12, help="first scenes, and worst scenes, on the page")
+    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes")
     parser.add_argument("--output", default="gallery", help="folder to write")
     arguments = parser.parse_args()
     florence = Florence.from_pretrained(arguments.checkpoint)
-    samples = islice(Scenes("test", TRAINING_STYLES, florence.model.config.image_size_wh), arguments.count)
+    samples = islice(Scenes("test", tuple(arguments.style), florence.model.config.image_size_wh), arguments.count)
     looked = []
     with progress_bar(True) as progress:
         bar = progress.add_task("scenes", total=arguments.count)
@@ -106,7 +108,7 @@ def main() -> None:
     worst = sorted(rest, key=lambda shown: (shown.f1, shown.read))[: arguments.each]
     (folder := Path(arguments.output)).mkdir(parents=True, exist_ok=True)
     groups = {"The first scenes": first, f"The worst of {arguments.count} by the F1 of their boxes": worst}
-    (folder / "index.html").write_text(page(florence, groups, folder), encoding="utf-8")
+    (folder / "index.html").write_text(page(florence, groups, arguments.style, folder), encoding="utf-8")
     print(f"{folder / 'index.html'}: {len(first)} first and {len(worst)} worst scenes; {environment()['machine']}")
 
 

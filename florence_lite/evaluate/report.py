@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
-from florence_lite.evaluate.margins import margins
+from florence_lite.evaluate.margins import GROUPS, margins
 from florence_lite.evaluate.metrics import Case, Metric, metrics_of
 from florence_lite.evaluate.negatives import DRAWN, PHRASES, Negatives, why_none
 from florence_lite.florence import Florence
@@ -109,7 +109,8 @@ def evaluate(
 
     samples: annotated images, such as a `Dataset`; only the first `count` of them if it is given.
     tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
-    with_margins: also tell how far the figures may be off, which measures the answers twenty times more.
+    with_margins: also tell how far the figures may be off, which measures the answers twenty times more and takes more
+        than a hundred images; with fewer a note says how many.
 
     Where no phrase of a data set is absent, `<OPEN_VOCABULARY_DETECTION>` is also asked for labels of other images that
     an image does not show, if all of its objects are known: the same in every call, and told in `Report.notes`.
@@ -148,9 +149,9 @@ def evaluate(
     of_tasks = {name: list(chain.from_iterable(parts)) for name, parts in cases.items()}
     report = _report(measures, of_tasks, images, problems)
     if with_margins:
-        report = replace(
-            report, margins={name: margins(partial(_metrics, measures[name]), parts) for name, parts in cases.items()}
-        )
+        found = {name: margins(partial(_metrics, measures[name]), parts) for name, parts in cases.items()}
+        few = () if all(found.values()) else (f"intervals need at least {GROUPS * IMAGES_AT_ONCE} images",)
+        report = replace(report, margins=found, notes=(*report.notes, *few))
     return replace(report, notes=(*report.notes, _note(of_tasks[PHRASES], samples))) if negatives else report
 
 

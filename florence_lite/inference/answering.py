@@ -18,7 +18,7 @@ from florence_lite.inference.batching import MEMORY
 from florence_lite.inference.choices import check_choices, probabilities
 from florence_lite.inference.continuous import decode
 from florence_lite.inference.decoding import Decoded, Decoding, Row
-from florence_lite.inference.domain import SURE, UNSURE, Domain, is_foreign
+from florence_lite.inference.domain import Domain, is_foreign, least_score
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.guides import Guides
 from florence_lite.inference.infilling import check_masked, filled, takes_masks
@@ -247,7 +247,7 @@ class Answering:
             answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
         foreign = is_foreign(self.card, partial(self._knows, encoded), answer, whole)
         if threshold is None and foreign and card.input == "none" and not options.get("compat"):
-            threshold = UNSURE if self._knows(encoded) else SURE
+            threshold = least_score(self._knows(encoded))
         kept = answer.instances
         if not general_phrases:
             kept = tuple(item for item in kept if item.label.strip() not in card.general_phrases)

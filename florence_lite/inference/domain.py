@@ -84,6 +84,11 @@ def _summary(features: Tensor) -> Tensor:
     return torch.cat([features.mean(0), features.std(0, correction=0)])
 
 
+def least_score(known: bool) -> float:
+    """Below which an instance of a foreign answer is a guess. known: whether the vision tower knows the picture."""
+    return UNSURE if known else SURE
+
+
 def is_foreign(card: CheckpointCard | None, is_known: Callable[[], bool], answer: Answer, score: float | None) -> bool:
     """Whether an answer of a checkpoint that knows one kind of pictures, as its card says, is about another kind, or is
     sure of nothing.

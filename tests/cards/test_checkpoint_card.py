@@ -34,6 +34,8 @@ CHECKPOINT = CheckpointCard(
         ({"sha256": {"../config.json": "0" * 64}}, "sha256 has '../config.json'; it must be the name of a file"),
         ({"decoding": {"beams": 3}}, "decoding has 'beams'; it may hold .*num_beams"),
         ({"metrics": {"ap": "good"}}, "metrics has 'ap' = 'good'; it must be a number"),
+        ({"metrics": {"ap": 0.5}, "margins": {"ar": 0.1}}, "margins has 'ar', which metrics does not have"),
+        ({"metrics": {"ap": 0.5}, "margins": {"ap": "wide"}}, "margins has 'ap' = 'wide'; it must be a number"),
         ({"decoding": {"num_beams": float("nan")}}, "decoding has 'num_beams' = nan"),
         ({"licence": " "}, "licence = ' '"),
         ({"for_photographs": "org/name"}, "trained_on = '' must be a string with something in it"),

@@ -55,6 +55,8 @@ def test_eval_measures_retrieval(command, tiny, tmp_path):
     for other in (["--panoptic"], ["--tasks", "<OD>"]):
         code, _, err = command("eval", *options, *other)
         assert code == 2 and f"{other[0]}" in err and "--retrieval" in err and "exclude each other" in err
+    code, _, err = command("eval", "--retrieval", "--margins")
+    assert code == 2 and "--margins belongs to tasks" in err
 
 
 @pytest.mark.parametrize("way", ["--retrieval", "--panoptic"])

@@ -110,6 +110,20 @@ def test_faults_are_counted_beside_the_metrics(only_own):
     assert row.split() == ["<VQA>", "vqa_accuracy", "1.0000", "3", "6", "3"]
 
 
+def test_intervals_of_answers_that_are_sometimes_wrong(only_own):
+    """About every third image the one question is answered wrongly; of few images no interval can be told."""
+    wrong = dataclasses.replace(OTHER, questions=(Question("is it asleep?", "no"),))
+    data = samples(*[OTHER] * 160)
+    oracle = Oracle(data)
+    oracle.truths |= {sample.name: wrong for sample in data[::3]}
+    report = evaluate(oracle, data, ["<VQA>"], with_margins=True)
+    assert report.metrics["<VQA>"]["vqa_accuracy"] == pytest.approx(106 / 160)
+    assert 0 < report.margins["<VQA>"]["vqa_accuracy"] < 0.2
+    assert f"0.6625 ± {report.margins['<VQA>']['vqa_accuracy']:.4f}" in str(report) and not report.notes
+    few = evaluate(Oracle(data), data, ["<VQA>"], count=9, with_margins=True)
+    assert few.margins == {"<VQA>": {}} and few.notes == ("intervals need at least 160 images",)
+
+
 def test_images_that_cannot_be_read_are_left_out_and_told(only_own, tmp_path):
     (tmp_path / "broken.png").write_text("no image", encoding="utf-8")
     data = [
