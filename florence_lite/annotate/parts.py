@@ -323,7 +323,6 @@ def _telling(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(
-            error.errno,
             f"output {folder} cannot be written: {reason}; what is in {PARTS}/ is whole: make room and give the same "
             "command again",
         ) from error
