@@ -15,17 +15,24 @@ import hashlib
 import logging
 import os
 import pickle
+import sys
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from florence_lite.annotate.annotator import Annotator, read_image
+import numpy as np
+from numpy.typing import NDArray
+
+from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
 from florence_lite.annotate.parts import STAGING, Ids, Staged, stage
+from florence_lite.annotate.progress import error_kinds
 from florence_lite.data.sources import ListedImage, list_images
 
 BYTES_AT_ONCE = 2**25  # that a batch of pictures holds at most, where listing had to read them
@@ -45,25 +52,33 @@ COLUMN = "pickled"  # of the stream
 NOTHING = pickle.dumps(None)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Seen(NamedTuple):
+    """An image that a worker has seen. done: nothing was left to ask about it. errors: of its rows."""
+
+    name: str
+    image_id: int
+    done: bool
+    errors: tuple[str, ...]
+
+
+class Outcome(NamedTuple):
     """What became of a batch of images.
 
-    staged: the part with its rows; None where all was done before. images, failed: how many, and those with errors.
-    revisions: of the checkpoints that were asked.
+    staged: the part with its rows; None where nothing was left to ask. images: all of them. revisions: of the
+    checkpoints that were asked. seconds: that the batch took, without loading checkpoints.
     """
 
     staged: Staged | None
-    images: int
-    failed: int
+    images: list[Seen]
     revisions: tuple[str, ...]
+    seconds: float
 
 
-def outcomes(config: AnnotateConfig, workers: int, batch: int, done: Ids) -> Iterator[Outcome]:
+def outcomes(config: AnnotateConfig, workers: int, batch: Callable[[], int], done: Ids) -> Iterator[Outcome]:
     """Answer all images of a run with `workers` processes; what they stage is the caller's to commit, at once.
 
-    batch: images that a worker answers at a time, whose rows are a part. done: what is not asked again; what is added
-    to it later, the workers do not hear of.
+    batch: tells how many images a worker answers at a time, whose rows are a part; it is asked when the cluster is
+    there. done: what is not asked again; of what is added to it later, the workers do not hear.
 
     The cluster is the one that the program is connected to, that of RAY_ADDRESS, or one of its own on this machine.
     Raises ValueError where Ray is missing or the cluster cannot do the work, and what listing images raised, or a
@@ -72,12 +87,12 @@ def outcomes(config: AnnotateConfig, workers: int, batch: int, done: Ids) -> Ite
     with _cluster(config, workers) as (ray, processors):
         from ray.data import ActorPoolStrategy
 
-        stream = ray.data.read_datasource(_listing(config, batch), override_num_blocks=1, num_cpus=0)
+        stream = ray.data.read_datasource(_listing(config, batch()), override_num_blocks=1, num_cpus=0)
         stream = stream.map_batches(
             Worker,
             batch_size=1,
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=WAITING),
-            fn_constructor_args=(_on_own_gpu(config), ray.put(done.numbers())),
+            fn_constructor_args=(_on_own_gpu(config), partial(ray.get, ray.put(done.numbers()))),
             num_cpus=processors,
             num_gpus=1 if _needs_gpu(config) else None,
         )
@@ -97,13 +112,13 @@ def outcomes(config: AnnotateConfig, workers: int, batch: int, done: Ids) -> Ite
 
 
 class Worker:
-    """Answers batches of images, in a process of its own; what goes wrong it sends instead of an outcome.
+    """Answers batches of images, in a process of its own; what goes wrong it sends in the place of an outcome.
 
-    done: reference to int64 [N], sorted, which all workers of a machine share.
+    done: gives int64 [N], sorted, which all workers of a machine share.
     """
 
-    def __init__(self, config: AnnotateConfig, done: Any):
-        self.config, self.done = config, done
+    def __init__(self, config: AnnotateConfig, done: Callable[[], NDArray[np.int64]]):
+        self.config, self._done = config, done
         self.annotator: Annotator | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -113,16 +128,28 @@ class Worker:
         if isinstance(images, Exception):  # of listing them
             raise images
         if self.annotator is None:
-            import ray
-
-            self.done = Ids(ray.get(self.done))
+            self.done = Ids(self._done())
             self.annotator = Annotator(self.config)
         with _attempt(self.config.output, [each.name for each in images]):
-            answers = list(self.annotator.answers(map(read_image, images), self.done))
-            rows = [each.rows for each in answers]
-            staged = stage(self.config.output, answers) if any(rows) or any(each.marks for each in answers) else None
-        revisions = tuple(dict.fromkeys(each.query.revision for each in self.annotator.questions))
-        return Outcome(staged, len(images), sum(any(row.error for row in each) for each in rows), revisions)
+            return self._answered(self.annotator, images)
+
+    def _answered(self, annotator: Annotator, images: list[ListedImage]) -> Outcome:
+        began, seen, asked = time.perf_counter(), [], set()
+
+        def new_images() -> Iterator[ReadImage]:
+            for image in read_ahead(images):
+                is_done = all(each.done_id(image.image_id) in self.done for each in annotator.questions)
+                seen.append(Seen(image.name, image.image_id, is_done, ()))
+                if not is_done and image.image_id not in asked:
+                    asked.add(image.image_id)
+                    yield image
+
+        answers = list(annotator.answers(new_images(), self.done))
+        errors = {each.rows[0].image.image_id: error_kinds(each) for each in answers if each.rows}
+        seen = [each._replace(errors=errors.get(each.image_id, ())) for each in seen]
+        staged = stage(self.config.output, answers) if any(each.rows or each.marks for each in answers) else None
+        revisions = tuple(dict.fromkeys(each.query.revision for each in annotator.questions))
+        return Outcome(staged, seen, revisions, time.perf_counter() - began)
 
 
 # ---- the stream ------------------------------------------------------------------------------------------------------
@@ -133,8 +160,6 @@ def _listing(config: AnnotateConfig, batch: int) -> Any:
     import pyarrow as pa
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
-
-    list_images(config.source, config.column)  # what is wrong with a source is said before anything starts
 
     def blocks() -> Iterator[pa.Table]:
         batches = _batches(config, batch)
@@ -241,12 +266,14 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
     processors, address, connected = 1, os.environ.get("RAY_ADDRESS"), ray.is_initialized()
     if not connected and address:
         try:
-            ray.init(address)
+            with _silent():
+                ray.init(address)
         except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
             raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to ({_line(error)})") from None
     elif not connected:
         processors = max(1, (os.cpu_count() or 1) // workers)
-        ray.init("local", num_cpus=workers * processors, include_dashboard=False)
+        with _silent():
+            ray.init("local", num_cpus=workers * processors, include_dashboard=False)
         there = int(ray.cluster_resources().get("GPU", 0))
         if _needs_gpu(config) and there < workers:
             ray.shutdown()
@@ -265,6 +292,21 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
         context.target_max_block_size = before
         if not connected:
             ray.shutdown()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Standard error goes nowhere: connecting, Ray says which of the settings it has found."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _quieten() -> None:
