@@ -114,6 +114,8 @@ def _by_workers(config: AnnotateConfig, workers: int, output: Output, progress: 
         for outcome in outcomes(config, workers, batch, output.done):
             if not report.images:  # starting workers is not answering
                 progress.started = time.monotonic() - outcome.seconds
+            if outcome.deaths:
+                progress.tell(f"a worker died; the {len(outcome.images)} images that it had were answered by another")
             if outcome.staged is not None:
                 report.rows += output.commit(outcome.staged)
                 report.parts += 1

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import pickle
+import platform
 import sys
 import time
 import traceback
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 
 from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
-from florence_lite.annotate.parts import STAGING, Ids, Staged, stage
+from florence_lite.annotate.parts import RECORD, STAGING, Ids, Staged, stage
 from florence_lite.annotate.progress import error_kinds
 from florence_lite.data.sources import ListedImage, list_images
 
@@ -42,6 +43,7 @@ DEATHS = 3  # of workers at the same batch that end the run
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_LOG_TO_DRIVER": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray would print on standard output in spite of that
     "RAY_LOGGER_LEVEL": "error",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -65,13 +67,15 @@ class Outcome(NamedTuple):
     """What became of a batch of images.
 
     staged: the part with its rows; None where nothing was left to ask. images: all of them. revisions: of the
-    checkpoints that were asked. seconds: that the batch took, without loading checkpoints.
+    checkpoints that were asked. seconds: that the batch took, without loading checkpoints. deaths: of workers that had
+    it before.
     """
 
     staged: Staged | None
     images: list[Seen]
     revisions: tuple[str, ...]
     seconds: float
+    deaths: int
 
 
 def outcomes(config: AnnotateConfig, workers: int, batch: Callable[[], int], done: Ids) -> Iterator[Outcome]:
@@ -128,12 +132,17 @@ class Worker:
         if isinstance(images, Exception):  # of listing them
             raise images
         if self.annotator is None:
+            if not Path(self.config.output, RECORD).is_file():
+                raise ValueError(
+                    f"output {self.config.output} is not there on {platform.node()}, where a worker runs: give a "
+                    "folder that all machines of the cluster share"
+                )
             self.done = Ids(self._done())
             self.annotator = Annotator(self.config)
-        with _attempt(self.config.output, [each.name for each in images]):
-            return self._answered(self.annotator, images)
+        with _attempt(self.config.output, [each.name for each in images]) as deaths:
+            return self._answered(self.annotator, images, deaths)
 
-    def _answered(self, annotator: Annotator, images: list[ListedImage]) -> Outcome:
+    def _answered(self, annotator: Annotator, images: list[ListedImage], deaths: int) -> Outcome:
         began, seen, asked = time.perf_counter(), [], set()
 
         def new_images() -> Iterator[ReadImage]:
@@ -149,7 +158,7 @@ class Worker:
         seen = [each._replace(errors=errors.get(each.image_id, ())) for each in seen]
         staged = stage(self.config.output, answers) if any(each.rows or each.marks for each in answers) else None
         revisions = tuple(dict.fromkeys(each.query.revision for each in annotator.questions))
-        return Outcome(staged, seen, revisions, time.perf_counter() - began)
+        return Outcome(staged, seen, revisions, time.perf_counter() - began, deaths)
 
 
 # ---- the stream ------------------------------------------------------------------------------------------------------
@@ -221,8 +230,8 @@ def _told(error: Exception) -> Exception:
 
 
 @contextmanager
-def _attempt(folder: str, names: Sequence[str]) -> Iterator[None]:
-    """A try at a batch of images. ValueError where it has killed `DEATHS` workers already.
+def _attempt(folder: str, names: Sequence[str]) -> Iterator[int]:
+    """A try at a batch of images; how many workers died of it. ValueError where `DEATHS` did.
 
     Files in `staging/` tell, which stay behind only where a worker dies.
     """
@@ -237,7 +246,7 @@ def _attempt(folder: str, names: Sequence[str]) -> Iterator[None]:
     attempt = staging / f"{digest}.{uuid.uuid4().hex[:8]}.attempt"
     attempt.touch()
     try:
-        yield
+        yield len(before)
     finally:
         for each in (*before, attempt):
             each.unlink(missing_ok=True)
