@@ -16,7 +16,8 @@ import logging
 import os
 import pickle
 import platform
-import sys
+import signal
+import threading
 import time
 import traceback
 import uuid
@@ -275,13 +276,13 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
     processors, address, connected = 1, os.environ.get("RAY_ADDRESS"), ray.is_initialized()
     if not connected and address:
         try:
-            with _silent():
+            with _connecting():
                 ray.init(address)
         except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
             raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to ({_line(error)})") from None
     elif not connected:
         processors = max(1, (os.cpu_count() or 1) // workers)
-        with _silent():
+        with _connecting():
             ray.init("local", num_cpus=workers * processors, include_dashboard=False)
         there = int(ray.cluster_resources().get("GPU", 0))
         if _needs_gpu(config) and there < workers:
@@ -304,11 +305,11 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Standard error goes nowhere: connecting, Ray says which of the settings it has found."""
-    sys.stderr.flush()
-    before = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _connecting() -> Iterator[None]:
+    """Standard error goes nowhere: Ray says there which of the settings it has found. What this program does on
+    SIGTERM, which Ray replaces, is put back."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
@@ -316,6 +317,8 @@ def _silent() -> Iterator[None]:
         os.dup2(before, 2)
         os.close(before)
         os.close(nowhere)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _quieten() -> None:
