@@ -16,7 +16,9 @@ import logging
 import os
 import pickle
 import platform
+import re
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -45,7 +47,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray would print on standard output in spite of that
-    "RAY_LOGGER_LEVEL": "error",
+    "RAY_LOGGER_LEVEL": "critical",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Names are small: Ray would list millions of them ahead before half of its memory is full.
@@ -276,10 +278,12 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
     processors, address, connected = 1, os.environ.get("RAY_ADDRESS"), ray.is_initialized()
     if not connected and address:
         try:
+            if there := re.fullmatch(r"(.+):(\d+)", address):  # which Ray would try for minutes
+                socket.create_connection((there[1], int(there[2])), timeout=10).close()
             with _connecting():
                 ray.init(address)
-        except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
-            raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to ({_line(error)})") from None
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to: {_line(error)}") from None
     elif not connected:
         processors = max(1, (os.cpu_count() or 1) // workers)
         with _connecting():
@@ -291,13 +295,13 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
     _quieten()
     context = ray.data.DataContext.get_current()
     before, context.target_max_block_size = context.target_max_block_size, 1  # a batch travels as soon as it is there
-    logs = ray.get_runtime_context().get_session_name()
+    logs = f"/tmp/ray/{ray.get_runtime_context().get_session_name()}/logs"
     try:
         yield ray, processors
     except ray.exceptions.RayError as error:
-        raise ValueError(
-            f"Ray could not go on: {_line(error)}; its logs are in /tmp/ray/{logs}/logs; the same command goes on"
-        ) from error
+        line = _line(error)
+        remedy = "install the same florence-lite on all its machines; " if "No module named" in line else ""
+        raise ValueError(f"the cluster could not go on: {line}; {remedy}the logs of Ray are in {logs}") from error
     finally:
         context.target_max_block_size = before
         if not connected:
