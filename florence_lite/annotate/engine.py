@@ -27,9 +27,7 @@ from florence_lite.checks import is_whole
 from florence_lite.data.sources import ListedImage, count_images, list_images
 from florence_lite.inference.many_images import IMAGES_AHEAD
 
-SECONDS_PER_PART = (
-    60.0  # after which a part is written, however few images it has: no more is lost when a run is killed
-)
+SECONDS_PER_PART = 60.0  # after which a part is written, however few images it has: a killed run loses no more
 ROWS_PER_PART = 2**14  # at which it is
 ENGINES = ("embedded", "ray")
 DUPLICATES = "duplicates.jsonl"
