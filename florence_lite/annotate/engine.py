@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,11 @@ def annotate(
             if annotator is not None:
                 _embedded(config, annotator, listed, output, progress, stop.event)
             else:
-                with suppress(KeyboardInterrupt):
+                try:
                     _by_workers(config, workers, output, progress)
+                except KeyboardInterrupt:
+                    if stop.signal is None:
+                        raise
         if stop.event.is_set():
             for line in report.lines():
                 tell(line)
@@ -97,6 +100,7 @@ def _embedded(
             progress.update()
         if not stop.is_set():
             duplicates.keep()
+    progress.update()
 
 
 def _by_workers(config: AnnotateConfig, workers: int, output: Output, progress: Progress) -> None:

@@ -102,12 +102,12 @@ class Progress:
         return self
 
     def __exit__(self, *fault: Any) -> None:
-        self.report.seconds = self.clock() - self.started
         self._stack.__exit__(*fault)
 
     def update(self) -> None:
         """The report has changed."""
         now = self.clock()
+        self.report.seconds = now - self.started
         if not self._bar.disable:
             self._bar.update(self._task, description=self.line())
         elif now - self._told >= self.interval:
