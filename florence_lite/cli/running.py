@@ -27,7 +27,7 @@ from florence_lite.cli.common import (
     show_json,
     within,
 )
-from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images, is_image_name
+from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images
 from florence_lite.printable import printable
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def run(
 
     arguments, prompt = _split(images_and_prompt)
     card = task(prompt)
-    phrases = [*(phrase or []), *_read_phrases(phrases_file)] or None
+    phrases = [*(phrase or []), *read_phrases(phrases_file)] or None
     if region is None or card.input != "region":
         card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
     if tile is not None:
@@ -184,6 +184,7 @@ def _as_they_grow(
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     """Images and prompt as they were given; ValueError where the prompt is forgotten or stands elsewhere."""
     from florence_lite.cards import tasks
+    from florence_lite.image_files import is_image_name
 
     *images, prompt = arguments
     markers = {card.name for card in tasks()}
@@ -204,7 +205,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     return images, prompt
 
 
-def _read_phrases(file: Path | None) -> list[str]:
+def read_phrases(file: Path | None) -> list[str]:
     """The lines of a file that hold anything; [] without one."""
     if file is None:
         return []
