@@ -23,10 +23,11 @@ from florence_lite.data import (
     write_dataset,
 )
 from florence_lite.data.annotation import Stuff
-from florence_lite.data.writers import WRITERS
+from florence_lite.data.writers import WRITERS, output
 from florence_lite.data.writers.output import PARTS
 from florence_lite.geometry import rasterize
 from tests.data.annotated import rectangle
+from tests.data.files import picture, turned
 
 SIZE = (100, 80)
 OBJECTS = frozenset({"objects"})
@@ -227,3 +228,222 @@ def test_yolo_writes_boxes_where_an_outline_is_unknown(tmp_path):
     written, dataset = through([sample(known(objects=items))], "yolo", tmp_path)
     assert written.left_out == {"outlines of objects": 1}
     assert not any(item.polygons for item in dataset[0].annotation.objects)
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+FILES = ("coco", "voc", "yolo", "jsonl", "labelstudio", "captions")  # formats with a folder of images
+CAPTIONED = Annotation(SIZE, (CAT,), captions=("a cat",), exhaustive=OBJECTS)
+
+
+def images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_images_of_one_name_do_not_replace_each_other(tmp_path, format):
+    names = ["a/Größe 1.jpg", "b/größe 1.jpg", "c/größe 1.png", "c/größe 1.jpg", "猫/π.v2.jpg", "猫/π.v3.jpg"]
+    files = [picture(tmp_path / "photos" / name, (100 + n, 80)) for n, name in enumerate(names)]
+    data = [
+        Sample(file, dataclasses.replace(CAPTIONED, size_wh=(100 + n, 80)), name)
+        for n, (file, name) in enumerate(zip(files, names, strict=True))
+    ]
+    written, dataset = through(data, format, tmp_path)
+    assert sorted(each.load().size[0] for each in dataset) == [100 + n for n in range(len(names))]
+    assert len(dataset) == written.images == len(names) and not dataset.problems
+    assert len({each.name.casefold() for each in dataset}) == len(names)
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_pictures_that_exif_turns_are_written_upright(tmp_path, format):
+    file = turned(tmp_path / "a.jpg", (80, 100))
+    written, dataset = through([Sample(file, CAPTIONED, "a.jpg")], format, tmp_path)
+    assert dataset[0].load().size == SIZE
+    if format in FILES:
+        (image,) = images_in(written.path)
+        with Image.open(image) as opened:
+            assert opened.size == SIZE and not opened.getexif().get(0x0112)
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_images_are_linked_or_copied(tmp_path, format):
+    data = [Sample(picture(tmp_path / "a.jpg"), CAPTIONED, "a.jpg")]
+    (link,) = images_in(write_dataset(data, format, tmp_path / "linked").path)
+    (copy,) = images_in(write_dataset(data, format, tmp_path / "copied", copy_images=True).path)
+    assert link.is_symlink() and not copy.is_symlink()
+    assert link.read_bytes() == copy.read_bytes() == (tmp_path / "a.jpg").read_bytes()
+
+
+def test_names_that_no_file_may_have(tmp_path):
+    names = ["a/..", "  ", "x" * 300, "a\nb:c?.png", ".hidden.jpg", "rows.parquet!7/image", "s.tar!d/e.jpg"]
+    data = [sample(CAPTIONED, name) for name in names]
+    written = write_dataset(data, "yolo", tmp_path / "out")
+    stems = {path.stem for path in images_in(written.path)}
+    assert stems == {"image", "image_2", "x" * 200, "a_b_c_", "hidden", "rows_7", "e"}
+    assert len(read_dataset(written.path)) == len(names)
+
+
+# ---- what is known to be empty, and what is not known ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", SAID["objects"])
+def test_negatives_stay_negatives_and_unknown_stays_unknown(tmp_path, format):
+    data = [
+        sample(known(objects=(CAT,)), "cat"),
+        sample(known(), "empty"),
+        sample(known(exhaustive=frozenset()), "unknown"),
+        sample(known(objects=(CAT,), exhaustive=frozenset()), "partly"),
+    ]
+    written, dataset = through(data, format, tmp_path)
+    assert [each.annotation.is_negative for each in dataset][:2] == [False, True]
+    holds_unknown = format in ("jsonl", "webdataset", "labelstudio")
+    assert len(dataset) == (4 if holds_unknown else 3)
+    assert sum(each.annotation.is_negative for each in dataset) == 1
+    assert ("images of which nothing is known that the format can say" in written.left_out) != holds_unknown
+    says_partly = format in ("jsonl", "webdataset", "labelstudio", "coco")
+    assert ("objects" in dataset[len(dataset) - 1].annotation.exhaustive) != says_partly
+    assert ("word that objects may be missing" in written.left_out) != says_partly
+
+
+def test_coco_says_which_categories_an_incomplete_image_was_searched_for(tmp_path):
+    items = (CAT, ObjectAnnotation("dog", (50, 10, 90, 60)))
+    said = (ReferringExpression("bus"), ReferringExpression("cat", (0,)))
+    other = ReferringExpression("the left one", (0,))
+    partly = known(objects=items, expressions=(*said, other), exhaustive=frozenset())
+    data = Dataset.of([sample(partly)], classes=("cat", "dog", "bus"))
+    written, dataset = through(data, "coco", tmp_path)
+    assert written.left_out == {"phrases and what they mean": 1}
+    assert dataset[0].annotation.expressions == said
+    assert dataset[0].annotation.exhaustive == set()
+    assert (written.path / "annotations" / "instances.json").is_file()
+
+
+# ---- categories ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", SAID["objects"])
+def test_categories_of_any_spelling(tmp_path, format):
+    labels = ["a/b", "two\nlines", "no", "10", "null", "~", "", "猫 & <dog>", '"quoted": yes', "#5", " space "]
+    items = tuple(ObjectAnnotation(label, (n, 10, n + 5, 20)) for n, label in enumerate(labels))
+    written, dataset = through([sample(known(objects=items))], format, tmp_path)
+    found = [item.label for item in dataset[0].annotation.objects]
+    if format in OWN:
+        assert found == [label.strip() for label in labels]
+        return
+    nothing = ("null_", "~_") if format == "yolo" else ("null", "~")
+    assert found == ["a/b", "two lines", "no", "10", *nothing, "猫 & <dog>", '"quoted": yes', "#5", "space"]
+    assert written.left_out["objects without a category"] == 1
+    assert written.left_out["spelling of categories"] == (4 if format == "yolo" else 2)
+
+
+def test_categories_keep_the_order_of_the_data(tmp_path):
+    data = Dataset.of([sample(known(objects=(CAT,)))], classes=("zebra", "cat", "ant"))
+    for format in ("coco", "yolo"):
+        _, dataset = through(data, format, tmp_path / format)
+        assert dataset.classes == ("zebra", "cat", "ant")
+
+
+# ---- splits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_splits_are_kept_apart(tmp_path, format):
+    data = {split: Dataset.of([sample(CAPTIONED, "a")] * count) for split, count in (("train", 3), ("val", 2))}
+    written = write_dataset(data, format, tmp_path / "out")
+    columns = {"format": "huggingface", "columns": columns_of(written)} if format in ("huggingface", "datasets") else {}
+    counts = [len(read_dataset(written.path, split=split, **columns)) for split in (None, "train", "val")]
+    assert counts == [5, 3, 2]
+
+
+# ---- captions beside images ------------------------------------------------------------------------------------------
+
+
+def test_captions_have_a_prefix_and_are_one_line(tmp_path):
+    words = Annotation(SIZE, captions=("a cat", "a red\ncat"), more_captions=("pet",), exhaustive=frozenset())
+    written, dataset = through([sample(words, "a")], "captions", tmp_path, prefix="mytoken, ")
+    assert (written.path / "a.txt").read_text() == "mytoken, a red cat\n"
+    assert dataset[0].annotation.captions == ("mytoken, a red cat",)
+    assert written.left_out == {"further captions": 2}
+    with pytest.raises(ValueError, match="prefix is 'x', which only the format 'captions' has"):
+        write_dataset([sample(words)], "coco", tmp_path / "coco", prefix="x")
+
+
+def test_captions_beside_the_images_overwrite_nothing(tmp_path):
+    data = [Sample(picture(tmp_path / name / "a.jpg"), CAPTIONED, name) for name in "ab"]
+    (tmp_path / "b" / "a.txt").write_text("my own")
+    with pytest.raises(ValueError, match="b/a.txt would be overwritten"):
+        write_dataset(data, "captions", tmp_path)
+    assert not (tmp_path / "a" / "a.txt").exists() and (tmp_path / "b" / "a.txt").read_text() == "my own"
+    (tmp_path / "b" / "a.txt").unlink()
+    assert write_dataset(data, "captions", tmp_path).images == 2
+    assert [each.annotation.captions for each in read_dataset(tmp_path)] == [("a cat",)] * 2
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_cannot_be_read_is_left_out_and_counted(tmp_path):
+    broken, lost = tmp_path / "broken.jpg", tmp_path / "lost.jpg"
+    broken.write_bytes(b"no image")
+    data = [sample(CAPTIONED), Sample(broken, CAPTIONED, "broken.jpg"), Sample(lost, CAPTIONED, "lost.jpg")]
+    data.append(Sample(picture(tmp_path / "small.jpg", (10, 10)), CAPTIONED, "small.jpg"))
+    for format in WRITERS:
+        written = write_dataset(data, format, tmp_path / format)
+        assert (written.images, written.left_out["images that cannot be read"]) == (1, 3)
+
+
+MISTAKES = {
+    "unknown format": ({"format": "COCO"}, ValueError, "format is 'COCO'; choose one of coco, voc"),
+    "something is there": ({"output": "full"}, ValueError, "full is there already; give an empty folder"),
+    "a file is there": ({"output": "full/x"}, ValueError, "x is there already"),
+    "a run was killed": ({"output": "killed"}, ValueError, "killed.partial is left of a run that was killed"),
+    "nothing to say": ({"dataset": [sample(Annotation(SIZE, captions=("a",), exhaustive=frozenset()))]}, ValueError,
+                       "nothing of the data can be written as yolo: 1 × images of which nothing"),
+    "no captions": ({"dataset": [sample(known(objects=(CAT,)))], "format": "captions"}, ValueError, "nothing of the"),
+    "no images": ({"dataset": []}, ValueError, "nothing of the data can be written as yolo: there are no images"),
+    "no splits": ({"dataset": {"a b": Dataset.of([])}}, ValueError, "splits are called 'a b'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(tmp_path, mistake):
+    changes, error, message = MISTAKES[mistake]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    (tmp_path / "killed.partial").mkdir()
+    asked = {"dataset": [sample(CAPTIONED)], "format": "yolo", "output": "out", **changes}
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error, match=message):
+        write_dataset(asked["dataset"], asked["format"], tmp_path / asked["output"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_full_disk_leaves_nothing(tmp_path, format, monkeypatch):
+    data = [sample(CAPTIONED, "a"), sample(CAPTIONED, "b")]
+    own_name, calls = output.Output._own_name, []
+
+    def full(self, each):
+        calls.append(each)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return own_name(self, each)
+
+    monkeypatch.setattr(output.Output, "_own_name", full)
+    with pytest.raises(OSError, match="out was not written .No space left on device., and nothing of it is left"):
+        write_dataset(data, format, tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_an_empty_folder_may_be_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert write_dataset([sample(CAPTIONED)], "coco", tmp_path / "out").images == 1
+
+
+def test_the_same_data_are_the_same_bytes(tmp_path):
+    data = [sample(CAPTIONED, name) for name in "ab"]
+    for format in ("coco", "voc", "yolo", "jsonl", "labelstudio", "webdataset", "captions", "huggingface"):
+        folders = [write_dataset(data, format, tmp_path / f"{format}{n}").path for n in range(2)]
+        files = [sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file()) for folder in folders]
+        assert files[0] == files[1]
+        assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in files[0])

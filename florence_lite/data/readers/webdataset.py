@@ -6,10 +6,12 @@ https://github.com/webdataset/webdataset. Pictures stay in their tars and are re
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,10 @@ _LONGEST = 2**24  # bytes of a text
 
 def accepts(file: Path) -> bool:
     """Whether a file looks like one of this format."""
-    try:
-        with tarfile.open(file, "r:") as tar:
-            names = [member.name.lower() for member, _ in zip(tar, range(_FIRST), strict=False) if member.isfile()]
-    except (tarfile.TarError, OSError):
-        return False
+    names: list[str] = []
+    with suppress(tarfile.TarError, OSError), tarfile.open(file, "r:") as tar:  # one that is cut short may be one, too
+        for member in itertools.islice(tar, _FIRST):
+            names.append(member.name.lower())
     keys = {ending: {_key(name)[0] for name in names if _key(name)[1] == ending} for ending in _TEXTS}
     images = {_key(name)[0] for name in names if name.endswith(IMAGE_ENDINGS)}
     return any(images & found for found in keys.values())
@@ -91,8 +92,11 @@ def _entries(file: Path, log: ProblemLog) -> Iterator[_Entry]:
                     entry.texts[ending] = tar.extractfile(member).read()
                 else:
                     entry.others.append(ending)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        log.add(file, "tar", "tar cut short", f"{error}; copy it again")
+            tar.fileobj.seek(tar.offset)
+            if not tar.fileobj.read(1):
+                raise tarfile.ReadError("it has no mark at its end")
+    except (tarfile.TarError, OSError) as error:
+        entry = log.add(file, "tar", "tar cut short", f"{error}; its last sample is left out; copy it again")
     if entry is not None:
         yield entry
 

@@ -172,9 +172,10 @@ class Output:
             stem, parent = stem.replace(".", "_"), parent.replace(".", "_")
         last = self._numbers[_compared(stem)]
         further = (f"{stem}_{number}" for number in itertools.count(last + 1))
-        candidates = itertools.chain([stem, _clean(f"{parent}_{stem}")] if last == 1 else (), further)
+        longer = [_clean(f"{parent}_{stem}")] if parent else []
+        candidates = itertools.chain([stem, *longer] if last == 1 else (), further)
         name = next(each for each in candidates if _compared(each) not in self._names)
-        if name not in (stem, f"{parent}_{stem}"):
+        if name not in (stem, *longer):
             self._numbers[_compared(stem)] = int(name.rpartition("_")[2])
         self._names.add(_compared(name))
         return name
@@ -214,7 +215,7 @@ def _stem_of(sample: Sample) -> tuple[str, str]:
     name = os.fspath(sample.image) if isinstance(sample.image, Path) else sample.name
     file, _, place = name.rpartition(".parquet!")
     if file:  # a row and column of a parquet file
-        name = f"{file}/{place.split('/')[0]}"
+        name = f"{file}_{place.split('/')[0]}"
     *folders, last = [part for part in name.replace("!", "/").replace(os.sep, "/").split("/") if part] or ["image"]
     ending = next((each for each in IMAGE_ENDINGS if last.lower().endswith(each)), "")
     return _clean(last.removesuffix(last[len(last) - len(ending) :]) if ending else last), (folders or [""])[-1]
