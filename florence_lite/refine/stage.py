@@ -1,0 +1,75 @@
+"""What a stage is: a filter with a name, its settings, and a judgement of one image after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from florence_lite.checks import hint
+from florence_lite.refine.judged import ImageRows, JudgedRow, Opinion
+
+
+@dataclass
+class Found:
+    """What the rows hold, known before any is judged: tasks and opinions with their numbers of rows."""
+
+    tasks: Counter[str] = field(default_factory=Counter)
+    opinions: Counter[Opinion] = field(default_factory=Counter)
+
+    @property
+    def names(self) -> dict[Opinion, str]:
+        """Opinions by the shortest names that tell them apart, of a checkpoint and its tag, decoding and revision."""
+        forms = [
+            {each: _named(each.checkpoint, each.tag) for each in self.opinions},
+            {each: _named(each.checkpoint, each.tag, each.decoding.strip("{}")) for each in self.opinions},
+            {each: _named(each.checkpoint, each.tag, each.decoding, each.revision) for each in self.opinions},
+        ]
+        return next((form for form in forms if len(set(form.values())) == len(form)), forms[-1])
+
+    def check_tasks(self, what: str, tasks: Iterable[str]) -> None:
+        """ValueError where the rows have no answer to one of the tasks; what: the setting that names it."""
+        for task in tasks:
+            if task not in self.tasks:
+                raise ValueError(
+                    f"{what}: no row is of the task {task!r}; {hint(task, self.tasks)}the tasks are "
+                    f"{', '.join(sorted(self.tasks))}"
+                )
+
+
+def _named(checkpoint: str, *more: str) -> str:
+    return " ".join(filter(None, (checkpoint, *more)))
+
+
+class Stage:
+    """A filter. Its subclasses are dataclasses whose fields are its settings.
+
+    NAME: as configurations and reports call it. looks_ahead: it must see all images before it can judge one: `observe`
+    is called with each, as the stages before it left it, then `settle` once. Stages keep what they saw: a new one is
+    made for each run.
+    """
+
+    NAME: ClassVar[str]
+    looks_ahead: ClassVar[bool] = False
+
+    def check(self, found: Found) -> None:
+        """Raises ValueError where the rows cannot be judged with these settings."""
+
+    def observe(self, image: ImageRows) -> None:
+        """See one of all images."""
+
+    def settle(self) -> None:
+        """All images have been seen."""
+
+    def judge(self, image: ImageRows) -> None:
+        """Drop what is to be dropped of an image's open rows."""
+
+    def margins(self, row: JudgedRow) -> Iterator[tuple[int | None, float]]:
+        """(place, how far above its threshold): negative below it; place None for the whole row. Nothing for a stage
+        without a threshold of scores."""
+        return iter(())
+
+    def told(self) -> list[str]:
+        """What a user should know beside the counts, after the run."""
+        return []
