@@ -68,6 +68,11 @@ def open_image(source: Any) -> Iterator[Image.Image]:
         yield image
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name should hold an image that can be opened."""
+    return Image.registered_extensions().get(os.path.splitext(name)[1].lower()) in FORMATS
+
+
 # ---- encoded images --------------------------------------------------------------------------------------------------
 
 

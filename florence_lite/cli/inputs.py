@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple
 
 STANDARD_INPUT = "-"
@@ -42,15 +41,6 @@ def find_images(arguments: Sequence[str]) -> list[Input]:
     return [image for argument in arguments for image in _meant(argument)]
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name should hold an image that can be opened."""
-    from PIL import Image
-
-    from florence_lite.image_files import FORMATS
-
-    return Image.registered_extensions().get(Path(name).suffix.lower()) in FORMATS
-
-
 def _meant(argument: str) -> list[Input]:
     if argument == STANDARD_INPUT:
         return [Input(argument, _Stream(_standard_input()))]
@@ -72,6 +62,8 @@ def _meant(argument: str) -> list[Input]:
 
 
 def _is_seen_image(name: str) -> bool:
+    from florence_lite.image_files import is_image_name
+
     return is_image_name(name) and not name.startswith(".")
 
 

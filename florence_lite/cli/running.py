@@ -27,7 +27,7 @@ from florence_lite.cli.common import (
     show_json,
     within,
 )
-from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images, is_image_name
+from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images
 from florence_lite.printable import printable
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def _as_they_grow(
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     """Images and prompt as they were given; ValueError where the prompt is forgotten or stands elsewhere."""
     from florence_lite.cards import tasks
+    from florence_lite.image_files import is_image_name
 
     *images, prompt = arguments
     markers = {card.name for card in tasks()}

@@ -1,0 +1,509 @@
+"""Images wherever they lie, listed one by one, each with a name by which it can be read back.
+
+| source | pictures | their names |
+|---|---|---|
+| a folder | its image files, further down too; of a folder without any, its tars and parquet files | path |
+| a pattern | of what matches `photos/**/*.jpg` or `shards-{000..099}.tar` | |
+| a list | what a text file (`LISTS`) names, one a line; relative paths lead from its folder | |
+| a tar | its members that end like images, as in WebDataset | `PATH.tar!member` |
+| a parquet file | the bytes of images, or their paths, in one of its columns | `PATH.parquet!row/column`, or the path |
+| `datasets:NAME` | the package loads, from the Hugging Face Hub or a folder | `datasets:NAME!split/row/column` |
+| a folder | that `save_to_disk` of `datasets` wrote | the same |
+
+No more than the names in one folder is in memory at a time, and no tar or parquet file as a whole. What cannot be
+listed further on is listed with its error: one folder or archive among thousands shall not end a run.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from florence_lite.image_files import is_image_name
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+LISTS = (".txt", ".lst", ".list")
+TARS = (".tar", ".tar.gz", ".tgz")
+PARQUET = ".parquet"
+HUGGING_FACE = "datasets:"
+# What columns of images are called, the likeliest first.
+COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content", "path", "image_path")
+COLUMNS += ("file_name", "filename", "file", "filepath")
+
+ROWS_AT_ONCE = 16  # of a parquet file that are in memory
+BLOCK = 2**20  # bytes of it that are read at a time
+Sources = str | os.PathLike | Sequence[str | os.PathLike]
+
+_SEQUENCE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_WITHIN = re.compile(r"(.*?\.(?:tar|tar\.gz|tgz|parquet))!(.*)", re.IGNORECASE | re.DOTALL)
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)  # what reading a damaged archive raises
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """A picture that a source lists; it can be sent to another process.
+
+    name: by which `read_source` reads it back, always UTF-8.
+    tar, offset, size: the file that holds it and where; "" for what lies elsewhere.
+    content: its bytes, where listing had to read them.
+    error: why it, or what should hold pictures, cannot be read; "" otherwise.
+    """
+
+    name: str
+    tar: str = ""
+    offset: int = 0
+    size: int = 0
+    content: bytes | None = None
+    error: str = ""
+
+    def read(self) -> bytes:
+        """The encoded picture; raises as `read_source`."""
+        if self.error:
+            raise ValueError(self.error)
+        if self.content is not None:
+            return self.content
+        return _piece(self.tar, self.offset, self.size, self.name) if self.tar else read_source(self.name)
+
+
+def list_images(sources: Sources, column: str | None = None) -> Iterator[ListedImage]:
+    """The pictures of one or several sources, in the order of their names within each folder.
+
+    column: of parquet files and data sets of Hugging Face, which holds the images; recognised where it is None.
+
+    Raises, at once, FileNotFoundError for a source that is not there and ValueError for one that is of no known kind,
+    cannot be opened or has no such column; at the end, ValueError where nothing at all was listed.
+    """
+    sources = _as_list(sources)
+    return _some(chain.from_iterable([_source(each, column) for each in sources]), sources)
+
+
+def count_images(sources: Sources, column: str | None = None) -> int:
+    """How many pictures `list_images` lists; of parquet files their rows, without reading those. Raises as it does."""
+    total = 0
+    for source in _as_list(sources):
+        if source.startswith(HUGGING_FACE) or _is_saved(source):
+            total += sum(len(rows) for rows in _huggingface(_huggingface_name(source)).values())
+        elif source.lower().endswith(PARQUET) and os.path.isfile(source):
+            total += _parquet_file(source).metadata.num_rows
+        else:
+            total += sum(1 for _ in _source(source, column))
+    return total
+
+
+def read_source(name: str) -> bytes:
+    """The encoded picture of a name that `list_images` gave.
+
+    A member of a tar is found in an index of it, a row of a parquet file by reading its row group up to there.
+    Raises FileNotFoundError where it is not there any more, and ValueError where it cannot be read; both name it.
+    """
+    if name.startswith(HUGGING_FACE):
+        return _read_huggingface(name)
+    if within := _WITHIN.fullmatch(name):
+        file, place = within.groups()
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"image {name} cannot be read: there is no file {file}")
+        return _read_row(file, place, name) if file.lower().endswith(PARQUET) else _read_member(file, place, name)
+    try:
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise ValueError(f"image {name} is a folder or device, not a file")
+        with open(name, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"image {name} does not exist") from None
+    except OSError as error:
+        raise ValueError(f"image {name} cannot be read: {error.strerror or error}") from error
+
+
+# ---- kinds of sources ------------------------------------------------------------------------------------------------
+
+
+def _as_list(sources: Sources) -> list[str]:
+    several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    if not several:
+        raise ValueError("there is no source; give a folder, a pattern, a list, tars or parquet files of images")
+    return [os.fspath(each) for each in several]
+
+
+def _some(images: Iterator[ListedImage], sources: Sequence[str]) -> Iterator[ListedImage]:
+    """The images; ValueError at the end where there was none."""
+    none = True
+    for image in images:
+        none = False
+        yield image
+    if none:
+        raise ValueError(
+            f"source {', '.join(sources)} holds no images: no file that ends like one (.jpg, .png …), no such member "
+            "of a tar, no row"
+        )
+
+
+def _source(source: str, column: str | None) -> Iterator[ListedImage]:
+    """The images of one source. What is wrong with the source itself is raised here, not while it is listed."""
+    if source.startswith(HUGGING_FACE) or _is_saved(source):
+        return _list_huggingface(_huggingface_name(source), column)
+    if os.path.isdir(source):
+        folder = os.path.abspath(source)
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            raise ValueError(f"folder {source} cannot be read: {error.strerror}; give yourself the rights") from None
+        return _folder(folder, column)
+    if os.path.lexists(source):
+        if source.lower().endswith(PARQUET):
+            _image_column(_parquet_file(source), column, source)
+        elif source.lower().endswith(LISTS):
+            return _list(os.path.abspath(source))
+        elif not source.lower().endswith(TARS) and not is_image_name(source):
+            raise ValueError(
+                f"source {source} is of no known kind; give a folder, an image, a pattern in quotes, a list of paths "
+                f"({', '.join(LISTS)}), a tar ({', '.join(TARS)}) or a parquet file ({PARQUET})"
+            )
+        return _file(os.path.abspath(source), column)
+    if _SEQUENCE.search(source) or glob.has_magic(source):
+        matching = _matching(source)
+        if (first := next(matching, None)) is None:
+            raise FileNotFoundError(f"no file matches {source}")
+        return chain.from_iterable(_file(os.path.abspath(each), column) for each in chain([first], matching))
+    raise FileNotFoundError(
+        f"source {source} does not exist; a data set of the Hugging Face Hub is written {HUGGING_FACE}{source}"
+    )
+
+
+def _file(path: str, column: str | None) -> Iterator[ListedImage]:
+    """What a file of any kind holds; nothing for one of no kind."""
+    if not _is_text(path):
+        escaped = path.encode(errors="backslashreplace").decode()
+        return iter([ListedImage(escaped, error=f"image {escaped} has a name that is no UTF-8; rename it")])
+    if path.lower().endswith(TARS):
+        return _tar(path)
+    if path.lower().endswith(PARQUET):
+        return _parquet(path, column)
+    return iter([ListedImage(path)] if is_image_name(path) else [])
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _folder(folder: str, column: str | None) -> Iterator[ListedImage]:
+    none = True
+    for each in _walk(folder, is_image_name, set()):
+        none = none and isinstance(each, ListedImage)
+        yield from [each] if isinstance(each, ListedImage) else _file(each, column)
+    if none:
+        for each in _walk(folder, lambda name: name.lower().endswith((*TARS, PARQUET)), set()):
+            yield from () if isinstance(each, ListedImage) else _file(each, column)
+
+
+def _walk(folder: str, wanted: Any, seen: set[tuple[int, int]]) -> Iterator[str | ListedImage]:
+    """The paths of wanted files in a folder and those within it, and the folders that cannot be read. Hidden files and
+    folders are left out, as is what the data engine wrote. seen: folders that were visited, for links lead in circles.
+    """
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            names = sorted((entry.is_dir(), entry.name) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        shown = folder.encode(errors="backslashreplace").decode()
+        yield ListedImage(shown, error=f"folder {shown} cannot be read: {error.strerror}")
+        return
+    if (True, "parts") in names and (False, "run.json") in names:
+        return
+    for is_folder, name in names:
+        path = os.path.join(folder, name)
+        if is_folder:
+            yield from _walk(path, wanted, seen)
+        elif wanted(name):
+            yield path
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """The files that match, sorted within each folder; {000..099} stands for each of the numbers."""
+    if sequence := _SEQUENCE.search(pattern):
+        first, last = sequence.groups()
+        for number in range(int(first), int(last) + 1):
+            rest = f"{number:0{len(first)}d}{pattern[sequence.end() :]}"
+            yield from _matching(pattern[: sequence.start()] + rest)
+    elif not glob.has_magic(pattern):
+        if not os.path.isfile(pattern):
+            raise FileNotFoundError(f"{pattern} does not exist, which a source names by {{…}}")
+        yield pattern
+    else:
+        for _, files in groupby(glob.iglob(pattern, recursive=True), key=os.path.dirname):
+            yield from (file for file in sorted(files) if os.path.isfile(file))
+
+
+def _list(path: str) -> Iterator[ListedImage]:
+    """What the lines of a text file name; a name that is not there is found out when it is read."""
+    folder = os.path.dirname(path)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                name = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                error = f"line {number} of {path} is no UTF-8; write the list in it"
+                yield ListedImage(f"{path}: line {number}", error=error)
+                continue
+            if name:
+                yield ListedImage(
+                    name if name.startswith(HUGGING_FACE) else os.path.normpath(os.path.join(folder, name))
+                )
+
+
+# ---- tars ------------------------------------------------------------------------------------------------------------
+
+
+def _tar(path: str) -> Iterator[ListedImage]:
+    """The images in a tar, and an error at its end where it is cut short."""
+    try:
+        for member, content in _members(path):
+            if is_image_name(member.name) and not os.path.basename(member.name).startswith("."):
+                name = f"{path}!{member.name}"
+                if not _is_text(name):
+                    yield ListedImage(
+                        escaped := name.encode(errors="backslashreplace").decode(),
+                        error=(f"image {escaped} has a name that is no UTF-8; rename it"),
+                    )
+                elif content is None:
+                    yield ListedImage(name, path, member.offset_data, member.size)
+                else:
+                    yield ListedImage(name, content=content())
+    except _BROKEN as error:
+        yield ListedImage(path, error=f"tar {path} is damaged or cut short: {error}; copy it again")
+
+
+def _members(path: str) -> Iterator[tuple[tarfile.TarInfo, Any]]:
+    """The files in a tar; with what reads each now, where it cannot be read from its place in the tar later."""
+    packed = not path.lower().endswith(".tar")
+    with tarfile.open(path, "r|*" if packed else "r:") as tar:
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # which tarfile would keep
+            if member.isfile():
+                yield member, tar.extractfile(member).read if packed or member.issparse() else None
+        if not packed:
+            tar.fileobj.seek(tar.offset)
+            if not tar.fileobj.read(1):
+                raise tarfile.ReadError("it has no mark at its end")
+
+
+def _piece(path: str, offset: int, size: int, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"image {name} cannot be read: there is no file {path}") from None
+    except OSError as error:
+        raise ValueError(f"image {name} cannot be read: {error.strerror or error}") from error
+    if len(content) < size:
+        raise ValueError(f"image {name} cannot be read: its tar is cut short; copy it again")
+    return content
+
+
+def _read_member(path: str, member: str, name: str) -> bytes:
+    try:
+        if path.lower().endswith(".tar"):
+            status = os.stat(path)
+            if place := _index(path, status.st_size, status.st_mtime_ns).get(member):
+                return _piece(path, *place, name)
+        for each, read in _members(path):
+            if each.name == member and read is not None:
+                return read()
+    except _BROKEN as error:
+        raise ValueError(f"image {name} cannot be read: {error}") from None
+    raise FileNotFoundError(f"image {name} does not exist: the tar has no such member")
+
+
+@lru_cache(maxsize=4)
+def _index(path: str, size: int, changed: int) -> dict[str, tuple[int, int]]:
+    """Offset and size of each member of a tar of that size and age, as far as it is whole."""
+    places = {}
+    try:
+        for member, read in _members(path):
+            if read is None:
+                places[member.name] = member.offset_data, member.size
+    except tarfile.TarError:
+        pass
+    return places
+
+
+# ---- parquet ---------------------------------------------------------------------------------------------------------
+
+
+def _parquet_file(path: str) -> pq.ParquetFile:
+    """ValueError for what is no whole parquet file, and where pyarrow is missing."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise ValueError(f"{path} needs the package pyarrow: pip install 'florence-lite[annotate]'") from None
+    try:
+        return pq.ParquetFile(path, buffer_size=BLOCK, pre_buffer=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is no parquet file, or damaged or cut short ({error}); copy it again") from None
+
+
+def _image_column(file: pq.ParquetFile, column: str | None, path: str) -> str:
+    """The column that holds images; ValueError where there is none or it is not clear."""
+    import pyarrow as pa
+
+    schema = file.schema_arrow
+
+    def holds_images(kind: pa.DataType) -> bool:
+        is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        return (
+            is_bytes or pa.types.is_struct(kind) and any(kind.field(n).name == "bytes" for n in range(kind.num_fields))
+        )
+
+    def holds_paths(kind: pa.DataType) -> bool:
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+    there = f"its columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+    fitting = [field.name for field in schema if holds_images(field.type)]
+    if column is not None:
+        if column not in schema.names:
+            raise ValueError(f"{path} has no column {column!r}; {there}")
+        if column not in fitting and not holds_paths(schema.field(column).type):
+            raise ValueError(f"column {column!r} of {path} holds neither bytes nor paths of images; {there}")
+        return column
+    if len(fitting) != 1:
+        among = fitting or [field.name for field in schema if holds_paths(field.type)]
+        fitting = [name for name in COLUMNS if name in among][:1]
+    if not fitting:
+        raise ValueError(f'{path} has no column that is known to hold images; name it with column="…": {there}')
+    return fitting[0]
+
+
+def _parquet(path: str, column: str | None) -> Iterator[ListedImage]:
+    """The images of a parquet file, a few rows at a time, and an error where it cannot be read on."""
+    number = 0
+    try:
+        with _parquet_file(path) as file:
+            column = _image_column(file, column, path)
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    yield _cell(value, f"{path}!{number}/{column}", os.path.dirname(path))
+                    number += 1
+    except (ValueError, OSError) as error:
+        yield ListedImage(path, error=f"parquet file {path} cannot be read from row {number} on: {error}")
+
+
+def _cell(value: Any, name: str, folder: str) -> ListedImage:
+    """A picture from a cell: bytes, the path of a file, or the structure of both that `datasets` writes."""
+    if isinstance(value, dict):
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, str):
+        return ListedImage(os.path.normpath(os.path.join(folder, value)))
+    return ListedImage(name, content=value) if value is not None else ListedImage(name, error=f"image {name} is null")
+
+
+def _read_row(path: str, place: str, name: str) -> bytes:
+    number, _, column = place.partition("/")
+    with _parquet_file(path) as file:
+        if not number.isdecimal() or column not in file.schema_arrow.names:
+            raise FileNotFoundError(f"image {name} does not exist: the parquet file has no such column or row")
+        left = int(number)
+        for group in range(file.metadata.num_row_groups):
+            if left < (rows := file.metadata.row_group(group).num_rows):
+                break
+            left -= rows
+        else:
+            raise FileNotFoundError(f"image {name} does not exist: {path} has {file.metadata.num_rows} rows")
+        try:
+            for batch in file.iter_batches(ROWS_AT_ONCE, [group], columns=[column]):
+                if left < batch.num_rows:
+                    return _cell(batch.column(0)[left].as_py(), name, os.path.dirname(path)).read()
+                left -= batch.num_rows
+        except OSError as error:
+            raise ValueError(f"image {name} cannot be read: {error}") from None
+    raise ValueError(f"image {name} cannot be read: {path} is damaged")
+
+
+# ---- data sets of Hugging Face ---------------------------------------------------------------------------------------
+
+
+def _is_saved(source: str) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote the folder."""
+    return any(os.path.isfile(os.path.join(source, name)) for name in ("state.json", "dataset_dict.json"))
+
+
+def _huggingface_name(source: str) -> str:
+    """Of a data set: its id, or the absolute path of its folder."""
+    name = source.removeprefix(HUGGING_FACE)
+    name = os.path.abspath(name) if os.path.exists(name) else name
+    if not name:
+        raise ValueError(f"source {source!r} names no data set; write {HUGGING_FACE}NAME")
+    return name
+
+
+@lru_cache(maxsize=2)
+def _huggingface(name: str) -> dict[str, Any]:
+    """The splits of a data set, `datasets.Dataset`s that are mapped from disk."""
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"{HUGGING_FACE}{name} needs the package datasets: pip install 'florence-lite[train]'"
+        ) from None
+    try:
+        loaded = datasets.load_from_disk(name) if _is_saved(name) else datasets.load_dataset(name)
+    except Exception as error:  # of the Hub, of builders, of files
+        raise ValueError(f"data set {HUGGING_FACE}{name} cannot be loaded: {error}") from None
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"rows": loaded}
+
+
+@lru_cache(maxsize=8)
+def _huggingface_column(name: str, split: str, column: str | None) -> tuple[Any, str]:
+    """A split with nothing but its column of images, undecoded, and the column's name."""
+    import datasets
+
+    rows = _huggingface(name)[split]
+    features = rows.features
+    pictures = [each for each, feature in features.items() if isinstance(feature, datasets.Image)]
+    if column is None:
+        among = pictures or [each for each in COLUMNS if each in features]
+        column = next((each for each in COLUMNS if each in among), among[0] if among else None)
+    if column not in features:
+        problem = "no column that is known to hold images" if column is None else f"no column {column!r}"
+        raise ValueError(f"{HUGGING_FACE}{name} has {problem}; its columns are {', '.join(features)}")
+    rows = rows.select_columns([column])
+    return rows.cast_column(column, datasets.Image(decode=False)) if column in pictures else rows, column
+
+
+def _list_huggingface(name: str, column: str | None) -> Iterator[ListedImage]:
+    splits = {split: _huggingface_column(name, split, column) for split in _huggingface(name)}
+    return (
+        ListedImage(f"{HUGGING_FACE}{name}!{split}/{number}/{held}")
+        for split, (rows, held) in splits.items()
+        for number in range(len(rows))
+    )
+
+
+def _read_huggingface(name: str) -> bytes:
+    dataset, _, place = name.removeprefix(HUGGING_FACE).rpartition("!")
+    split, _, rest = place.partition("/")
+    number, _, column = rest.partition("/")
+    if split not in _huggingface(dataset) or not number.isdecimal():
+        raise FileNotFoundError(f"image {name} does not exist: the data set has no such split or row")
+    rows, column = _huggingface_column(dataset, split, column)
+    if int(number) >= len(rows):
+        raise FileNotFoundError(f"image {name} does not exist: the split has {len(rows)} rows")
+    return _cell(rows[int(number)][column], name, dataset if Path(dataset).is_dir() else "").read()
