@@ -4,6 +4,7 @@ coco         JSON: boxes, polygons, run lengths, captions    jsonl        our ow
 voc          XML per image, lists of splits                  icdar        text with quadrilaterals
 yolo         text labels: boxes, segments                    huggingface  any `datasets` data set, by its columns
 refcoco      expressions beside COCO files         paddleocr    text with quadrilaterals, a line per image
+annotated    answers of a checkpoint, a row each, as `annotate` and `refine` write them
 
 What they share: files (finding and reading them, splits), images (which image a name means), frames (coordinates
 brought into an image, and what may be said of it), records (the log of what was left out, the data set of the rest),
@@ -22,7 +23,7 @@ from os import PathLike
 from pathlib import Path
 from types import ModuleType
 
-from florence_lite.data.readers import coco, huggingface, icdar, jsonl, paddleocr, refcoco, voc, yolo
+from florence_lite.data.readers import annotated, coco, huggingface, icdar, jsonl, paddleocr, refcoco, voc, yolo
 from florence_lite.data.readers.files import files_of
 from florence_lite.data.readers.huggingface import from_columns
 from florence_lite.data.readers.jsonl import to_jsonl
@@ -30,7 +31,9 @@ from florence_lite.data.samples import Dataset, Problem
 
 __all__ = ["READERS", "from_columns", "read_dataset", "to_jsonl"]
 
-READERS: dict[str, ModuleType] = {module.NAME: module for module in (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr)}
+READERS: dict[str, ModuleType] = {
+    module.NAME: module for module in (annotated, coco, voc, yolo, jsonl, refcoco, icdar, paddleocr)
+}
 FORMATS = (*READERS, huggingface.NAME)
 
 
@@ -44,7 +47,8 @@ def read_dataset(
     """The data set in a folder or file.
 
     path: folder, or the file that lists the annotations; for "huggingface" also an id of the Hub.
-    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar", "paddleocr" or "huggingface", see
+    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar", "paddleocr", "annotated" or "huggingface",
+        see
         `florence_lite.data.readers`; "auto" recognises it by the files.
     split: "train", "val", "test" or the data set's own word; None takes all that is there.
     columns: for "huggingface", which column holds what.
@@ -67,6 +71,8 @@ def read_dataset(
     found = {name: files for name, (files, _) in seen.items() if files}
     if "refcoco" in found and format == "auto":
         found.pop("coco", None)  # the reader of expressions reads the COCO files beside them
+    if annotated.NAME in found and format == "auto":
+        found = {annotated.NAME: found[annotated.NAME]}  # reports and corrections may lie beside the answers
     if len(found) != 1:
         raise ValueError(_unclear(path, format, found))
     name, files = next(iter(found.items()))
