@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+SCHEMA_VERSION = 1  # of the columns and their meaning; folders of another one are not written to
+
+
 @dataclass(frozen=True)
 class ImageSource:
     """Where an image came from.

@@ -95,6 +95,11 @@ class Pipeline:
         """Whether another image would not have to wait long for the vision tower."""
         return len(self._opening) < READ_AHEAD
 
+    @property
+    def is_hungry(self) -> bool:
+        """Whether so few prompts wait to be answered that another image should go through the vision tower."""
+        return self._queue.waiting < TOGETHER
+
     def submit(
         self, image: Any, asked: Sequence[Asked], options: Mapping[str, Any], keep_image: bool
     ) -> Future[list[Result]]:
@@ -122,7 +127,7 @@ class Pipeline:
 
     def step(self) -> None:
         """Do a piece of work: encode a few images, where too few prompts wait to be answered, or decode an id."""
-        wanted = self._opening and self._queue.waiting < TOGETHER
+        wanted = self._opening and self.is_hungry
         if wanted and (ready := self._ready(at_once=bool(self._queue))):
             self._encode(ready)
         else:
