@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,16 @@ def test_errors_and_lost_images_are_reported(tmp_path, image):
     assert kinds(dataset) == {"no answer": 1, "image missing": 1, "task without a place in annotations": 1}
 
 
+def test_an_image_in_a_tar(tmp_path):
+    file = picture(tmp_path / "a.jpg")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(file, "photos/a.jpg")
+    image = dataclasses.replace(source_of(file), source=f"{tmp_path}/shard.tar!photos/a.jpg")
+    file.unlink()
+    (sample,) = read_dataset(write_part(tmp_path / "out", [answer(image, "<OD>", *SCORED)]))
+    assert isinstance(sample.image, bytes) and sample.load().size == SIZE and sample.name == "a.jpg"
+
+
 def test_an_image_of_another_size_since(tmp_path, image):
     Image.new("RGB", (50, 40)).save(image.source)
     dataset = read_dataset(write_part(tmp_path / "out", [answer(image, "<OD>", *SCORED)]))
@@ -185,4 +196,7 @@ def test_files_beside_the_parts_do_not_confuse(tmp_path, image):
     folder = write_part(tmp_path / "out", [answer(image, "<OD>", *SCORED)])
     (folder / "corrections.jsonl").write_text('{"image": "a.jpg", "objects": []}\n')
     (folder / "report.json").write_text('{"images": 1, "annotations": 2}')
-    assert read_dataset(folder).format == "annotated"
+    (folder / "dropped").mkdir()
+    (folder / "dropped" / "0.parquet").write_bytes(b"")
+    dataset = read_dataset(folder)
+    assert dataset.format == "annotated" and not dataset.problems

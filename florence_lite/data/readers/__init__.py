@@ -31,9 +31,8 @@ from florence_lite.data.samples import Dataset, Problem
 
 __all__ = ["READERS", "from_columns", "read_dataset", "to_jsonl"]
 
-READERS: dict[str, ModuleType] = {
-    module.NAME: module for module in (annotated, coco, voc, yolo, jsonl, refcoco, icdar, paddleocr)
-}
+_MODULES = (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr, annotated)
+READERS: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
 FORMATS = (*READERS, huggingface.NAME)
 
 
@@ -85,6 +84,8 @@ def read_dataset(
 
 def _passed_over(files: Sequence[Path], name: str, root: Path) -> list[Problem]:
     """Files that could have been of the format by their endings."""
+    if name == annotated.NAME:
+        return []  # what the data engine keeps beside its parts
     others = [file for file in files if not (name == refcoco.NAME and coco.accepts(file))]
     what = f"it does not look like {READERS[name].LOOKS_FOR}"
     return [Problem(os.path.relpath(file, root), "file", what, "file passed over") for file in others]

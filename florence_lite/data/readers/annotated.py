@@ -33,6 +33,7 @@ from florence_lite.data.readers.frames import ImageFrame, frame_of
 from florence_lite.data.readers.records import ProblemLog, caption_levels, finished
 from florence_lite.data.rows import AnswerRow, from_record, schema
 from florence_lite.data.samples import Dataset
+from florence_lite.data.sources import read_source
 from florence_lite.files import read_json
 from florence_lite.geometry import box_iou
 from florence_lite.image_files import ImageSizes, image_sizes
@@ -40,7 +41,6 @@ from florence_lite.image_files import ImageSizes, image_sizes
 NAME = "annotated"
 LOOKS_FOR = "parts/*.parquet of annotate or refine"
 ENDINGS, DEPTH = (".parquet",), 1
-WITHIN = "!"  # between a file and the place of a picture in it
 SAME_OBJECT = 0.7  # IoU; two prompts seldom place the same object more exactly, and neighbours overlap less
 PARTS, RUN = "parts", "run.json"
 
@@ -82,11 +82,7 @@ class _Pictures(Sequence):
 
     def __getitem__(self, index: int) -> Path | bytes:
         source = self.sources[index]
-        if WITHIN not in source or os.path.isfile(source):
-            return Path(source)
-        from florence_lite.data.sources import read_source
-
-        return read_source(source)
+        return Path(source) if _is_file(source) else read_source(source)
 
 
 # ---- rows of one image -----------------------------------------------------------------------------------------------
@@ -167,6 +163,11 @@ def _who(answer: _Answer) -> str:
     return query.checkpoint + (f" ({query.tag})" if query.tag else "")
 
 
+def _is_file(source: str) -> bool:
+    """Whether an image is a file of its own, rather than a part of one, behind its "!"."""
+    return "!" not in source or os.path.isfile(source)
+
+
 def _common(sources: Iterable[str]) -> str:
     """The folder that holds all images, "" where there is none."""
     folders = [os.path.dirname(source) for source in sources]
@@ -178,7 +179,7 @@ def _frame(answers: Sequence[_Answer], log: ProblemLog, folder: Path) -> ImageFr
     lies in others is taken to be as it was."""
     image = answers[0].row.image
     sizes = ImageSizes(image.size_wh, image.size_wh)
-    if WITHIN not in image.source or os.path.isfile(image.source):
+    if _is_file(image.source):
         try:
             sizes = image_sizes(image.source)
         except FileNotFoundError as error:
