@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from florence_lite.answers import Instance, same_label
+from florence_lite.answers import Box, Instance, same_label
 from florence_lite.checks import check, check_list, check_share, is_text
 from florence_lite.geometry import box_iou
 from florence_lite.refine.judged import ImageRows, JudgedRow, Opinion
@@ -24,8 +24,8 @@ SAME_PLACE = 0.9  # IoU of a box and the region that was asked about because of 
 class Opinions(Stage):
     """What another opinion does not confirm: of another checkpoint, or of the same one asked in another way.
 
-    keep: the opinion whose rows stay; "" is the first in the alphabet. The others' rows of the tasks that both were
-        asked are left out when they have borne witness.
+    keep: the opinion whose rows stay, a checkpoint and its tag; "" is the one that the run asked first. The others'
+        rows of the tasks that it was asked too are left out when they have borne witness.
     iou: an instance stays where another opinion has one of the same label whose box has at least this IoU with its own.
         Labels of up to three words must be the same, longer ones share `words`.
     words: an answer in words stays where it shares that many of its words with another opinion's, as an F1 from 0 to 1;
@@ -42,31 +42,38 @@ class Opinions(Stage):
     def __post_init__(self):
         check(self, "keep", lambda value: isinstance(value, str), "the name of an opinion")
         check_share(self, "iou", "words")
-        self._kept: Opinion | None = None
-        self._names: Mapping[Opinion, str] = {}
+        self._names: dict[str, dict[Opinion, str]] = {}  # task → opinions by their names
+        self._kept: dict[str, Opinion] = {}
         self._single = Counter()
 
     def check(self, found: Found) -> None:
-        self._names = found.names
-        names = sorted(self._names.values())
-        if len(names) < 2:
+        named = {task: found.names(task) for task in found.tasks}
+        self._names = {task: names for task, names in named.items() if len(names) > 1}
+        if not self._names:
+            known = sorted({name for names in named.values() for name in names.values()})
             raise ValueError(
-                f"opinions: the rows hold one opinion only, {names[0]!r}; annotate with a second checkpoint or tag "
-                "into the same folder, or leave this stage out"
+                f"opinions: no task has answers of two opinions; there {'is' if len(known) == 1 else 'are'} "
+                f"{', '.join(map(repr, known))}. Annotate with a second checkpoint, or a second tag, into the same "
+                "folder, or leave this stage out"
             )
-        wanted = self.keep or names[0]
-        if wanted not in names:
-            raise ValueError(f"opinions.keep = {wanted!r} is none of the opinions {', '.join(map(repr, names))}")
-        [self._kept] = (opinion for opinion, name in self._names.items() if name == wanted)
+        known = sorted({name for names in self._names.values() for name in names.values()})
+        if self.keep and self.keep not in known:
+            raise ValueError(f"opinions.keep = {self.keep!r} is none of the opinions {', '.join(map(repr, known))}")
+        for task, names in self._names.items():
+            chosen = [opinion for opinion, name in names.items() if name == self.keep]
+            self._kept[task] = (chosen or list(names))[0]
 
     def judge(self, image: ImageRows) -> None:
         asked = defaultdict(list)  # question → rows of the other opinions, dropped ones too
+        own_tasks = set()
         for row in image.rows:
-            if not row.is_of_person and row.opinion != self._kept:
-                asked[row.question].append(row)
-        own_tasks = {row.task for row in image.rows if row.opinion == self._kept}
-        for row in image.open:
-            if row.opinion != self._kept:
+            if row.task in self._kept and not row.is_of_person:
+                if row.opinion == self._kept[row.task]:
+                    own_tasks.add(row.task)
+                else:
+                    asked[row.question].append(row)
+        for row in [row for row in image.open if row.task in own_tasks]:
+            if row.opinion != self._kept[row.task]:
                 continue
             others = asked[row.question]
             witnesses = [other for other in others if not other.is_out]
@@ -77,8 +84,8 @@ class Opinions(Stage):
             else:
                 self._compare(row, witnesses)
         for row in image.open:
-            if row.opinion != self._kept and row.task in own_tasks:
-                row.drop(self.NAME, "second opinion", f"it was asked to confirm {self._names[self._kept]}")
+            if row.task in own_tasks and row.opinion != self._kept[row.task]:
+                row.drop(self.NAME, "second opinion", "it was asked to confirm another")
 
     def _compare(self, row: JudgedRow, witnesses: list[JudgedRow]) -> None:
         if row.text:
@@ -100,12 +107,14 @@ class Opinions(Stage):
         return common_words(one, other) >= self.words
 
     def told(self) -> list[str]:
-        kept = self._names[self._kept]
-        others = ", ".join(sorted(name for name in self._names.values() if name != kept))
+        lines = []
+        for task, names in sorted(self._names.items()):
+            kept = names[self._kept[task]]
+            lines.append(
+                f"{task}: {kept!r} stays, confirmed by {', '.join(repr(n) for n in names.values() if n != kept)}"
+            )
         single = ", ".join(f"{count} of {task}" for task, count in sorted(self._single.items()))
-        return [f"opinions: {kept} stays, confirmed by {others}"] + (
-            [f"opinions: only {kept} was asked, not judged: {single}"] if single else []
-        )
+        return lines + ([f"not judged, as no other opinion was asked the same: {single}"] if single else [])
 
 
 @dataclass
@@ -155,10 +164,10 @@ class Captions(Stage):
 
 @dataclass
 class Regions(Stage):
-    """Objects that are called otherwise when the model is asked about their box, and those answers.
+    """Objects that are called otherwise when the model is asked about their box, and the answers that call them so.
 
     tasks: whose instances are judged. by: the task that was asked about their boxes. The two agree where they are the
-    same words or one is named in the other, as "car" is in "a red car". Answers about boxes that are gone go too.
+    same words or one is named in the other, as "car" is in "a red car".
     """
 
     NAME = "regions"
@@ -175,23 +184,55 @@ class Regions(Stage):
 
     def judge(self, image: ImageRows) -> None:
         answers = [row for row in image.standing if row.task == self.by and row.row.query.region is not None]
-        places = [Instance(box=row.row.query.region) for row in answers]
-        agreeing: set[int] = set()
-        for row in image.standing:
-            if row.task not in self.tasks:
-                continue
+        contradicted: set[int] = set()
+        for row in [row for row in image.open if row.task in self.tasks]:
             for place, item in list(row.left.items()):
-                about = [n for n, region in enumerate(places) if item.bounds and _overlap(item, [region]) >= SAME_PLACE]
-                same = {n for n in about if _agree(item.label, answers[n].text)}
-                agreeing |= same
-                if same or row.is_of_person:
+                about = [answer for answer in answers if _is_about(answer, item)]
+                if any(_agree(item.label, answer.text) for answer in about):
                     continue
-                said = " and ".join(sorted({repr(answers[number].text) for number in about}))
-                kind, detail = ("called otherwise", f"{item.label!r} is {said}") if about else ("not asked about", "")
+                contradicted |= {id(answer) for answer in about}
+                said = " and ".join(sorted({repr(answer.text) for answer in about}))
+                kind, detail = (
+                    ("called otherwise", f"{item.label!r} is {said}") if about else ("no answer about it", "")
+                )
                 row.drop(self.NAME, kind, detail, place)
-        for number, row in enumerate(answers):
-            if number not in agreeing and not row.is_of_person:
-                row.drop(self.NAME, "no such object left", f"{row.text!r}")
+        for answer in answers:
+            if id(answer) in contradicted and not answer.is_of_person:
+                answer.drop(self.NAME, "calls it otherwise", repr(answer.text))
+
+
+@dataclass
+class Orphans(Stage):
+    """Answers to questions that were made of an answer that is gone: about a box that was left out, about the words of
+    a caption that was. Questions that no answer gave rise to stay."""
+
+    NAME = "orphans"
+
+    def judge(self, image: ImageRows) -> None:
+        lists = [row for row in image.rows if row.row.query.region is None and row.row.result is not None]
+        left = [item for row in lists if not row.is_out for item in row.left.values()]
+        gone = [item for row in lists for place, item in enumerate(row.row.result.instances) if _is_gone(row, place)]
+        said = {row.text for row in lists if not row.is_out}
+        unsaid = {row.text for row in lists if row.is_out and row.text} - said
+        for row in image.open:
+            text, region = row.question.text, row.question.region
+            if text in unsaid:
+                row.drop(self.NAME, "its caption is gone", text)
+            elif region is not None and _lies_on(region, gone) and not _lies_on(region, left):
+                row.drop(self.NAME, "its box is gone")
+
+
+def _lies_on(region: Box, items: list[Instance]) -> bool:
+    return _overlap(Instance(box=region), items) >= SAME_PLACE
+
+
+def _is_gone(row: JudgedRow, place: int) -> bool:
+    return row.is_out or place not in row.left
+
+
+def _is_about(answer: JudgedRow, item: Instance) -> bool:
+    """Whether an answer about a region is about the box of an instance."""
+    return item.bounds is not None and _lies_on(answer.row.query.region, [item])
 
 
 def _agree(one: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from florence_lite.answers import Instance
@@ -124,10 +124,9 @@ class JudgedRow:
 
 @dataclass
 class ImageRows:
-    """All rows about an image, by their ids. notes: kind → how often a stage found what it could not judge."""
+    """All rows about an image, by their ids."""
 
     rows: list[JudgedRow]
-    notes: list[str] = field(default_factory=list)
 
     @property
     def image(self):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -95,7 +94,6 @@ class Scores(Stage):
                     raise ValueError(f"{name}: {key!r} = {value!r} must be a number between 0 and 1")
         self._labels = {same_label(label): value for label, value in self.labels.items()}
         self._unseen = {same_label(label): label for label in self.labels}
-        self._without = Counter()
 
     def check(self, found: Found) -> None:
         found.check_tasks("scores.tasks", self.tasks)

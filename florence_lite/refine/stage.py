@@ -13,20 +13,32 @@ from florence_lite.refine.judged import ImageRows, JudgedRow, Opinion
 
 @dataclass
 class Found:
-    """What the rows hold, known before any is judged: tasks and opinions with their numbers of rows."""
+    """What the rows hold, known before any is judged.
 
-    tasks: Counter[str] = field(default_factory=Counter)
-    opinions: Counter[Opinion] = field(default_factory=Counter)
+    tasks: task → opinion → number of rows; a person's are not counted. order: checkpoint and tag of the opinions as the
+    run asked for them, the first first; () where nothing says it.
+    """
 
-    @property
-    def names(self) -> dict[Opinion, str]:
-        """Opinions by the shortest names that tell them apart, of a checkpoint and its tag, decoding and revision."""
-        forms = [
-            {each: _named(each.checkpoint, each.tag) for each in self.opinions},
-            {each: _named(each.checkpoint, each.tag, each.decoding.strip("{}")) for each in self.opinions},
-            {each: _named(each.checkpoint, each.tag, each.decoding, each.revision) for each in self.opinions},
-        ]
-        return next((form for form in forms if len(set(form.values())) == len(form)), forms[-1])
+    tasks: dict[str, Counter[Opinion]] = field(default_factory=dict)
+    order: tuple[tuple[str, str], ...] = ()
+
+    def add(self, task: str, opinion: Opinion, rows: int) -> None:
+        self.tasks.setdefault(task, Counter())[opinion] += rows
+
+    def names(self, task: str) -> dict[Opinion, str]:
+        """The opinions about a task by the shortest names that tell them apart, of checkpoint and tag, decoding and
+        revision; those that count first come first."""
+
+        def rank(each: Opinion) -> tuple:
+            asked = each.checkpoint, each.tag
+            return self.order.index(asked) if asked in self.order else len(self.order), each.tag, each
+
+        opinions = sorted(self.tasks[task], key=rank)
+        for parts in (("checkpoint", "tag"), ("checkpoint", "tag", "decoding"), Opinion._fields):
+            names = {each: " ".join(filter(None, (getattr(each, part) for part in parts))) for each in opinions}
+            if len(set(names.values())) == len(names):
+                break
+        return names
 
     def check_tasks(self, what: str, tasks: Iterable[str]) -> None:
         """ValueError where the rows have no answer to one of the tasks; what: the setting that names it."""
@@ -36,10 +48,6 @@ class Found:
                     f"{what}: no row is of the task {task!r}; {hint(task, self.tasks)}the tasks are "
                     f"{', '.join(sorted(self.tasks))}"
                 )
-
-
-def _named(checkpoint: str, *more: str) -> str:
-    return " ".join(filter(None, (checkpoint, *more)))
 
 
 class Stage:
