@@ -65,10 +65,11 @@ class Damage(NamedTuple):
 
 
 class Ids:
-    """A set of int64 numbers in eight bytes each."""
+    """A set of int64 numbers in eight bytes each. Numbers that are sorted and come once are taken without a copy."""
 
     def __init__(self, numbers: NDArray[np.int64] | None = None):
-        self._sorted = np.unique(np.empty(0, np.int64) if numbers is None else numbers)
+        numbers = np.empty(0, np.int64) if numbers is None else numbers
+        self._sorted = numbers if (numbers[1:] > numbers[:-1]).all() else np.unique(numbers)
         self._new: set[int] = set()
 
     def __len__(self) -> int:
@@ -80,14 +81,20 @@ class Ids:
         place = int(np.searchsorted(self._sorted, np.int64(number)))
         return place < len(self._sorted) and int(self._sorted[place]) == number
 
+    def numbers(self) -> NDArray[np.int64]:
+        """All of them, int64 [N], sorted."""
+        if self._new:
+            self._sorted = np.union1d(self._sorted, np.fromiter(self._new, np.int64, len(self._new)))
+            self._new = set()
+        return self._sorted
+
     def add(self, number: int) -> bool:
         """Whether it was not there yet."""
         if number in self:
             return False
         self._new.add(number)
         if len(self._new) > max(AT_MOST_NEW, len(self._sorted) // 8):
-            self._sorted = np.union1d(self._sorted, np.fromiter(self._new, np.int64, len(self._new)))
-            self._new = set()
+            self.numbers()
         return True
 
 

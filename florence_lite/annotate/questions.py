@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from florence_lite.annotate.config import AnnotateConfig, CheckpointConfig, TaskConfig
+from florence_lite.answers import Box, Instance
 from florence_lite.cards import task as task_card
 from florence_lite.data.rows import Query, int64_of
 from florence_lite.florence import Florence
+from florence_lite.geometry import dequantize
 from florence_lite.results import Result
+from florence_lite.tokens import Vocabulary
 from florence_lite.train.digests import update_with_tensors
 
 
@@ -39,14 +44,14 @@ class Question:
         parts = ["of", image_id, self.lineage, query.task, query.revision, query.decoding, query.tag]
         return int64_of(json.dumps(parts, ensure_ascii=False).encode())
 
-    def queries(self, answer: Result) -> list[Query]:
+    def queries(self, answer: Result, vocabulary: Vocabulary) -> list[Query]:
         """The question about each part of its parent's answer, in order and none twice."""
         takes = task_card(self.query.task).input
         labels = list(dict.fromkeys(label for item in answer.instances if (label := item.label.strip())))
         words = answer.text.strip()
         if takes == "region":
-            width, height = answer.size_wh
-            inputs = [{"region": box} for item in answer.instances if (box := _inside(item.bounds, width, height))]
+            boxes = [_written_box(item, answer, vocabulary) for item in answer.instances]
+            inputs = [{"region": box} for box in boxes if box is not None and box[0] < box[2] and box[1] < box[3]]
         elif takes == "text":
             inputs = [{"text": words}] if words else []
         elif takes == "phrases":
@@ -114,10 +119,17 @@ def revision_of(florence: Florence) -> str:
     return digest.hexdigest()[:16]
 
 
-def _inside(bounds: Sequence[float] | None, width: int, height: int) -> tuple[float, ...] | None:
-    """A box within the image; None for one without area there."""
-    if bounds is None:
-        return None
-    x0, y0, x1, y1 = bounds
-    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+def _written_box(item: Instance, answer: Result, vocabulary: Vocabulary) -> Box | None:
+    """x0 y0 x1 y1 of an instance as the ids of the answer say it, None without coordinates.
+
+    The mean that an answer makes of a box differs in its last digits with what else is in the batch. A question has
+    the same box, and its row the same id, whenever it is asked.
+    """
+    if item.box is None or item.coords_at is None:
+        return item.bounds
+    ids = answer.token_ids[item.coords_at : item.tokens[1]]
+    bins = [vocabulary.bin(each) for each in ids if vocabulary.is_loc(each)]
+    if len(bins) != 4:
+        return item.bounds
+    corners = np.sort(np.reshape(bins, (2, 2)), axis=0)
+    return tuple(dequantize(corners, answer.size_wh, vocabulary.bins).ravel().tolist())
