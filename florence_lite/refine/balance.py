@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from florence_lite.answers import same_label
@@ -46,8 +47,8 @@ class Balance(Stage):
     def check(self, found: Found) -> None:
         found.check_tasks("balance.tasks", self.tasks)
 
-    def observe(self, image: ImageRows) -> None:
-        for row in self._counted(image):
+    def observe(self, images: Sequence[ImageRows]) -> None:
+        for row in (row for image in images for row in self._counted(image)):
             person = row.is_of_person
             if self.count == "images":
                 labels = {self._number(item.label) for item in row.left.values()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -98,14 +98,14 @@ class Duplicates(Stage):
         rule = f"a whole number from 0 to {FARTHEST}"
         check(self, "distance", lambda value: is_whole(value, 0) and value <= FARTHEST, rule)
         check_choice(self, "prefer", ("instances", "first"))
-        self.hashes: dict[int, int] = {}  # image → hash; may be given those of an earlier run
+        self.hashes: dict[int, int] = {}  # image → hash; those of an earlier run may be given
         self._images: list[Seen] = []
         self._unread: list[str] = []
         self._like: dict[int, tuple[str, int]] = {}  # image that goes → the one that stays, distance
 
-    def look_at(self, images: list[ImageRows]) -> None:
-        """Compute the hashes of some images, several at a time."""
-        missing = [image.image for image in images if image.standing and image.image.image_id not in self.hashes]
+    def observe(self, images: Sequence[ImageRows]) -> None:
+        images = [image for image in images if image.standing]
+        missing = [image.image for image in images if image.image.image_id not in self.hashes]
         with ThreadPoolExecutor(THREADS) as pool:
             for image, hash in zip(missing, pool.map(_hash_of, (image.source for image in missing)), strict=True):
                 if isinstance(hash, int):
@@ -113,11 +113,9 @@ class Duplicates(Stage):
                 else:
                     self._unread.append(hash)
 
-    def observe(self, image: ImageRows) -> None:
-        if not image.standing:
-            return
-        number = sum(len(row.left) for row in image.standing) if self.prefer == "instances" else 0
-        self._images.append(Seen(not image.is_of_person, -number, image.image.source, image.image.image_id))
+        for image in images:
+            number = sum(len(row.left) for row in image.standing) if self.prefer == "instances" else 0
+            self._images.append(Seen(not image.is_of_person, -number, image.image.source, image.image.image_id))
 
     def settle(self) -> None:
         read = [seen for seen in self._images if seen.image_id in self.hashes]
@@ -154,8 +152,3 @@ def _hash_of(source: str) -> int | str:
         return perceptual_hash(read_source(source))
     except (OSError, ValueError) as error:
         return str(error)
-
-
-def known_hashes(hashes: dict[int, int]) -> Iterator[dict[str, int]]:
-    """Rows of a table of hashes, as signed numbers, which parquet's readers all know."""
-    return ({"image_id": number, "hash": hash - (hash >> 63 << 64)} for number, hash in sorted(hashes.items()))

@@ -6,17 +6,19 @@ import base64
 import heapq
 import html
 import io
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
 from florence_lite.answers import Instance
-from florence_lite.data import read_dataset, to_jsonl
+from florence_lite.data import read_dataset
 from florence_lite.data.readers.annotated import PARTS
+from florence_lite.data.readers.jsonl import to_record
 from florence_lite.data.samples import Sample
 from florence_lite.data.sources import read_source
 from florence_lite.image_files import open_image
@@ -27,13 +29,14 @@ from florence_lite.refine.stage import Stage
 from florence_lite.refine.store import write_part
 from florence_lite.results.pictures import draw, tiled
 
-PAGE, PICTURE, TO_CHECK = "near.html", "near.png", "to_check.jsonl"
+PAGE, PICTURE, TO_CHECK, PICTURES = "near.html", "near.png", "to_check.jsonl", "to_check_images"
 TILE = 360  # pixels of the longer side of an image on the sheet
 COLUMNS = 4
 IN_PICTURE = 24  # images in the picture; the page has all
-MOST_SHOWN = 6  # instances of an image that are shown, the nearest first
+MOST_SHOWN, FARTHEST = 6, 0.2  # instances of an image that are shown, the nearest first; those that are far are not
 KEPT, DROPPED = (0, 150, 70), (220, 30, 30)
 
+_ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}  # of formats that are called otherwise
 _LISTS = {"<OD>": "objects", "<REGION_PROPOSAL>": "objects", "<OCR_WITH_REGION>": "lines"}
 
 
@@ -72,7 +75,8 @@ class NearThreshold:
             return
         near = sorted(self._near(image), key=lambda each: (each.distance, each.row.id, each.place or 0))
         if near:
-            entry = -near[0].distance, image.image.image_id, near[:MOST_SHOWN]
+            shown = near[:1] + [each for each in near[1:MOST_SHOWN] if each.distance <= FARTHEST]
+            entry = -near[0].distance, image.image.image_id, shown
             (heapq.heappush if len(self._heap) < self.most else heapq.heappushpop)(self._heap, entry)
 
     def found(self) -> list[list[Near]]:
@@ -137,18 +141,20 @@ def _figure(near: list[Near], tile: Image.Image) -> str:
     buffer = io.BytesIO()
     tile.save(buffer, format="JPEG", quality=85)
     picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-    rows = "".join(
-        f'<tr class="{"kept" if each.is_kept else "dropped"}"><td>{each.margin:+.3f}</td><td>{_text(each.instance.label)}'
-        f"</td><td>{'' if each.instance.score is None else f'{each.instance.score:.3f}'}</td><td>{_text(_verdict(each))}"
-        f"</td><td>{_text(each.row.task)}</td><td>{each.row.id}</td></tr>"
-        for each in near
-    )
+    rows = "".join(map(_line, near))
     heads = "".join(f"<th>{head}</th>" for head in ("distance", "label", "score", "verdict", "task", "row"))
     name = _text(near[0].row.row.image.source)
     return (
         f'<figure><img src="data:image/jpeg;base64,{picture}" alt="{name}"/><figcaption>{name}</figcaption>'
         f"<table><tr>{heads}</tr>{rows}</table></figure>"
     )
+
+
+def _line(near: Near) -> str:
+    score = "" if near.instance.score is None else f"{near.instance.score:.3f}"
+    cells = (f"{near.margin:+.3f}", near.instance.label, score, _verdict(near), near.row.task, str(near.row.id))
+    shown = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
+    return f'<tr class="{"kept" if near.is_kept else "dropped"}">{shown}</tr>'
 
 
 def _verdict(near: Near) -> str:
@@ -174,12 +180,12 @@ td, th {{ text-align: left; padding: 0 .6em 0 0 }}
 .kept td:first-child {{ color: #009646 }} .dropped td:first-child {{ color: #dc1e1e }}
 </style></head><body>
 <h1>Near the threshold</h1>
-<p>{len(figures)} images, those with the smallest distance between a score and its threshold first. Green is kept, red is
-dropped. Where most of the red is right, lower the threshold; where much of the green is wrong, raise it.</p>
+<p>{len(figures)} images, those with the smallest distance between a score and its threshold first. Green is kept, red
+is dropped. Where most of the red is right, lower the threshold; where much of the green is wrong, raise it.</p>
 <h2>How corrections come back</h2>
 <ol>
-<li>Copy <code>{file}</code> out of the folder: it has a line for each of these images, with what is kept and what is
-near.</li>
+<li>Copy <code>{file}</code> out of the folder (and <code>{PICTURES}/</code>, if it is there): it has a line for each of
+these images, with what is kept and what is near.</li>
 <li>In each line take out what is wrong and add what is missing; <code>"objects": []</code> says that there are none.
 Every line that stays counts as looked at: take out those that you did not look at. Any other format that
 <code>florence-lite data check</code> reads does too, such as COCO from a labelling tool, beside its images.</li>
@@ -198,43 +204,42 @@ no filter applies.</li>
 
 
 def _write_to_check(found: list[list[Near]], folder: Path, scratch: Path) -> list[str]:
-    """A line for each image with what is kept of the rows that have something near, and what is near."""
-    records = [record for near in found for record in _records(near)]
-    write_part(scratch / PARTS, records)
-    try:
-        dataset = read_dataset(scratch, "annotated")
-    except ValueError as error:
-        return [f"{TO_CHECK} is not written: {error}"]
-    order = {near[0].row.row.image.source: place for place, near in enumerate(found)}
-    sources = sorted({record["source"]: record["image_id"] for record in records}.items())
-    samples = {}
-    for sample in dataset:
-        source, number = next((s, n) for s, n in sources if s.endswith(sample.name))
-        complete = {_LISTS[r["task"]] for r in records if r["source"] == source and r["task"] in _LISTS}
-        annotation = replace(sample.annotation, exhaustive=frozenset(complete))
-        samples[order[source]] = Sample(_as_file(sample, number, folder), annotation, sample.name)
-    to_jsonl([samples[place] for place in sorted(samples)], folder / TO_CHECK)
-    return []
+    """A line for each image with what is kept of the rows that have something near, and what is near. Images are named
+    by their whole paths, so that the file may be moved."""
+    lines, told = [], []
+    for near in found:
+        image = near[0].row.row.image
+        part = scratch / f"{image.image_id}"
+        records = list(_records(near))
+        write_part(part / PARTS, records)
+        try:
+            sample = read_dataset(part, "annotated")[0]
+            name = _file_of(sample, image.image_id, folder)
+        except (OSError, ValueError) as error:
+            told.append(f"not in {TO_CHECK}: {error}")
+            continue
+        complete = {_LISTS[record["task"]] for record in records if record["task"] in _LISTS}
+        annotation = replace(sample.annotation, exhaustive=frozenset(complete))  # once a person has looked at it
+        lines.append(json.dumps({"image": name, **to_record(annotation)}, ensure_ascii=False) + "\n")
+    (folder / TO_CHECK).write_text("".join(lines), encoding="utf-8", newline="\n")
+    return told
 
 
-def _records(near: list[Near]) -> Iterator[dict]:
-    rows = {each.row.id: each.row for each in near}
-    for number, row in rows.items():
-        places = set(row.left) | {each.place for each in near if each.row.id == number and each.place is not None}
-        record = dict(row.record)
-        record["instances"] = [record["instances"][place] for place in sorted(places)]
-        yield record
+def _records(near: list[Near]) -> Iterator[dict[str, Any]]:
+    """The rows that have something near, with the instances that are kept or near."""
+    for row in {each.row.id: each.row for each in near}.values():
+        places = set(row.left) | {each.place for each in near if each.row is row and each.place is not None}
+        yield row.record | {"instances": [row.record["instances"][place] for place in sorted(places)]}
 
 
-def _as_file(sample: Sample, number: int, folder: Path) -> Path | Image.Image:
-    """Where the image lies; one that lies in another file is written into a folder of its own, as it is, so that it is
+def _file_of(sample: Sample, number: int, folder: Path) -> str:
+    """Where the image lies; one that lies in another file is written beside the annotations, as it is, so that it is
     known again by its content."""
     if not isinstance(sample.image, bytes):
-        return sample.image
+        return os.path.abspath(sample.image)
     with open_image(sample.image) as opened:
-        ending = (opened.format or "png").lower()
-    pictures = folder / f"{Path(TO_CHECK).stem}_images"
-    pictures.mkdir(exist_ok=True)
-    path = pictures / f"{number}.{'jpg' if ending in ('jpeg', 'mpo') else ending}"
+        kind = opened.format
+    path = folder / PICTURES / f"{number}.{_ENDINGS.get(kind, kind.lower())}"
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(sample.image)
-    return path
+    return f"{PICTURES}/{path.name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -34,7 +33,7 @@ class StageCounts:
     settings: dict[str, Any]
     rows: int = 0
     instances: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, int] = field(default_factory=dict)
     left: Counts = field(default_factory=Counts)
     told: list[str] = field(default_factory=list)
 

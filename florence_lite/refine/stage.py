@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -54,8 +54,8 @@ class Stage:
     """A filter. Its subclasses are dataclasses whose fields are its settings.
 
     NAME: as configurations and reports call it. looks_ahead: it must see all images before it can judge one: `observe`
-    is called with each, as the stages before it left it, then `settle` once. Stages keep what they saw: a new one is
-    made for each run.
+    is called with some at a time, as the stages before it left them, then `settle` once. Stages keep what they saw: new
+    ones are made for each run.
     """
 
     NAME: ClassVar[str]
@@ -64,8 +64,8 @@ class Stage:
     def check(self, found: Found) -> None:
         """Raises ValueError where the rows cannot be judged with these settings."""
 
-    def observe(self, image: ImageRows) -> None:
-        """See one of all images."""
+    def observe(self, images: Sequence[ImageRows]) -> None:
+        """See some of all images."""
 
     def settle(self) -> None:
         """All images have been seen."""

@@ -33,8 +33,8 @@ _OPINION = list(Opinion._fields)
 class RowStore:
     """All rows of a folder that `annotate` or `refine` wrote, image by image, as often as they are asked for.
 
-    folder: with `parts/*.parquet`. scratch: an empty folder for the buckets. found: what they hold; rows, images: how
-    many of them there are.
+    folder: with `parts/*.parquet`. scratch: an empty folder for the buckets. found: what the rows hold; rows: how many
+    there are.
 
     Raises FileNotFoundError where there is no such folder, ValueError where it holds no parts or rows, or parts of
     something else.
@@ -43,7 +43,7 @@ class RowStore:
     def __init__(self, folder: Path, scratch: Path):
         parts = parts_of(folder)
         self.found = Found(order=_order_of_opinions(folder))
-        self.rows = self.images = 0
+        self.rows = 0
         self._scratch = scratch
         self._bits = _bits(parts)
         self._sort(parts)
@@ -118,7 +118,7 @@ def write_part(folder: Path, records: list[dict[str, Any]], extra: Iterable[tupl
         columns = columns.append(pa.field(name, kind))
     numbers = [each["id"] for each in records] + [each["instance"] for each in records if each.get("instance")]
     name = part_name(np.array(numbers, np.int64), np.array([], np.int64))
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(records, columns), folder / f"{name}.parquet", compression="zstd")
 
 
