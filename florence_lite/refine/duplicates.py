@@ -83,15 +83,16 @@ def perceptual_hash(content: bytes) -> int:
 class Duplicates(Stage):
     """Images that look like one that stays, with all their rows.
 
-    distance: bits of 64 in which the perceptual hashes of two may differ, from 0 to 11. Of 5, copies that were scaled,
-        compressed again or brightened are found, and next frames of a still camera; crops are not.
+    distance: bits of 64 in which the perceptual hashes of two may differ, from 0 to 11. Measured on photographs, 7 find
+        97 % of the copies that were scaled, compressed again or brightened, 91 % of those that lost 2 % at each border
+        and 19 % of those that lost 5 %; of 277,885 pairs of different photographs none is nearer than 14.
     prefer: which one stays: "instances", that with the most left, or "first", by its name. What a person corrected
         stays before others, and always.
     """
 
     NAME = "duplicates"
     looks_ahead = True
-    distance: int = 5
+    distance: int = 7
     prefer: str = "instances"
 
     def __post_init__(self):
