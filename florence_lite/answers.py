@@ -117,6 +117,11 @@ class Answer:
             raise ValueError(f"parse_errors is {self.parse_errors}; it counts faults and cannot be negative")
 
 
+def same_label(label: str) -> str:
+    """The form in which labels and words are compared: without capitals and surplus space."""
+    return " ".join(label.casefold().split())
+
+
 def confidence(score: float | None) -> float | None:
     """A score as a float, or None. Raises ValueError for a number outside of [0, 1]."""
     if score is not None and not 0 <= score <= 1:
