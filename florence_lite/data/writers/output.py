@@ -146,7 +146,7 @@ class Output:
 
     def count_unsaid(self, annotation: Annotation) -> None:
         """Count the parts of an annotation that the format does not hold."""
-        self._count(annotation, PARTS.keys() - self.says)
+        self._count(annotation, (part for part in PARTS if part not in self.says))
 
     def _count(self, annotation: Annotation, parts: Iterable[str]) -> None:
         for part in parts:
