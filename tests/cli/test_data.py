@@ -42,7 +42,11 @@ def test_json_is_ascii_whatever_the_terminal(command, photos, tiny):
 def test_convert_tells_what_was_written_and_what_is_lost(command, photos, tmp_path):
     code, out, err = command("data", "convert", photos, "--to", "yolo", "--output", tmp_path / "out")
     assert (code, err) == (0, "")
-    assert out.splitlines() == [f"1 of 1 images in {tmp_path}/out", "left out: 1 × spelling of categories"]
+    assert out.splitlines() == [
+        f"1 of 1 images in {tmp_path}/out",
+        "left out: 1 × spelling of categories",
+        "data.yaml names images as val too; put other images there to measure on",
+    ]
     assert [item.label for item in read_dataset(tmp_path / "out")[0].annotation.objects] == ["猫", "red[31mdog"]
 
 
