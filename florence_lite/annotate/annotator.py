@@ -280,7 +280,7 @@ class _Asking:
                 replies.outcomes[slot] = str(error)
                 replies.left -= 1
                 continue
-            future = self._pipelines[place].submit(image.encoded[place], [asked], options, keep_image=False)
+            future = self._pipelines[place].ask(image.encoded[place], [asked], options, keep_image=False)
             future.add_done_callback(lambda future, slot=slot: self._finished.append((image, number, slot, future)))
         if not replies.left:
             self._answered(image, number)

@@ -176,6 +176,9 @@ class AnnotateConfig:
     def _check_checkpoints(self) -> None:
         seen = []
         for each in self.checkpoints:
+            if each.threshold is not None and not any(takes_threshold(task.task) for task in self.tasks):
+                names = ", ".join(task.task for task in self.tasks)
+                raise ValueError(f"threshold = {each.threshold} has no part in {names}: none answers with places")
             asked = {name: value for name, value in asdict(each).items() if name != "device"}
             if asked in seen:
                 raise ValueError(

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,23 +115,25 @@ def stage(folder: str | os.PathLike, answers: Iterable[Answers]) -> Staged:
 
 
 def _staged(folder: Path, table: pa.Table, marks: NDArray[np.int64]) -> Staged:
-    import pyarrow.parquet as pq
-
     metadata = {MARKS: base64.b64encode(marks.astype("<i8").tobytes())} if len(marks) else None
     path = folder / STAGING / f"{part_name(table['id'].to_numpy(), marks)}.{uuid.uuid4().hex[:8]}.parquet"
     with _telling(folder):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                pq.write_table(
-                    table.replace_schema_metadata(metadata), file, compression="zstd", write_page_checksum=True
-                )
+                _write_table(table.replace_schema_metadata(metadata), file)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
     return Staged(str(path), table.num_rows)
+
+
+def _write_table(table: pa.Table, file: BinaryIO) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def part_name(ids: NDArray[np.int64], marks: NDArray[np.int64]) -> str:
@@ -323,7 +325,6 @@ def _telling(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(
-            error.errno,
             f"output {folder} cannot be written: {reason}; what is in {PARTS}/ is whole: make room and give the same "
             "command again",
         ) from error

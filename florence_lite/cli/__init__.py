@@ -1,7 +1,8 @@
-"""The command `florence-lite`: prompts about image files, the cards, data sets, training and evaluation.
+"""The command `florence-lite`: prompts about image files, the cards, data sets, annotation, training and evaluation.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 all went well; 1 some of the images
-could not be answered; 2 none could, or the command has a mistake. A fault is reported in a line that begins `error:`.
+could not be answered; 2 none could, or the command has a mistake; 130 and 143 Ctrl-C and SIGTERM stopped it. A fault is
+reported in a line that begins `error:`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from florence_lite.cli.annotating import annotate
 from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
@@ -64,6 +66,7 @@ app.add_typer(data_app, name="data")
 app.command()(train)
 app.command()(calibrate)
 app.command("eval", cls=_EvalCommand)(evaluate)
+app.command()(annotate)
 
 
 def main() -> None:

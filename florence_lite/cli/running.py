@@ -110,7 +110,7 @@ def run(
 
     arguments, prompt = _split(images_and_prompt)
     card = task(prompt)
-    phrases = [*(phrase or []), *_read_phrases(phrases_file)] or None
+    phrases = [*(phrase or []), *read_phrases(phrases_file)] or None
     if region is None or card.input != "region":
         card.prompt(text, phrases, region)  # what is wrong for every image is reported before the network loads
     if tile is not None:
@@ -205,7 +205,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     return images, prompt
 
 
-def _read_phrases(file: Path | None) -> list[str]:
+def read_phrases(file: Path | None) -> list[str]:
     """The lines of a file that hold anything; [] without one."""
     if file is None:
         return []

@@ -119,11 +119,27 @@ class Pipeline:
             except Exception as error:
                 opened.set_exception(error)
         question = _Question(asked, options, keep_image, opened)
-        if isinstance(image, EncodedImage) and not question.weighs:  # several are weighed together
-            self._encode([question])
+        if isinstance(image, EncodedImage):
+            self._take_encoded(question)
         else:
             self._opening.append(question)
         return question.answer
+
+    def ask(
+        self, image: EncodedImage, asked: Sequence[Asked], options: Mapping[str, Any], keep_image: bool
+    ) -> Future[list[Result]]:
+        """As `submit`, about an image that this pipeline's encoder is known to have encoded: it is not looked at."""
+        opened: Future[OpenedImage | EncodedImage] = Future()
+        opened.set_result(image)
+        question = _Question(asked, options, keep_image, opened)
+        self._take_encoded(question)
+        return question.answer
+
+    def _take_encoded(self, question: _Question) -> None:
+        if question.weighs:  # several are weighed together
+            self._opening.append(question)
+        else:
+            self._encode([question])
 
     def step(self) -> None:
         """Do a piece of work: encode a few images, where too few prompts wait to be answered, or decode an id."""
