@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 from florence_lite.answers import Instance
 from florence_lite.data import read_dataset
 from florence_lite.data.readers.annotated import PARTS
-from florence_lite.data.readers.jsonl import to_record
 from florence_lite.data.samples import Sample
 from florence_lite.data.sources import read_source
+from florence_lite.data.writers.jsonl import annotation_record
 from florence_lite.image_files import open_image
 from florence_lite.images import load_image
 from florence_lite.printable import printable
@@ -220,7 +220,7 @@ def _write_to_check(found: list[list[Near]], folder: Path, scratch: Path) -> lis
             continue
         complete = {_LISTS[record["task"]] for record in records if record["task"] in _LISTS}
         annotation = replace(sample.annotation, exhaustive=frozenset(complete))  # once a person has looked at it
-        lines.append(json.dumps({"image": name, **to_record(annotation)}, ensure_ascii=False) + "\n")
+        lines.append(json.dumps({"image": name, **annotation_record(annotation)}, ensure_ascii=False) + "\n")
     (folder / TO_CHECK).write_text("".join(lines), encoding="utf-8", newline="\n")
     return told
 

@@ -33,11 +33,9 @@ def answer(image, task, *instances, text="", checkpoint="nano", tag="", asked=No
     return AnswerRow(image, query, Result(task, image.size_wh, text, instances, **more))
 
 
-def write_part(folder: Path, rows, name="0.parquet", **columns) -> Path:
-    """A part of some rows; columns: further ones, each a (type, values)."""
-    table = pa.Table.from_pylist([to_record(row) for row in rows], schema())
-    for column, (kind, values) in columns.items():
-        table = table.append_column(column, pa.array(values, kind))
+def write_part(folder: Path, rows, name="0.parquet", without=()) -> Path:
+    """A part of some rows, without some of the columns."""
+    table = pa.Table.from_pylist([to_record(row) for row in rows], schema()).drop_columns(list(without))
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / "parts" / name)
     return folder
@@ -120,14 +118,18 @@ def test_an_object_beyond_the_list_makes_it_incomplete(tmp_path, image):
 
 
 def test_an_empty_answer_is_a_negative_only_where_it_is_verified(tmp_path, image):
-    rows = [answer(image, "<OD>")]
-    write_part(tmp_path / "out", rows, verified=(pa.bool_(), [True]))
-    assert read_dataset(tmp_path / "out")[0].annotation.is_negative
-    write_part(tmp_path / "out", rows, verified=(pa.bool_(), [None]))
+    row = answer(image, "<OD>")
+    assert known(tmp_path, dataclasses.replace(row, verified=True)).is_negative
+    assert not known(tmp_path, row).is_negative
+    write_part(tmp_path / "out", [row], without=["verified"])  # as before there was the column
     assert not read_dataset(tmp_path / "out")[0].annotation.is_negative
 
 
-def test_of_two_opinions_one_counts(tmp_path, image):
+ORDER = [{"checkpoint": "first", "tag": ""}, {"checkpoint": "second", "tag": ""}]
+
+
+@pytest.mark.parametrize("run", [{"opinions": ORDER}, {"asked": [{"checkpoints": ORDER}]}])
+def test_of_two_opinions_one_counts(tmp_path, image, run):
     rows = [
         answer(image, "<OD>", *SCORED, checkpoint="first"),
         answer(image, "<OD>", Instance("bus", box=CAT, score=0.9), checkpoint="second"),
@@ -136,8 +138,11 @@ def test_of_two_opinions_one_counts(tmp_path, image):
     dataset = read_dataset(folder)
     assert [o.label for o in dataset[0].annotation.objects] == ["bus"]  # the surer, where no run says another order
     assert kinds(dataset) == {"another opinion left out": 1}
-    (folder / "run.json").write_text(json.dumps({"opinions": [{"checkpoint": "first"}, {"checkpoint": "second"}]}))
+    (folder / "run.json").write_text(json.dumps(run))
     assert [o.label for o in read_dataset(folder)[0].annotation.objects] == ["cat", "dog"]
+    (folder / "run.json").write_text('{"opinions": [5]}')
+    with pytest.raises(ValueError, match="run.json does not tell which checkpoints were asked"):
+        read_dataset(folder)
 
 
 def test_errors_and_lost_images_are_reported(tmp_path, image):
@@ -157,6 +162,12 @@ def test_an_image_in_a_tar(tmp_path):
     file.unlink()
     (sample,) = read_dataset(write_part(tmp_path / "out", [answer(image, "<OD>", *SCORED)]))
     assert isinstance(sample.image, bytes) and sample.load().size == SIZE and sample.name == "a.jpg"
+
+
+def test_objects_that_are_told_one_by_one_may_lie_on_each_other(tmp_path, image):
+    near = (11.0, 10.0, 40.0, 30.0)
+    rows = [answer(image, "<REGION_TO_CATEGORY>", text=text, region=box) for text, box in (("cat", CAT), ("rug", near))]
+    assert [o.label for o in known(tmp_path, *rows).objects] == ["cat", "rug"]
 
 
 def test_an_image_of_another_size_since(tmp_path, image):

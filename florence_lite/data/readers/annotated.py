@@ -34,7 +34,7 @@ from florence_lite.data.readers.records import ProblemLog, caption_levels, finis
 from florence_lite.data.rows import AnswerRow, from_record, schema
 from florence_lite.data.samples import Dataset
 from florence_lite.data.sources import read_source
-from florence_lite.files import read_json
+from florence_lite.files import read_json_object
 from florence_lite.geometry import box_iou
 from florence_lite.image_files import ImageSizes, image_sizes
 
@@ -88,17 +88,9 @@ class _Pictures(Sequence):
 # ---- rows of one image -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A row, and whether a person says that its list is all there is."""
-
-    row: AnswerRow
-    verified: bool
-
-
-def _answers(files: Sequence[Path], log: ProblemLog, opinions: Sequence[tuple[str, str]]) -> dict[str, list[_Answer]]:
+def _answers(files: Sequence[Path], log: ProblemLog, opinions: Sequence[tuple[str, str]]) -> dict[str, list[AnswerRow]]:
     """Source of an image → the answers about it, one to each question; what went wrong is reported."""
-    found: dict[int, dict[tuple, _Answer]] = defaultdict(dict)
+    found: dict[int, dict[tuple, AnswerRow]] = defaultdict(dict)
     sources: dict[int, str] = {}
     seen: set[int] = set()
     for file in files:
@@ -111,14 +103,13 @@ def _answers(files: Sequence[Path], log: ProblemLog, opinions: Sequence[tuple[st
             if row.result is None:
                 log.add(file, source, "no answer", f"{row.query.task}: {row.error}")
                 continue
-            query = row.query
+            query, of_image = row.query, found[row.image.image_id]
             question = (query.task, query.text, query.phrases, query.region)
-            answer, other = _Answer(row, record.get("verified") is True), found[row.image.image_id].get(question)
-            if other is not None:
-                answer, other = sorted((other, answer), key=lambda each: _rank(each, opinions))
-                said = f"{query.task}: that of {_who(answer)} counts, not that of {_who(other)}"
+            if question in of_image:
+                row, other = sorted((of_image[question], row), key=lambda each: _rank(each, opinions))
+                said = f"{query.task}: that of {_who(row)} counts, not that of {_who(other)}"
                 log.add(file, source, "another opinion left out", said)
-            found[row.image.image_id][question] = answer
+            of_image[question] = row
     return {sources[number]: list(answers.values()) for number, answers in found.items()}
 
 
@@ -132,7 +123,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
         raise ModuleNotFoundError(f"the package pyarrow is missing; {remedy}", name="pyarrow") from None
     try:
         with pq.ParquetFile(file) as part:
-            if missing := sorted(set(schema().names) - set(part.schema_arrow.names)):
+            if missing := sorted(set(schema().names) - set(part.schema_arrow.names) - {"verified"}):
                 raise ValueError(f"it has no columns {', '.join(missing)}")
             for batch in part.iter_batches(1024):
                 yield from batch.to_pylist()
@@ -141,16 +132,24 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _opinions(folder: Path) -> list[tuple[str, str]]:
-    """Checkpoint and tag of the opinions that were asked for, the first first; [] where nothing says it."""
+    """Checkpoint and tag of the opinions that were asked for, the first first; [] where nothing says it.
+
+    Raises ValueError for a record of the run that is none.
+    """
     file = folder / RUN
-    run = read_json(file) if file.is_file() else {}
-    listed = run.get("opinions") if isinstance(run, dict) else None
-    return [(str(each.get("checkpoint")), str(each.get("tag", ""))) for each in listed or [] if isinstance(each, dict)]
+    run = read_json_object(file) if file.is_file() else {}
+    try:
+        listed = run.get("opinions") or [each for asked in run.get("asked", ()) for each in asked["checkpoints"]]
+        return list(dict.fromkeys((each["checkpoint"], each["tag"]) for each in listed))
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(
+            f"{file} does not tell which checkpoints were asked, as annotate and refine write it"
+        ) from None
 
 
-def _rank(answer: _Answer, opinions: Sequence[tuple[str, str]]) -> tuple:
+def _rank(answer: AnswerRow, opinions: Sequence[tuple[str, str]]) -> tuple:
     """Smaller is better: a person's word, then the order of the run, then the untagged, then the surer."""
-    query, result = answer.row.query, answer.row.result
+    query, result = answer.query, answer.result
     named = (query.checkpoint, query.tag)
     place = opinions.index(named) if named in opinions else len(opinions)
     scores = [item.score for item in result.instances if item.score is not None]
@@ -158,8 +157,8 @@ def _rank(answer: _Answer, opinions: Sequence[tuple[str, str]]) -> tuple:
     return not answer.verified, place, query.tag, -sure, query.checkpoint, query.revision, query.decoding
 
 
-def _who(answer: _Answer) -> str:
-    query = answer.row.query
+def _who(answer: AnswerRow) -> str:
+    query = answer.query
     return query.checkpoint + (f" ({query.tag})" if query.tag else "")
 
 
@@ -174,10 +173,10 @@ def _common(sources: Iterable[str]) -> str:
     return os.path.commonpath(folders) if folders and all(map(os.path.isabs, folders)) else ""
 
 
-def _frame(answers: Sequence[_Answer], log: ProblemLog, folder: Path) -> ImageFrame | None:
+def _frame(answers: Sequence[AnswerRow], log: ProblemLog, folder: Path) -> ImageFrame | None:
     """The frame of the image, None, reported, for one that is not there. Only files of their own are looked at; what
     lies in others is taken to be as it was."""
-    image = answers[0].row.image
+    image = answers[0].image
     sizes = ImageSizes(image.size_wh, image.size_wh)
     if _is_file(image.source):
         try:
@@ -213,11 +212,11 @@ class _Known:
     wrong: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
 
-    def annotation(self, answers: Sequence[_Answer]) -> Annotation:
+    def annotation(self, answers: Sequence[AnswerRow]) -> Annotation:
         """The annotation that the answers make, those first that others refer to."""
         order = {marker: place for place, marker in enumerate(_TASKS)}
-        for answer in sorted(answers, key=lambda each: order.get(each.row.query.task, len(order))):
-            task = answer.row.query.task
+        for answer in sorted(answers, key=lambda each: order.get(each.query.task, len(order))):
+            task = answer.query.task
             _TASKS.get(task, _Known._words if task.startswith("<") else _Known._question)(self, answer)
         captions = caption_levels(*(self.captions.get(marker, "") for marker in CAPTIONS))
         if self.true and not (captions and captions[0]):
@@ -235,31 +234,34 @@ class _Known:
             regions=tuple(self.regions),
         )
 
-    def _list(self, part: str, answer: _Answer) -> None:
+    def _list(self, part: str, answer: AnswerRow) -> None:
         """Take down whether an answer names all objects, or all lines."""
-        result = answer.row.result
+        result = answer.result
         if answer.verified or (result.instances and _is_whole(answer)):
             self.complete.add(part)
         if answer.verified and not result.instances:
             self.negative = "verified to be empty"
 
-    def _objects(self, answer: _Answer) -> None:
+    def _objects(self, answer: AnswerRow) -> None:
         """A list of all objects; proposals beside another list say nothing more."""
-        query = answer.row.query
+        query = answer.query
         if query.task == "<REGION_PROPOSAL>" and "objects" in self.complete:
             return
         self._list("objects", answer)
-        for number, item in enumerate(answer.row.result.instances):
+        for number, item in enumerate(answer.result.instances):
             if found := self._object(item, f"{query.task} {number}", label=item.label):
                 self.objects.append(found)
 
-    def _category(self, answer: _Answer) -> None:
+    def _category(self, answer: AnswerRow) -> None:
+        """The label of a region; objects of another are not in question."""
+        label = answer.result.text.strip()
+        others = [place for place, known in enumerate(self.objects) if known.label not in ("", label)]
         if item := self._region_of(answer):
-            self._place(item, "<REGION_TO_CATEGORY>", label=answer.row.result.text.strip())
+            self._place(item, "<REGION_TO_CATEGORY>", others, label=label)
 
-    def _phrases(self, answer: _Answer) -> None:
+    def _phrases(self, answer: AnswerRow) -> None:
         """Places of phrases. Asked for as categories, they are labels too."""
-        query, result = answer.row.query, answer.row.result
+        query, result = answer.query, answer.result
         places: dict[str, list[int]] = {phrase: [] for phrase in result.absent if phrase and _is_whole(answer)}
         as_labels = query.task == "<OPEN_VOCABULARY_DETECTION>"
         taken: dict[str, set[int]] = defaultdict(set)
@@ -274,23 +276,23 @@ class _Known:
             if self.expressions.setdefault(phrase, tuple(found)) != tuple(found):
                 self.frame.report("another place of a phrase", f"{phrase!r} is placed by two tasks; the first counts")
 
-    def _descriptions(self, answer: _Answer) -> None:
+    def _descriptions(self, answer: AnswerRow) -> None:
         """Words about everything: a list of all objects where no other is."""
         if "objects" in self.complete:
-            return self._describe(answer, answer.row.result.instances)
+            return self._describe(answer, answer.result.instances)
         self._list("objects", answer)
-        for number, item in enumerate(answer.row.result.instances):
+        for number, item in enumerate(answer.result.instances):
             if found := self._object(item, f"<DENSE_REGION_CAPTION> {number}", phrase=item.label):
                 self.objects.append(found)
 
-    def _description(self, answer: _Answer) -> None:
+    def _description(self, answer: AnswerRow) -> None:
         """Words about a region."""
         if region := self._region_of(answer):
-            self._describe(answer, (replace(region, label=answer.row.result.text),))
+            self._describe(answer, (replace(region, label=answer.result.text),))
 
-    def _describe(self, answer: _Answer, items: Sequence[Instance]) -> None:
+    def _describe(self, answer: AnswerRow, items: Sequence[Instance]) -> None:
         """Words about places: those of an object where one lies there."""
-        task = answer.row.query.task
+        task = answer.query.task
         for number, item in enumerate(items):
             words, box = item.label.strip(), item.bounds
             place = self._nearest(box) if box else None
@@ -299,9 +301,9 @@ class _Known:
             elif words and (inside := self.frame.box(box, f"{task} {number}", part="regions")):
                 self.regions.append(Region(words, inside))
 
-    def _outline(self, answer: _Answer) -> None:
+    def _outline(self, answer: AnswerRow) -> None:
         """The outline of what lies in a region, whose box stays."""
-        rings = [ring for item in answer.row.result.instances for ring in item.polygons]
+        rings = [ring for item in answer.result.instances for ring in item.polygons]
         item = self._region_of(answer)
         if item and rings:
             place = self._place(item, "<REGION_TO_SEGMENTATION>")
@@ -309,9 +311,9 @@ class _Known:
                 outlines = self.frame.polygons(rings, "<REGION_TO_SEGMENTATION>")
                 self.objects[place] = replace(self.objects[place], polygons=outlines)
 
-    def _read(self, answer: _Answer) -> None:
+    def _read(self, answer: AnswerRow) -> None:
         """Lines of text."""
-        task, result = answer.row.query.task, answer.row.result
+        task, result = answer.query.task, answer.result
         items = result.instances
         if task == "<OCR_WITH_REGION>":
             self._list("lines", answer)
@@ -331,34 +333,34 @@ class _Known:
                 if task != "<OCR_WITH_REGION>" and "lines" in self.complete:
                     self.frame.lose("lines", "line beyond the list", f"{text!r} is in no list of all lines", what)
 
-    def _caption(self, answer: _Answer) -> None:
-        if answer.row.result.text.strip() and not answer.row.result.truncated:
-            self.captions[answer.row.query.task] = answer.row.result.text.strip()
+    def _caption(self, answer: AnswerRow) -> None:
+        if answer.result.text.strip() and not answer.result.truncated:
+            self.captions[answer.query.task] = answer.result.text.strip()
 
-    def _match(self, answer: _Answer) -> None:
-        sentence, said = (answer.row.query.text or "").strip(), answer.row.result.text.strip().lower()
+    def _match(self, answer: AnswerRow) -> None:
+        sentence, said = (answer.query.text or "").strip(), answer.result.text.strip().lower()
         if sentence and said in ("yes", "no"):
             (self.true if said == "yes" else self.wrong).append(sentence)
 
-    def _question(self, answer: _Answer) -> None:
-        query, text = answer.row.query, answer.row.result.text.strip()
+    def _question(self, answer: AnswerRow) -> None:
+        query, text = answer.query, answer.result.text.strip()
         asked = query.text if query.task == "<VQA>" else query.task
         if asked and asked.strip() and text:
             self.questions.append(Question(asked, text))
 
-    def _words(self, answer: _Answer) -> None:
+    def _words(self, answer: AnswerRow) -> None:
         """An answer of which an annotation keeps nothing."""
-        task = answer.row.query.task
+        task = answer.query.task
         self.frame.report("task without a place in annotations", f"what {task} says is left out")
 
     # ---- objects -----------------------------------------------------------------------------------------------------
 
-    def _region_of(self, answer: _Answer) -> Instance | None:
+    def _region_of(self, answer: AnswerRow) -> Instance | None:
         """The region that was asked about."""
-        query = answer.row.query
+        query = answer.query
         if query.region is None or len(query.region) != 4:
             return self.frame.report("answer left out", f"{query.task} about {query.region} is no answer about a box")
-        return Instance(box=query.region, score=answer.row.result.score)
+        return Instance(box=query.region, score=answer.result.score)
 
     def _object(self, item: Instance, what: str, label: str = "", phrase: str = "") -> ObjectAnnotation | None:
         return self.frame.object(label.strip(), item.bounds, item.polygons, phrase, what, item.score)
@@ -394,7 +396,7 @@ class _Known:
         return best if overlaps[best] >= SAME_OBJECT else None
 
 
-_TASKS: dict[str, Callable[[_Known, _Answer], None]] = {
+_TASKS: dict[str, Callable[[_Known, AnswerRow], None]] = {
     "<OD>": _Known._objects,
     "<REGION_PROPOSAL>": _Known._objects,
     "<DENSE_REGION_CAPTION>": _Known._descriptions,
@@ -413,8 +415,8 @@ _TASKS: dict[str, Callable[[_Known, _Answer], None]] = {
 """In the order in which an annotation is made of them: what lists all objects stands before what refers to some."""
 
 
-def _is_whole(answer: _Answer) -> bool:
-    return not answer.row.result.truncated and not answer.row.result.parse_errors
+def _is_whole(answer: AnswerRow) -> bool:
+    return not answer.result.truncated and not answer.result.parse_errors
 
 
 def _iou(item: Instance, quad: Sequence[float]) -> float:
