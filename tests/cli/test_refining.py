@@ -17,7 +17,7 @@ def answers(tmp_path):
     for number in range(3):
         image = picture(tmp_path, f"{number}.png", number)
         rows += [
-            listed(image, item("dog", score=0.4 + 0.1 * number), item("cat", (60, 10, 90, 40))),
+            listed(image, item("dog", score=0.25 + 0.1 * number), item("cat", (60, 10, 90, 40))),
             said(image, "a dog"),
         ]
     return write_answers(tmp_path / "in", rows)
@@ -35,14 +35,14 @@ def test_refine_prints_a_table(command, answers, tmp_path):
 def test_options_go_before_the_file(command, answers, tmp_path):
     config = tmp_path / "refine.toml"
     config.write_text('without = ["duplicates"]\n[scores]\nthreshold = 0.1\n[scores.labels]\ncat = 0.95\n')
-    options = ("--config", config, "--threshold", 0.55, "--with", "captions", "--without", "twins", "--sheet", 0)
+    options = ("--config", config, "--threshold", 0.4, "--with", "captions", "--without", "twins", "--sheet", 0)
     code, out, err = command("refine", answers, "--to", tmp_path / "out", *options, "--empty-are-negatives", "--json")
     told = json.loads(out)
     assert (code, err) == (0, "")
     names = [stage["name"] for stage in told["stages"]]
     assert "captions" in names and not {"twins", "duplicates", "opinions", "balance"} & set(names)
     scores = next(stage for stage in told["stages"] if stage["name"] == "scores")
-    assert scores["settings"] == {"threshold": 0.55, "tasks": {}, "labels": {"cat": 0.95}} and scores["instances"] == 5
+    assert scores["settings"] == {"threshold": 0.4, "tasks": {}, "labels": {"cat": 0.95}} and scores["instances"] == 5
     assert told["sheet"] == 0
 
 

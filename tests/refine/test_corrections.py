@@ -77,7 +77,7 @@ def answered(tmp_path):
     rows = []
     for image in photos:
         rows += [
-            listed(image, item("dog", score=0.9), item("cow", (0, 0, 100, 80), 0.3)),
+            listed(image, item("dog", score=0.9), item("cow", (0, 0, 100, 80), 0.2)),
             said(image, "dog", "<REGION_TO_CATEGORY>", region=(10.0, 10.0, 50.0, 40.0)),
             said(image, "a dog and a cow"),
             said(image, "1", "<VQA>", text="how many dogs?"),
@@ -192,7 +192,7 @@ def test_what_is_near_goes_out_is_edited_and_comes_back(tmp_path, in_a_tar):
             tar.add(image.source, "a.png")
         content = (tmp_path / "photos" / "a.png").read_bytes()
         image = ImageSource(int64_of(content), f"{tmp_path}/shard.tar!a.png", SIZE, len(content))
-    items = item("dog", score=0.45), item("cat", (60, 10, 90, 40), 0.9), item("cow", (60, 45, 90, 70), 0.01)
+    items = item("dog", score=0.25), item("cat", (60, 10, 90, 40), 0.9), item("cow", (60, 45, 90, 70), 0.01)
     write_answers(tmp_path / "in", [listed(image, *items, ask=query(checkpoint="teacher"))])
     refine(tmp_path / "in", tmp_path / "out")
     shutil.copytree(tmp_path / "out", tmp_path / "copy")

@@ -53,7 +53,7 @@ def test_the_file_of_the_examples_gives_a_data_set_of_what_is_true(answers, tmp_
         objects = truth[f"{Path(sample.name).stem}.png"]["objects"]
         for item in sample.annotation.objects:
             own = [each["box"] for each in objects if each["label"] == item.label]
-            assert own and box_iou([item.box], own).max() > 0.5 and item.score >= 0.5
+            assert own and box_iou([item.box], own).max() > 0.5 and item.score >= 0.3
             found += 1
     assert found >= 8 and all(sample.annotation.objects for sample in dataset)
 

@@ -14,7 +14,7 @@ from tests.refine.answers import item, judged, listed, nowhere, picture, query, 
 
 
 def near(most, *images):
-    stages = Scores(), Presence()
+    stages = Scores(threshold=0.5), Presence()
     found = NearThreshold(stages, most)
     for rows in images:
         image = ImageRows([JudgedRow.of(row) for row in rows])
@@ -41,11 +41,15 @@ def test_words_and_phrases_have_margins_too():
 
 
 def test_what_was_dropped_for_another_reason_or_is_a_persons_is_not_near():
-    found = NearThreshold([Scores()], 9)
-    rows = judged(Scores(), *photo(0, 0.51, 0.52))
+    found = NearThreshold([Scores(threshold=0.5)], 9)
+    rows = judged(Scores(threshold=0.5), *photo(0, 0.51, 0.52))
     rows[0].drop("twins", "twin, same label", place=0)
     found.offer(ImageRows(rows))
-    found.offer(ImageRows(judged(Scores(), listed(nowhere("x"), item("cat", score=0.5), ask=query(checkpoint=PERSON)))))
+    found.offer(
+        ImageRows(
+            judged(Scores(threshold=0.5), listed(nowhere("x"), item("cat", score=0.5), ask=query(checkpoint=PERSON)))
+        )
+    )
     [[only]] = found.found()
     assert only.place == 1
 
@@ -57,7 +61,7 @@ def page(tmp_path):
     rows = []
     for number, label in enumerate(labels):
         image = picture(tmp_path, f"{number}.png", number)
-        rows.append(listed(image, item(label, score=0.46 + 0.03 * number), item("far", (60, 10, 90, 40), 0.99)))
+        rows.append(listed(image, item(label, score=0.26 + 0.03 * number), item("far", (60, 10, 90, 40), 0.99)))
     write_answers(tmp_path / "in", rows)
     (tmp_path / "3.png").unlink()
     report = refine(tmp_path / "in", tmp_path / "out", RefineConfig(sheet=4))
@@ -75,7 +79,7 @@ def test_the_page_shows_what_is_near_and_says_how_corrections_come_back(page):
         ("dropped", "-0.040", "dog"),
         ("kept", "+0.050", "cow"),
     ]
-    assert verdicts[0][-1] == "score: 0.490 is below 0.5"
+    assert verdicts[0][-1] == "score: 0.290 is below 0.3"
     assert "--corrections FILE" in text and str(folder / "to_check.jsonl") in text
     assert any("3.png" in note for note in report.notes)
 
@@ -84,7 +88,7 @@ def test_the_picture_has_the_colours_of_the_verdicts(page):
     _, folder = page
     picture = Image.open(folder / "near.png").convert("RGB")
     colors = {color for _, color in picture.getcolors(2**24)}
-    assert all(paler(own, score) in colors for own, score in ((DROPPED, 0.49), (KEPT, 0.52)))
+    assert all(paler(own, score) in colors for own, score in ((DROPPED, 0.29), (KEPT, 0.32)))
     assert picture.width > 2 * 360
 
 
