@@ -89,6 +89,8 @@ class Instance:
     @property
     def bounds(self) -> Box | None:
         """The smallest upright box round the shape, None without coordinates."""
+        if self.box is not None:
+            return self.box
         points = [point for ring in self.outlines for point in ring]
         if not points:
             return None

@@ -222,6 +222,7 @@ class _Duplicates:
     def __exit__(self, *_: Any) -> None:
         if self._stream is not None:
             self._stream.close()
+            self._staged.unlink(missing_ok=True)
 
     def add(self, image: ReadImage) -> None:
         self._stream = self._stream or self._staged.open("w", encoding="utf-8")

@@ -23,8 +23,9 @@ def refine(
         typer.Option(
             metavar="S",
             callback=within(0, 1),
-            help="The least score that is kept, 0.5 if absent. Where the checkpoint is calibrated, that share of the "
-            "answers with this score is right; florence-lite calibrate calibrates one on annotated images.",
+            help="The least score that is kept, 0.3 if absent. Scores put answers in order; how many of those with one "
+            "score are right, OUT/near.html shows. The presence of phrases is judged from 0.5, a probability where the "
+            "checkpoint is calibrated (florence-lite calibrate).",
         ),
     ] = None,
     with_stage: Annotated[

@@ -10,7 +10,7 @@ import numpy as np
 
 from florence_lite.answers import Instance, same_label
 from florence_lite.checks import check, check_share, is_number
-from florence_lite.geometry import box_area, box_iou
+from florence_lite.geometry import box_iou
 from florence_lite.refine.judged import ImageRows, JudgedRow
 from florence_lite.refine.stage import Stage
 
@@ -68,7 +68,8 @@ class Whole(Stage):
     def judge(self, image: ImageRows) -> None:
         for row, items in placed(image):
             for place, item in items.items():
-                share = float(box_area(item.bounds)) / (row.size_wh[0] * row.size_wh[1])
+                x0, y0, x1, y1 = item.bounds
+                share = (x1 - x0) * (y1 - y0) / (row.size_wh[0] * row.size_wh[1])
                 if share >= self.share:
                     row.drop(self.NAME, "whole image", f"{share:.3f} of it, from {self.share:g} on", place)
 

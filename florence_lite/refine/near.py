@@ -129,7 +129,8 @@ def _named(tile: Image.Image, near: list[Near]) -> Image.Image:
     """The tile under a line that says what is nearest."""
     named = Image.new("RGB", (tile.width, tile.height + 14), "white")
     named.paste(tile, (0, 14))
-    ImageDraw.Draw(named).text((0, 0), f"{_short(near[0])}  {Path(near[0].row.row.image.source).name}", fill="black")
+    words = f"{_short(near[0])}  {Path(near[0].row.row.image.source).name}"
+    ImageDraw.Draw(named).text((0, 0), words, fill=KEPT if near[0].is_kept else DROPPED)
     return named
 
 

@@ -74,12 +74,13 @@ class Scores(Stage):
     """What the model was not sure of.
 
     threshold: the least score that stays, from 0 to 1. Lists are judged instance by instance, answers in words and
-        answers about a region as a whole. What has no score stays. A calibrated score of 0.5 is right half the time.
+        answers about a region as a whole. What has no score stays. Scores put answers in order; which share of those
+        with one score is right depends on the checkpoint and on how much the pictures are like those it knows.
     tasks, labels: thresholds of their own for some tasks and labels; a label's goes before a task's.
     """
 
     NAME = "scores"
-    threshold: float = 0.5
+    threshold: float = 0.3
     tasks: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, float] = field(default_factory=dict)
 
@@ -133,7 +134,8 @@ class Scores(Stage):
 class Presence(Stage):
     """Instances of phrases that are unlikely to mean anything in the image.
 
-    threshold: the least presence that stays, from 0 to 1. A calibrated presence of 0.5 is right half the time.
+    threshold: the least presence that stays, from 0 to 1. Of a calibrated checkpoint it is a probability: half of the
+        phrases with a presence of 0.5 are there, in pictures like those that it was calibrated on.
     """
 
     NAME = "presence"

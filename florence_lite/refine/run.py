@@ -56,7 +56,7 @@ def refine(
     corrections: what `read_dataset` reads; in its images it wins over the model, and no stage judges.
     progress: called with what is being done, and of how many images how many are.
 
-    The same rows give the same rows, in the same order, whatever parts they lie in. Rows of 20,000 at a time are in
+    The same rows give the same rows, in the same order, whatever parts they lie in. Some thousand rows at a time are in
     memory, and of all images a few numbers.
 
     Raises FileNotFoundError and ValueError for folders, settings and corrections that are wrong, and

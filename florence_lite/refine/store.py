@@ -25,8 +25,8 @@ from florence_lite.refine.stage import Found
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_AT_ONCE = 20_000  # that are in memory together, as far as `MOST_BUCKETS` allows
-MOST_BUCKETS = 128  # files that are open together
+ROWS_AT_ONCE = 8_000  # that are in memory together, as far as `MOST_BUCKETS` allows
+MOST_BUCKETS = 256  # files that are open together
 _OPINION = list(Opinion._fields)
 
 

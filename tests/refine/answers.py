@@ -39,11 +39,11 @@ def listed(image: ImageSource, *instances: Instance, ask: Query | None = None, *
     return AnswerRow(image, ask, Result(ask.task, image.size_wh, "", instances, **more), 0.01)
 
 
-def said(image: ImageSource, text: str, task: str = "<CAPTION>", score: float | None = 0.9, **more) -> AnswerRow:
+def said(image: ImageSource, words: str, task: str = "<CAPTION>", score: float | None = 0.9, **more) -> AnswerRow:
     """An answer in words; `more` are inputs of the question."""
     ask = query(task, **more)
-    items = (Instance(text, box=ask.region, score=score),) if ask.region else ()
-    return AnswerRow(image, ask, Result(task, image.size_wh, text, items, score=score), 0.01)
+    items = (Instance(words, box=ask.region, score=score),) if ask.region else ()
+    return AnswerRow(image, ask, Result(task, image.size_wh, words, items, score=score), 0.01)
 
 
 def failed(image: ImageSource, error: str = "it is no image", ask: Query | None = None) -> AnswerRow:

@@ -45,7 +45,7 @@ def test_a_phrase_that_finds_nothing_is_not_about_a_foreign_picture():
 def test_scores_of_lists_are_judged_one_by_one_and_those_of_words_as_a_whole():
     items = item("sure", score=0.5), item("unsure", score=0.49), item("unknown", score=None)
     boxes, caption, doubtful, region = judged(
-        Scores(),
+        Scores(threshold=0.5),
         listed(IMAGE, *items),
         said(IMAGE, "a dog", score=0.5),
         said(IMAGE, "a dog on grass", "<DETAILED_CAPTION>", score=0.3),
