@@ -89,6 +89,8 @@ class Instance:
     @property
     def bounds(self) -> Box | None:
         """The smallest upright box round the shape, None without coordinates."""
+        if self.box is not None:
+            return self.box
         points = [point for ring in self.outlines for point in ring]
         if not points:
             return None
@@ -115,6 +117,11 @@ class Answer:
         set_frozen(self, "instances", tuple(self.instances))
         if self.parse_errors < 0:
             raise ValueError(f"parse_errors is {self.parse_errors}; it counts faults and cannot be negative")
+
+
+def same_label(label: str) -> str:
+    """The form in which labels and words are compared: without capitals and surplus space."""
+    return " ".join(label.casefold().split())
 
 
 def confidence(score: float | None) -> float | None:

@@ -40,6 +40,7 @@ ROOMS = (
     "train",
     "scenes",
     "annotate",
+    "refine",
     "cli",
     "__main__",
 )

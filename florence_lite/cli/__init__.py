@@ -19,6 +19,7 @@ from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
+from florence_lite.cli.refining import refine
 from florence_lite.cli.retrieving import find, match, rank
 from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.segmenting import panoptic, remove, segment
@@ -60,6 +61,7 @@ app.command()(rank)
 app.command()(find)
 app.command()(tasks)
 app.command()(checkpoints)
+app.command()(refine)
 app.add_typer(data_app, name="data")
 app.command()(train)
 app.command()(calibrate)

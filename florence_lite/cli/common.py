@@ -78,7 +78,8 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="F",
-        help="coco, voc, yolo, jsonl, refcoco, icdar, paddleocr or huggingface; else recognised.",
+        help="coco, voc, yolo, jsonl, refcoco, icdar, paddleocr, labelstudio, webdataset, captions, annotated (answers "
+        "of a checkpoint) or huggingface; else recognised.",
     ),
 ]
 Outside = Annotated[

@@ -1,7 +1,8 @@
-"""The commands `florence-lite data …`: looking at data sets before training on them."""
+"""The commands `florence-lite data …`: looking at data sets before training on them, and writing them for others."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,14 @@ from florence_lite.cli.common import AsJson, Columns, Format, Outside, check_pic
 if TYPE_CHECKING:
     from florence_lite.train.rows import RowWriter
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at annotated images.")
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Look at annotated images, and write them for other tools."
+)
 
 
 @data_app.callback()
 def data() -> None:
-    """Look at annotated images."""
+    """Look at annotated images, and write them for other tools."""
 
 
 @data_app.command()
@@ -58,6 +61,59 @@ def check(
             show(f"drawn in {sheet}")
     if not found.tasks:
         raise typer.Exit(1)
+
+
+@data_app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file of annotated images, or of answers.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="coco, voc, yolo, jsonl, captions, labelstudio, webdataset, huggingface (parquet) or datasets.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="DEST", help="Folder to write; nothing may lie in it.")],
+    format: Format = "auto",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="S", help="train, val or test; repeat --split; else all, without splits."),
+    ] = None,
+    column: Columns = None,
+    outside: Outside = False,
+    prefix: Annotated[
+        str, typer.Option(metavar="P", help="For captions: what each begins with, such as a trigger word.")
+    ] = "",
+    copy_images: Annotated[
+        bool, typer.Option("--copy-images", help="Copy images that are files, instead of linking.")
+    ] = False,
+) -> None:
+    """Write annotated images in the format of another tool.
+
+    What a format cannot say is counted. Captions may be written into the folder of the images, beside them.
+    """
+    from florence_lite.data import write_dataset
+    from florence_lite.data.samples import kinds_listed
+    from florence_lite.progress import progress_bar
+
+    datasets = {name: read_data(source, format, name or None, column, outside) for name in split or [""]}
+    images = sum(map(len, datasets.values()))
+    with progress_bar(True) as progress:
+        bar = progress.add_task("images", total=images)
+        try:
+            written = write_dataset(
+                datasets if split else datasets[""], to, output, prefix, copy_images, lambda: progress.advance(bar)
+            )
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from None
+    problems = Counter(problem.kind for dataset in datasets.values() for problem in dataset.problems)
+    if problems:
+        show(f"problems of {source}: {kinds_listed(dict(problems.most_common()))}; florence-lite data check lists them")
+    show(f"{written.images} of {images} images in {written.path}")
+    if written.left_out:
+        show(f"left out: {kinds_listed(written.left_out)}")
+    if written.hint:
+        show(written.hint)
 
 
 def _network(checkpoint: str) -> RowWriter:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from florence_lite.answers import Box, Polygons
+from florence_lite.answers import Box, Polygons, confidence, set_frozen
 from florence_lite.geometry import mask_to_rings
 
 LISTS = ("objects", "lines")  # what may be known to be complete
@@ -24,17 +24,21 @@ class ObjectAnnotation:
     box: x0 y0 x1 y1 of the visible part.
     polygons: outlines of the visible part, each a tuple of (x, y); holes are further ones (even-odd). () if unknown.
     phrase: a short description of this very object ("a small red apple at the top left"), or "".
+    score: how sure the model was that found it, in [0, 1]; None for what a person says. It does not count in
+        comparisons.
 
-    Raises ValueError for a box without area.
+    Raises ValueError for a box without area and a score outside of [0, 1].
     """
 
     label: str
     box: Box
     polygons: Polygons = ()
     phrase: str = ""
+    score: float | None = field(default=None, compare=False)
 
     def __post_init__(self):
         _check_box(f"object {self.label!r}", self.box)
+        set_frozen(self, "score", confidence(self.score))
 
     @classmethod
     def from_mask(cls, label: str, mask: ArrayLike, phrase: str = "", tolerance: float = 1.0) -> ObjectAnnotation:
@@ -53,12 +57,17 @@ class ObjectAnnotation:
 
 @dataclass(frozen=True)
 class TextLine:
-    """One line of text and its quadrilateral x0 y0 … x3 y3, clockwise from the top left of the reading direction."""
+    """One line of text and its quadrilateral x0 y0 … x3 y3, clockwise from the top left of the reading direction.
+
+    score: as in `ObjectAnnotation`.
+    """
 
     text: str
     quad: tuple[float, ...]
+    score: float | None = field(default=None, compare=False)
 
     def __post_init__(self):
+        set_frozen(self, "score", confidence(self.score))
         if len(self.quad) != 8:
             raise ValueError(f"text line {self.text!r}: a quad has 8 numbers, not {len(self.quad)}")
 

@@ -74,6 +74,8 @@ class AnswerRow:
 
     result: without its picture and ids; None where error says why.
     seconds: share of the run's time.
+    verified: it is known to be right and to name all that was asked for, because a person corrected it or said that
+        empty answers are to be believed. Only then does an answer without instances say that there are none.
     """
 
     image: ImageSource
@@ -81,6 +83,7 @@ class AnswerRow:
     result: Result | None
     seconds: float = 0.0
     error: str = ""
+    verified: bool = False
 
     @property
     def id(self) -> int:
@@ -108,6 +111,7 @@ def schema() -> pa.Schema:
     | parse_errors, truncated, dropped, foreign | int32, bool, int32, bool | `Result` |
     | seconds | double | `AnswerRow` |
     | error | string | why there is no answer; "" where there is one |
+    | verified | bool | `AnswerRow`; null as false, as in rows written before there was the column |
     | checkpoint, revision, decoding, tag | string | `Query` |
 
     rle: COCO's run lengths, {"size": [height, width], "counts": […]}, of a shape of several rings, which its lists of
@@ -143,6 +147,7 @@ def schema() -> pa.Schema:
             ("foreign", pa.bool_()),
             ("seconds", number),
             ("error", word),
+            ("verified", pa.bool_()),
             ("checkpoint", word),
             ("revision", word),
             ("decoding", word),
@@ -168,6 +173,7 @@ def to_record(row: AnswerRow) -> dict[str, Any]:
         "region": None if query.region is None else list(query.region),
         "seconds": row.seconds,
         "error": row.error,
+        "verified": row.verified,
         "checkpoint": query.checkpoint,
         "revision": query.revision,
         "decoding": query.decoding,
@@ -222,7 +228,7 @@ def from_record(record: Mapping[str, Any]) -> AnswerRow:
             dict(record["presence"]),
             tuple(record["absent"]),
         )
-    return AnswerRow(image, query, result, record["seconds"], record["error"])
+    return AnswerRow(image, query, result, record["seconds"], record["error"], bool(record.get("verified")))
 
 
 def _instance_record(item: Instance, size_wh: tuple[int, int]) -> dict[str, Any]:

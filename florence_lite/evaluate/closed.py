@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
+from florence_lite.answers import same_label
 from florence_lite.data.samples import Sample
 from florence_lite.evaluate.metrics import words
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, same_label, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, share
 from florence_lite.florence import Florence
 from florence_lite.inference import Prompt
 from florence_lite.inference.infilling import INFILLING

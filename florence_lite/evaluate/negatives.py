@@ -10,11 +10,11 @@ from typing import Self
 
 import numpy as np
 
+from florence_lite.answers import same_label
 from florence_lite.cards import own_rule
 from florence_lite.cards import task as task_card
 from florence_lite.data.annotation import Annotation, ReferringExpression
 from florence_lite.data.samples import Dataset, Sample
-from florence_lite.evaluate.metrics.measurement import same_label
 from florence_lite.rules import pairs
 from florence_lite.rules.grounding import names_of_categories
 

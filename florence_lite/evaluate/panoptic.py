@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Instance, same_label
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Problem, Sample
-from florence_lite.evaluate.metrics.measurement import same_label
 from florence_lite.evaluate.metrics.panoptic import PanopticMeter
 from florence_lite.evaluate.report import Report, encode_samples, problem_of
 from florence_lite.florence import Florence

@@ -46,6 +46,7 @@ def draw(
     size_wh: tuple[int, int],
     text: str = "",
     max_side: int | None = None,
+    colors: Sequence[Color] | None = None,
 ) -> Image.Image:
     """A new RGB picture of an answer; `Result.draw` is the way to call it.
 
@@ -58,6 +59,7 @@ def draw(
     size_wh: width and height that the coordinates are for; where the image has another size, they are scaled to it.
     max_side: pixels that the longer side of the picture, without list and strip, may have at most. Without it a picture
         keeps its size, but is enlarged to `SMALLEST_SIDE`.
+    colors: of the instances, instead of those of their labels.
 
     Raises ValueError for a max_side below 1, and as `load_image`.
     """
@@ -65,8 +67,10 @@ def draw(
         raise ValueError(f"max_side is {max_side}; it must be at least 1 pixel")
     canvas = _resized(load_image(image), max_side)
     scale = np.array(canvas.size) / np.array(size_wh)  # [2], x y
-    colors = label_colors(instance.label for instance in instances)
-    found = [_Shape.of(instance, text, scale, colors[instance.label]) for instance in instances]
+    if colors is None:
+        of_label = label_colors(instance.label for instance in instances)
+        colors = [of_label[instance.label] for instance in instances]
+    found = [_Shape.of(item, text, scale, color) for item, color in zip(instances, colors, strict=True)]
     shapes = sorted((shape for shape in found if shape is not None), key=lambda shape: -shape.area)
     long, short = max(canvas.size), min(canvas.size)
     letters = max(12, round(min(long / (45 if len(shapes) <= CROWD else 60), short / 2)))
@@ -105,6 +109,22 @@ def label_colors(labels: Iterable[str]) -> dict[str, Color]:
         free.remove(chosen)
         colors[label] = chosen
     return colors
+
+
+def tiled(pictures: Sequence[Image.Image], columns: int, gap: int = 8) -> Image.Image:
+    """One picture of several: rows of `columns`, each as high as its highest, with white between them."""
+    rows = [pictures[first : first + columns] for first in range(0, len(pictures), columns)]
+    width = max(sum(picture.width + gap for picture in row) for row in rows) + gap
+    height = sum(max(picture.height for picture in row) + gap for row in rows) + gap
+    sheet = Image.new("RGB", (width, height), "white")
+    y = gap
+    for row in rows:
+        x = gap
+        for picture in row:
+            sheet.paste(picture, (x, y))
+            x += picture.width + gap
+        y += max(picture.height for picture in row) + gap
+    return sheet
 
 
 def paler(color: Color, score: float | None) -> Color:

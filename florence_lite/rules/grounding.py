@@ -1,10 +1,10 @@
 """Boxes of what words mean."""
 
-import re
 from collections.abc import Iterator
 
 from florence_lite.answers import Instance
 from florence_lite.data.annotation import Annotation, ReferringExpression
+from florence_lite.rules.mentions import mention_pattern
 from florence_lite.rules.pair import Pair
 
 
@@ -23,8 +23,8 @@ def caption(annotation: Annotation) -> Iterator[Pair]:
 
 
 def _mention(sentence: str, label: str) -> tuple[int, int] | None:
-    """Where a sentence has a label as words of their own, in the singular or with a regular plural's ending."""
-    found = re.search(rf"(?<!\w){re.escape(label)}(?:e?s)?(?!\w)", sentence, re.IGNORECASE) if label else None
+    """Where a sentence mentions what a label names."""
+    found = mention_pattern(label).search(sentence) if label else None
     return found.span() if found else None
 
 

@@ -20,6 +20,7 @@ from florence_lite.answers import Answer, Instance
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample, summary_lines
 from florence_lite.results import Result
+from florence_lite.results.pictures import tiled
 from florence_lite.rules import Pair, pairs, rule_of, tasks_with_rules
 from florence_lite.train.rows import RowWriter
 
@@ -224,19 +225,7 @@ def contact_sheet(dataset: Dataset, count: int = 12) -> Image.Image:
             continue
     if not tiles:
         raise ValueError(f"none of {len(numbers)} images can be read")
-    rows = [tiles[first : first + COLUMNS] for first in range(0, len(tiles), COLUMNS)]
-    gap = 8
-    width = max(sum(tile.width + gap for tile in row) for row in rows) + gap
-    height = sum(max(tile.height for tile in row) + gap for row in rows) + gap
-    sheet = Image.new("RGB", (width, height), "white")
-    y = gap
-    for row in rows:
-        x = gap
-        for tile in row:
-            sheet.paste(tile, (x, y))
-            x += tile.width + gap
-        y += max(tile.height for tile in row) + gap
-    return sheet
+    return tiled(tiles, COLUMNS)
 
 
 def _tile(sample: Sample, image: Image.Image) -> Image.Image:

@@ -7,8 +7,8 @@ from PIL import Image
 
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, ReferringExpression, Region, TextLine
-from florence_lite.data.readers import to_jsonl
 from florence_lite.data.samples import Sample
+from florence_lite.data.writers import to_jsonl
 from tests.data.annotated import ANNOTATED, SIZE, rectangle
 from tests.data.files import kinds, picture, write
 

@@ -38,6 +38,16 @@ def test_a_row_comes_back_from_a_table_as_it_was():
     assert (rle_to_mask(record["instances"][2]["rle"]) == rasterize((SQUARE, HOLE), (12, 10))).all()
 
 
+def test_a_verified_row_says_so_and_is_the_same_row():
+    row = AnswerRow(IMAGE, QUERY, RESULT)
+    verified = AnswerRow(IMAGE, QUERY, RESULT, verified=True)
+    record, back = through_a_table(verified)
+    assert back == verified != row and verified.id == row.id
+    assert not from_record({**record, "verified": None}).verified
+    record.pop("verified")
+    assert from_record(record) == row
+
+
 def test_an_error_is_a_row_without_an_answer():
     row = AnswerRow(ImageSource(7, "/photos/b.jpg", (0, 0), 3), Query("<OD>", "c", "r"), None, 0.0, "it is no image")
     record, back = through_a_table(row)

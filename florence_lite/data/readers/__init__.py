@@ -4,10 +4,13 @@ coco         JSON: boxes, polygons, run lengths, captions    jsonl        our ow
 voc          XML per image, lists of splits                  icdar        text with quadrilaterals
 yolo         text labels: boxes, segments                    huggingface  any `datasets` data set, by its columns
 refcoco      expressions beside COCO files         paddleocr    text with quadrilaterals, a line per image
+labelstudio  tasks and what people made of them    webdataset   tars of pictures with our own schema or captions
+captions     a text beside each picture            annotated    answers of a checkpoint, of `annotate` and `refine`
 
 What they share: files (finding and reading them, splits), images (which image a name means), frames (coordinates
 brought into an image, and what may be said of it), records (the log of what was left out, the data set of the rest),
-rle (masks), answers (prompts and answers of Florence-2), settings (YAML).
+rle and brush (masks), answers (prompts and answers of Florence-2),
+known (all answers about an image), settings (YAML).
 
 A module of a format has NAME, LOOKS_FOR (its files in words), ENDINGS and DEPTH (where they lie), accepts(file) and
 read(files, root, split, outside).
@@ -22,15 +25,28 @@ from os import PathLike
 from pathlib import Path
 from types import ModuleType
 
-from florence_lite.data.readers import coco, huggingface, icdar, jsonl, paddleocr, refcoco, voc, yolo
+from florence_lite.data.readers import (
+    annotated,
+    captions,
+    coco,
+    huggingface,
+    icdar,
+    jsonl,
+    labelstudio,
+    paddleocr,
+    refcoco,
+    voc,
+    webdataset,
+    yolo,
+)
 from florence_lite.data.readers.files import files_of
 from florence_lite.data.readers.huggingface import from_columns
-from florence_lite.data.readers.jsonl import to_jsonl
 from florence_lite.data.samples import Dataset, Problem
 
-__all__ = ["READERS", "from_columns", "read_dataset", "to_jsonl"]
+__all__ = ["READERS", "from_columns", "read_dataset"]
 
-READERS: dict[str, ModuleType] = {module.NAME: module for module in (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr)}
+_MODULES = (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr, labelstudio, webdataset, captions, annotated)
+READERS: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
 FORMATS = (*READERS, huggingface.NAME)
 
 
@@ -44,8 +60,8 @@ def read_dataset(
     """The data set in a folder or file.
 
     path: folder, or the file that lists the annotations; for "huggingface" also an id of the Hub.
-    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar", "paddleocr" or "huggingface", see
-        `florence_lite.data.readers`; "auto" recognises it by the files.
+    format: "coco", "voc", "yolo", "jsonl", "refcoco", "icdar", "paddleocr", "labelstudio", "webdataset", "captions",
+        "annotated" or "huggingface", see `florence_lite.data.readers`; "auto" recognises it by the files.
     split: "train", "val", "test" or the data set's own word; None takes all that is there.
     columns: for "huggingface", which column holds what.
     outside: whether the files may name images outside of the folder, by absolute paths or by "../".
@@ -67,6 +83,12 @@ def read_dataset(
     found = {name: files for name, (files, _) in seen.items() if files}
     if "refcoco" in found and format == "auto":
         found.pop("coco", None)  # the reader of expressions reads the COCO files beside them
+    if found.get(coco.NAME) == found.get(labelstudio.NAME) and format == "auto":
+        found.pop(coco.NAME, None)  # tasks may have the words of COCO in them, but COCO files are no lists
+    if annotated.NAME in found and format == "auto":
+        found = {annotated.NAME: found[annotated.NAME]}  # reports and corrections may lie beside the answers
+    if len(found) > 1 and format == "auto":
+        found.pop(captions.NAME, None)  # notes may lie beside images of any format
     if len(found) != 1:
         raise ValueError(_unclear(path, format, found))
     name, files = next(iter(found.items()))
@@ -79,6 +101,8 @@ def read_dataset(
 
 def _passed_over(files: Sequence[Path], name: str, root: Path) -> list[Problem]:
     """Files that could have been of the format by their endings."""
+    if name == annotated.NAME:
+        return []  # what the data engine keeps beside its parts
     others = [file for file in files if not (name == refcoco.NAME and coco.accepts(file))]
     what = f"it does not look like {READERS[name].LOOKS_FOR}"
     return [Problem(os.path.relpath(file, root), "file", what, "file passed over") for file in others]

@@ -17,7 +17,7 @@ from florence_lite.data.readers.records import Unclear, caption_levels
 from florence_lite.geometry import dequantize
 
 BINS = 1000
-_CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 _OBJECTS = ("<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>")
 _PHRASES = ("<CAPTION_TO_PHRASE_GROUNDING>", "<OPEN_VOCABULARY_DETECTION>")
 _QUESTIONS = ("<VQA>", "<DocVQA>", "")
@@ -30,8 +30,8 @@ def annotation_of_answer(record: dict[str, Any], frame: ImageFrame) -> Annotatio
         raise Unclear(f"its prefix is {prefix!r} and its suffix {suffix!r}; both must be texts")
     marker, asked = re.fullmatch(r"\s*(<[A-Za-z_]+>)?(.*)", prefix, re.DOTALL).groups()
     marker, asked, suffix = marker or "", asked.strip(), re.sub(r"</?s>|<pad>", "", suffix).strip()
-    if marker in _CAPTIONS and suffix and "<loc_" not in suffix:
-        texts = [suffix if name == marker else "" for name in _CAPTIONS]
+    if marker in CAPTIONS and suffix and "<loc_" not in suffix:
+        texts = [suffix if name == marker else "" for name in CAPTIONS]
         return frame.annotation((), captions=caption_levels(*texts))
     if marker in _OBJECTS:
         objects = _boxed(suffix, frame, with_labels=marker != "<REGION_PROPOSAL>", as_phrases=marker == _OBJECTS[1])

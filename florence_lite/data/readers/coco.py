@@ -6,9 +6,10 @@ a file with categories but without objects is a negative, if all records of the 
 captions tells nothing about objects. Five captions of an image are one and its alternatives; an extra field "length"
 ("short", "detailed", "paragraph") tells them apart.
 
-Objects with "iscrowd" or "ignore" are ignored ones. Of panoptic files ("segments_info") the boxes of things are read.
-LVIS's images tell which categories they were searched for ("neg_category_ids", "not_exhaustive_category_ids"): each
-that was searched for in full becomes a phrase with its objects or with none, and the list of all objects is incomplete.
+Objects with "iscrowd" or "ignore" are ignored ones; a "score" is that of an object. Of panoptic files ("segments_info")
+the boxes of things are read. LVIS's images tell which categories they were searched for ("neg_category_ids",
+"not_exhaustive_category_ids"): each that was searched for in full becomes a phrase with its objects or with none, and
+the list of all objects is incomplete.
 """
 
 from __future__ import annotations
@@ -336,7 +337,8 @@ class _File:
         if box is None and rings:
             points = np.concatenate([np.array(ring) for ring in rings]) / frame.scale
             box = [*points.min(axis=0), *points.max(axis=0)]
-        item = frame.object(label, box if box is not None else record.get("bbox"), record=what)
+        score = record.get("score")
+        item = frame.object(label, box if box is not None else record.get("bbox"), record=what, score=score)
         if item is None:
             return
         item = replace(item, polygons=rings, phrase=label_of(record.get("caption")))

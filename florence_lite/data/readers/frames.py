@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from florence_lite.answers import Box, Polygons, Quad
+from florence_lite.checks import is_number
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.data.readers.records import ProblemLog
 from florence_lite.data.readers.rle import rle_to_mask
@@ -114,11 +115,26 @@ class ImageFrame:
         return self.polygons(mask_to_rings(mask), record)
 
     def object(
-        self, label: str, box: Any, polygons: Iterable[Any] = (), phrase: str = "", record: str = ""
+        self,
+        label: str,
+        box: Any,
+        polygons: Iterable[Any] = (),
+        phrase: str = "",
+        record: str = "",
+        score: Any = None,
     ) -> ObjectAnnotation | None:
-        """The object, its box and polygons brought into the image; None, reported, without a box that is one."""
+        """The object, its box and polygons brought into the image; None, reported, without a box that is one. A score
+        that is none is reported too."""
         inside = self.box(box, record)
-        return None if inside is None else ObjectAnnotation(label, inside, self.polygons(polygons, record), phrase)
+        if inside is None:
+            return None
+        return ObjectAnnotation(label, inside, self.polygons(polygons, record), phrase, self.score(score, record))
+
+    def score(self, value: Any, record: str) -> float | None:
+        """A score from 0 to 1, None where there is none or, reported, where it is something else."""
+        if value is None or (is_number(value) and 0 <= value <= 1):
+            return None if value is None else float(value)
+        return self.report("score left out", f"{str(value)[:60]} is no number from 0 to 1", record)
 
     def quad(self, numbers: Any, record: str) -> Quad | None:
         """x0 y0 … x3 y3 of the record inside the image, clockwise; None, reported, for one that is none or outside."""

@@ -8,7 +8,9 @@
     phrases                              their phrases: as many as boxes, or several for a single box
     polygons                             their outlines, for each a list of flat lists x y x y …
     ignored                              for each whether it is a crowd, or marked as difficult
+    scores                               for each how sure the model was that found it, from 0 to 1, or null
     quads, texts                         lines of text and their corners x0 y0 … x3 y3
+    text_scores                          for each how sure the model was that read it, or null
     caption, detailed_caption, paragraph a text; of several captions the first, with the others as alternatives
     question, answer                     a text each, or lists of the same length; of several answers to one question
                                          the most frequent
@@ -52,8 +54,10 @@ MEANINGS = (
     "phrases",
     "polygons",
     "ignored",
+    "scores",
     "quads",
     "texts",
+    "text_scores",
     *_CAPTIONS,
     "question",
     "answer",
@@ -148,9 +152,11 @@ def _check(rows: datasets.Dataset, columns: Mapping[str, str] | None, name: str)
     boxes = [meaning for meaning in _CORNERS if meaning in columns]
     if len(boxes) > 1 or (boxes and not {"labels", "phrases"} & columns.keys()):
         raise ValueError(f"columns has {', '.join(boxes)}: give one kind of boxes, with labels or phrases")
-    for meaning in ("labels", "phrases", "polygons", "ignored"):
+    for meaning in ("labels", "phrases", "polygons", "ignored", "scores"):
         if meaning in columns and not boxes:
             raise ValueError(f"columns has {meaning} but no boxes: one of {', '.join(_CORNERS)}")
+    if "text_scores" in columns and "texts" not in columns:
+        raise ValueError("columns has text_scores but no texts")
     for one, other in (("quads", "texts"), ("question", "answer")):
         if (one in columns) != (other in columns):
             raise ValueError(f"columns must have both {one} and {other}, or neither")
@@ -227,9 +233,12 @@ def _annotation(row: Any, columns: Mapping[str, str], names: list[str] | None, f
     quads, texts = _list(_value(row, columns, "quads")), _list(_value(row, columns, "texts"))
     if len(quads) != len(texts):
         raise Unclear(f"it has {len(quads)} quads for {len(texts)} texts")
+    scores = _list(_value(row, columns, "text_scores")) or [None] * len(texts)
+    if len(scores) != len(texts):
+        raise Unclear(f"it has {len(scores)} text_scores for {len(texts)} texts")
     lines = [
-        TextLine(str(text), quad)
-        for number, (text, corners) in enumerate(zip(texts, quads, strict=True))
+        TextLine(str(text), quad, frame.score(score, f"line {number}"))
+        for number, (text, corners, score) in enumerate(zip(texts, quads, scores, strict=True))
         if (quad := frame.quad(corners, f"line {number}")) is not None
     ]
     captions = [[str(text) for text in _list(_value(row, columns, meaning)) if text] for meaning in _CAPTIONS]
@@ -263,7 +272,8 @@ def _objects(
         boxes = [boxes]  # the column holds one box a row
     polygons = _list(_value(row, columns, "polygons")) or [()] * len(boxes)
     marks = _list(_value(row, columns, "ignored"))
-    for meaning, values in (("labels", labels), ("polygons", polygons), ("ignored", marks)):
+    scores = _list(_value(row, columns, "scores")) or [None] * len(boxes)
+    for meaning, values in (("labels", labels), ("polygons", polygons), ("ignored", marks), ("scores", scores)):
         if meaning in columns and len(values) != len(boxes):
             raise Unclear(f"it has {len(boxes)} boxes for {len(values)} {meaning}")
     if len(boxes) != 1 and len(phrases) not in (0, len(boxes)):
@@ -276,7 +286,9 @@ def _objects(
             continue
         label = _label(labels[number], names) if labels else ""
         own = [str(p) for p in (phrases if len(boxes) == 1 else phrases[number : number + 1]) if p]
-        item = frame.object(label, _CORNERS[kind](*box), polygons[number] or (), own[0] if own else "", what)
+        item = frame.object(
+            label, _CORNERS[kind](*box), polygons[number] or (), own[0] if own else "", what, scores[number]
+        )
         if item is not None and marks and is_set(marks[number]):
             ignored.append(item)
         elif item is not None:

@@ -6,8 +6,9 @@
                   "box": [x0, y0, x1, y1],     may be left out where there are polygons or a mask
                   "polygons": [[[x, y], …]],   outlines and holes, even-odd rule; optional
                   "mask": {"size": [h, w], "counts": …},   instead of polygons: COCO's run lengths, plain or compressed
-                  "phrase": "the dog on the left"}],       optional
-     "lines": [{"text": "STOP", "quad": [x0, y0, …, x3, y3]}],
+                  "phrase": "the dog on the left",         optional
+                  "score": 0.87}],                         optional: how sure the model was that found it
+     "lines": [{"text": "STOP", "quad": [x0, y0, …, x3, y3]}],   "score" here too
      "captions": ["one sentence", "a detailed description", "a paragraph"],
      "more_captions": ["another sentence"],
      "wrong_captions": ["a sentence that is not true of the image"],
@@ -30,7 +31,6 @@ Lines of prompts and answers, {"image": …, "prefix": "<OD>", "suffix": "dog<lo
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,7 +39,6 @@ from typing import Any
 
 import numpy as np
 
-from florence_lite.answers import Polygons
 from florence_lite.data.annotation import (
     LISTS,
     Annotation,
@@ -55,7 +54,7 @@ from florence_lite.data.readers.files import beginning, choose_split
 from florence_lite.data.readers.frames import ImageFrame
 from florence_lite.data.readers.images import Images
 from florence_lite.data.readers.records import ProblemLog, Unclear, each_line, finished, size_of
-from florence_lite.data.samples import Dataset, Sample
+from florence_lite.data.samples import Dataset
 
 NAME = "jsonl"
 LOOKS_FOR = 'a .jsonl file of objects with "image"'
@@ -76,6 +75,8 @@ _KEYS = (
     "ignored_lines",
     "exhaustive",
 )
+
+SAYS = frozenset(_KEYS) - {"image", "size_wh"}
 
 
 def accepts(file: Path) -> bool:
@@ -152,11 +153,12 @@ def _row(line: str, what: str, file: Path, images: Images, log: ProblemLog) -> t
         return None
     if any(isinstance(record[key], list | dict) and record[key] for key in unknown):
         frame.incomplete.update(LISTS)  # it may tell of more
-    annotation = annotation_of_answer(record, frame) if is_answer else _annotation(record, frame)
+    annotation = annotation_of_answer(record, frame) if is_answer else annotation_of(record, frame)
     return path, annotation, log.name(path)
 
 
-def _annotation(record: dict, frame: ImageFrame) -> Annotation:
+def annotation_of(record: dict[str, Any], frame: ImageFrame) -> Annotation:
+    """What the keys of a line say about its image. Raises Unclear for such as cannot be read."""
     objects: list[ObjectAnnotation] = []
     place: dict[int, int] = {}  # position in the record → in `objects`
     for number, entry in enumerate(_dicts(record, "objects")):
@@ -168,7 +170,8 @@ def _annotation(record: dict, frame: ImageFrame) -> Annotation:
     for number, entry in enumerate(_dicts(record, "lines")):
         quad = frame.quad(entry.get("quad"), f"lines[{number}]")
         if quad is not None:
-            lines.append(TextLine(_text(entry, "text", f"lines[{number}]"), quad))
+            score = frame.score(entry.get("score"), f"lines[{number}]")
+            lines.append(TextLine(_text(entry, "text", f"lines[{number}]"), quad, score))
     ignored = [_object(entry, f"ignored[{n}]", frame) for n, entry in enumerate(_dicts(record, "ignored"))]
     illegible = enumerate(_dicts(record, "ignored_lines"))
     quads = [frame.quad(entry.get("quad"), f"ignored_lines[{n}]") for n, entry in illegible]
@@ -217,7 +220,7 @@ def _object(entry: dict, what: str, frame: ImageFrame) -> ObjectAnnotation | Non
     label, phrase = _text(entry, "label", what, needed=False), _text(entry, "phrase", what, needed=False)
     if "label" not in entry and not phrase:
         raise Unclear(f"{what} has neither label nor phrase")
-    item = frame.object(label.strip(), box, polygons, phrase.strip(), what)
+    item = frame.object(label.strip(), box, polygons, phrase.strip(), what, entry.get("score"))
     return item and replace(item, polygons=(*item.polygons, *outlines))
 
 
@@ -264,70 +267,3 @@ def _text(entry: dict, key: str, what: str, needed: bool = True) -> str:
     if not isinstance(text, str) or (needed and not text.strip()):
         raise Unclear(f"{what}: its {key} is {text!r}; it must be a text")
     return text
-
-
-# ---- writing ---------------------------------------------------------------------------------------------------------
-
-
-def to_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
-    """Write samples as one .jsonl file, which `read_dataset` reads back, and return its path.
-
-    Images that lie in files stay where they are and are named relative to the file (those that lie outside of its
-    folder are read back with `outside=True`); pictures without one are written as PNG into the folder
-    `<file's name>_images` beside it. Raises ValueError for a name that does not end in .jsonl.
-    """
-    path = Path(path)
-    if path.suffix != ".jsonl":
-        raise ValueError(f"{path} must end in .jsonl")
-    pictures = path.with_name(f"{path.stem}_images")
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        for number, sample in enumerate(samples):
-            image = sample.image
-            if not isinstance(image, str | os.PathLike):
-                pictures.mkdir(exist_ok=True)
-                image = pictures / f"{number:06d}.png"
-                sample.load().save(image)
-            name = os.path.relpath(Path(image).resolve(), path.parent.resolve())
-            record = {"image": Path(name).as_posix(), **to_record(sample.annotation)}
-            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-    return path
-
-
-def to_record(annotation: Annotation) -> dict[str, Any]:
-    """An annotation as the keys of a line, without its image; what is empty and says nothing is left out."""
-    record: dict[str, Any] = {"size_wh": list(annotation.size_wh)}
-    if annotation.objects or "objects" in annotation.exhaustive:
-        record["objects"] = [_object_record(item) for item in annotation.objects]
-    if annotation.lines or "lines" in annotation.exhaustive:
-        record["lines"] = [{"text": line.text, "quad": list(line.quad)} for line in annotation.lines]
-    rest = {
-        "captions": list(annotation.captions),
-        "more_captions": list(annotation.more_captions),
-        "wrong_captions": list(annotation.wrong_captions),
-        "expressions": [
-            {"phrase": r.phrase, "objects": list(r.objects)} | ({"kind": r.kind} if r.kind else {})
-            for r in annotation.expressions
-        ],
-        "stuff": [{"label": item.label, "polygons": _points(item.polygons)} for item in annotation.stuff],
-        "questions": [{"question": q.question, "answer": q.answer} for q in annotation.questions],
-        "regions": [{"text": region.text, "box": list(region.box)} for region in annotation.regions],
-    }
-    rest["ignored"] = [_object_record(item) for item in annotation.ignored]
-    rest["ignored_lines"] = [{"quad": list(line.quad)} for line in annotation.ignored_lines]
-    record |= {key: value for key, value in rest.items() if value}
-    if annotation.exhaustive != {name for name in LISTS if name in record}:
-        record["exhaustive"] = sorted(annotation.exhaustive)
-    return record
-
-
-def _object_record(item: ObjectAnnotation) -> dict[str, Any]:
-    record: dict[str, Any] = {"label": item.label, "box": list(item.box)}
-    if item.polygons:
-        record["polygons"] = _points(item.polygons)
-    if item.phrase:
-        record["phrase"] = item.phrase
-    return record
-
-
-def _points(polygons: Polygons) -> list[list[list[float]]]:
-    return [[list(point) for point in ring] for ring in polygons]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from florence_lite.answers import Instance
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed, same_label
+from florence_lite.answers import Instance, same_label
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, needed
 from florence_lite.results.handover import coco_place
 
 PACKAGE = "faster_coco_eval"

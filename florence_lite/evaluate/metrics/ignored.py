@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from florence_lite.answers import Instance
-from florence_lite.evaluate.metrics.measurement import needed, same_label
+from florence_lite.answers import Instance, same_label
+from florence_lite.evaluate.metrics.measurement import needed
 
 WITHIN = 0.5  # share of an answer's area that lies in something ignored, from which it is neither right nor wrong
 

@@ -42,11 +42,6 @@ class Measurement:
         return cls(metrics, notes, answers, sum(each for each, _ in faults), sum(each for _, each in faults))
 
 
-def same_label(label: str) -> str:
-    """The form in which labels and words are compared: without capitals and surplus space."""
-    return " ".join(label.casefold().split())
-
-
 def share(part: float, whole: float) -> float | None:
     """part / whole, None where there is no whole."""
     return float(part / whole) if whole else None

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Instance, same_label
 from florence_lite.evaluate.metrics.ignored import in_ignored, outline_areas
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, same_label, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, share
 from florence_lite.evaluate.metrics.words import short_form
 from florence_lite.geometry import box_iou, rasterize
 

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
+from florence_lite.answers import same_label
 from florence_lite.evaluate.metrics.ignored import in_ignored
-from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, same_label, share
+from florence_lite.evaluate.metrics.measurement import Case, Measurement, f1_metrics, needed, share
+from florence_lite.rules.mentions import mention_pattern
 
 ANLS_LEAST = 0.5  # similarity up to which an answer is wrong rather than misread
 VQA_ENOUGH = 3  # annotators that must agree with an answer for full marks
@@ -131,7 +133,7 @@ def object_f1(cases: Sequence[Case]) -> Measurement:
     """
     known = [case for case in cases if case.truth.objects]
     labels = {same_label(label) for case in known for label in case.truth.objects}
-    patterns = {label: re.compile(rf"\b({re.escape(label)}(e?s)?|{re.escape(label[:-1])}ies)\b") for label in labels}
+    patterns = {label: mention_pattern(label) for label in labels}
     right = given = true = 0
     for case in known:
         said = same_label(_answer(case))
