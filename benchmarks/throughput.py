@@ -28,40 +28,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from inference import check, median_ratio, tokenizer_of
 from native import build
 from ours import save_for_users
 from peer import environment
+from pictures import write_files
 from PIL import Image
 
 from florence_lite import Florence
 from florence_lite.model import FlorenceConfig
-from florence_lite.scenes import TRAINING_STYLES, render_scene, scene_seeds
 
-SIZES_WH = ((640, 480), (480, 640), (800, 600), (512, 512), (1024, 768), (1600, 1200))
 MIXED = ("<OD>", "<CAPTION>", "<DETAILED_CAPTION>", "<OCR>", "<MORE_DETAILED_CAPTION>", "<REGION_PROPOSAL>")
 BATCHES = (1, 2, 4, 8, 16, 32)
 AGAINST_PEER = {"nano": 500, "base": 24, "large": 8}  # files at most, which take transformers a minute or two
 SINGLE, TOGETHER, PEER = "single calls", "one call", "transformers"
 
 Way = Callable[[Sequence[Path], Sequence[str]], list[list[int]]]  # files, a prompt about each → ids of the answers
-
-
-def write_files(folder: Path, count: int) -> list[Path]:
-    """Pictures of `SIZES_WH` in turn, two of three JPEG, the others PNG."""
-    paths = []
-    for number in range(count):
-        try:
-            picture = render_scene(scene_seeds("test")[number], TRAINING_STYLES)[0]
-        except FileNotFoundError:  # no artwork
-            noise = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-            picture = Image.fromarray(noise)
-        paths.append(folder / f"{number:04}.{'jpg' if number % 3 else 'png'}")
-        picture.resize(SIZES_WH[number % len(SIZES_WH)], Image.Resampling.BICUBIC).save(paths[-1])
-    return paths
 
 
 def ways_of(florence: Florence, **options) -> dict[str, Way]:

@@ -29,6 +29,7 @@ from florence_lite.inference.many_images import IMAGES_AHEAD
 from florence_lite.inference.pipeline import READ_AHEAD, READERS, Pipeline, Unreadable
 from florence_lite.results import Result
 
+FILES_AHEAD = 16  # that wait, read, to be decoded
 PATIENCE = 0.1  # seconds after which whoever waits for files looks whether the run shall stop
 
 
@@ -51,6 +52,21 @@ def read_image(listed: ListedImage) -> ReadImage:
     except (ValueError, OSError) as error:
         return ReadImage(listed.name, int64_of(f"unreadable {listed.name}".encode()), None, str(error))
     return ReadImage(listed.name, int64_of(content), content)
+
+
+def read_ahead(listed: Iterable[ListedImage]) -> Iterator[ReadImage]:
+    """The contents of images in their order, read by threads, `FILES_AHEAD` at most before they are asked for."""
+    reading: deque[Future[ReadImage]] = deque()
+    with ThreadPoolExecutor(READERS, "florence-lite reads") as readers:
+        try:
+            for image in listed:
+                reading.append(readers.submit(read_image, image))
+                if len(reading) >= FILES_AHEAD:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
+        finally:
+            readers.shutdown(wait=False, cancel_futures=True)
 
 
 class Annotator:

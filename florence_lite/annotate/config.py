@@ -64,7 +64,12 @@ class TaskConfig:
                 )
             if self.text is not None or self.phrases is not None or self.region is not None:
                 raise ValueError(f"task {card.name} gets its input of = {self.of!r}; leave out its own")
-        elif card.input == "region" and self.region is not None:
+        elif card.input == "region" and self.region is None:
+            raise ValueError(
+                f'task {card.name} needs a region: in a configuration file, of = "<OD>" asks about each box of another '
+                "task, region = [x0, y0, x1, y1] about one place, in pixels"
+            )
+        elif card.input == "region":
             region_corners(card.name, self.region)
         else:
             card.prompt(self.text, self.phrases, self.region)

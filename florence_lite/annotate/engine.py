@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,18 +19,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from florence_lite.annotate.annotator import Annotator, ReadImage, read_image
+from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
 from florence_lite.annotate.parts import STAGING, Answers, Ids, Output, open_output, stage
-from florence_lite.annotate.progress import Progress, Report, damage_told
+from florence_lite.annotate.progress import Progress, Report, damage_told, error_kinds
 from florence_lite.checks import is_whole
 from florence_lite.data.sources import ListedImage, count_images, list_images
+from florence_lite.inference.many_images import IMAGES_AHEAD
 
-READERS = 4  # threads that read files
-FILES_AHEAD = 16  # that wait to be decoded
-SECONDS_PER_PART = (
-    60.0  # after which a part is written, however few images it has: no more is lost when a run is killed
-)
+SECONDS_PER_PART = 60.0  # after which a part is written, however few images it has: a killed run loses no more
 ROWS_PER_PART = 2**14  # at which it is
 ENGINES = ("embedded", "ray")
 DUPLICATES = "duplicates.jsonl"
@@ -62,7 +58,7 @@ def annotate(
     listed = list_images(config.source, config.column)
     listed = chain([next(listed)], listed)  # a source without images is told before anything is loaded or made
     annotator = Annotator(config) if engine == "embedded" else None
-    with open_output(config.output, config.asked()) as output, _stoppable() as stop:
+    with open_output(config.output, config.asked()) as output, _stoppable(at_once=engine == "ray") as stop:
         for line in (*damage_told(output.damaged), *([output.news] if output.news else [])):
             tell(line)
         report = Report(str(output.folder), damaged=[str(each.path) for each in output.damaged])
@@ -71,7 +67,11 @@ def annotate(
             if annotator is not None:
                 _embedded(config, annotator, listed, output, progress, stop.event)
             else:
-                _by_workers(config, workers, output, progress, stop.event)
+                try:
+                    _by_workers(config, workers, output, progress)
+                except KeyboardInterrupt:
+                    if stop.signal is None:
+                        raise
         if stop.event.is_set():
             for line in report.lines():
                 tell(line)
@@ -95,44 +95,43 @@ def _embedded(
     with _Writer(output, report, config.images_per_part) as writer, _Duplicates(output.folder) as duplicates:
         images = _new_images(read_ahead(listed), annotator, output.done, report, duplicates)
         for answers in annotator.answers(images, output.done, stop):
-            report.add(answers)
+            report.add(error_kinds(answers))
             writer.add(answers)
             progress.update()
         if not stop.is_set():
             duplicates.keep()
+    progress.update()
 
 
-def _by_workers(
-    config: AnnotateConfig, workers: int, output: Output, progress: Progress, stop: threading.Event
-) -> None:
+def _by_workers(config: AnnotateConfig, workers: int, output: Output, progress: Progress) -> None:
     from florence_lite.annotate.ray_engine import outcomes
 
-    report = progress.report
-    for outcome in outcomes(config, workers, config.images_per_part, output.done):
-        report.images += outcome.images
-        report.answered += outcome.images
-        report.failed += outcome.failed
-        if outcome.staged is not None:
-            report.rows += output.commit(outcome.staged)
-            report.parts += 1
-        progress.update()
-        if stop.is_set():
-            break
+    def batch() -> int:
+        """So small that all workers end at about the same time."""
+        share = config.images_per_part if progress.total is None else progress.total // (8 * workers)
+        return min(config.images_per_part, max(IMAGES_AHEAD // 2, share))
 
-
-def read_ahead(listed: Iterable[ListedImage]) -> Iterator[ReadImage]:
-    """The contents of images in their order, read by threads, `FILES_AHEAD` at most before they are asked for."""
-    reading: deque[Future[ReadImage]] = deque()
-    with ThreadPoolExecutor(READERS, "florence-lite reads") as readers:
-        try:
-            for image in listed:
-                reading.append(readers.submit(read_image, image))
-                if len(reading) >= FILES_AHEAD:
-                    yield reading.popleft().result()
-            while reading:
-                yield reading.popleft().result()
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
+    report, seen = progress.report, Ids()
+    with _Duplicates(output.folder) as duplicates:
+        for outcome in outcomes(config, workers, batch, output.done):
+            if not report.images:  # starting workers is not answering
+                progress.started = time.monotonic() - outcome.seconds
+            if outcome.deaths:
+                progress.tell(f"a worker died; the {len(outcome.images)} images that it had were answered by another")
+            if outcome.staged is not None:
+                report.rows += output.commit(outcome.staged)
+                report.parts += 1
+            for image in outcome.images:
+                report.images += 1
+                if not seen.add(image.image_id):
+                    report.duplicates += 1
+                    duplicates.add(image)
+                elif image.done:
+                    report.done += 1
+                else:
+                    report.add(image.errors)
+            progress.update()
+        duplicates.keep()
 
 
 def _new_images(
@@ -245,8 +244,9 @@ class _Stop:
 
 
 @contextmanager
-def _stoppable() -> Iterator[_Stop]:
-    """Within, the first Ctrl-C or SIGTERM asks the run to end; a second one ends it at once."""
+def _stoppable(at_once: bool) -> Iterator[_Stop]:
+    """Within, the first Ctrl-C or SIGTERM asks the run to end, or raises KeyboardInterrupt `at_once`; a second one ends
+    it in any case."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -261,6 +261,8 @@ def _stoppable() -> Iterator[_Stop]:
         restore()
         stop.signal = number
         stop.event.set()
+        if at_once:
+            raise KeyboardInterrupt
 
     for number in before:
         signal.signal(number, asked)

@@ -38,10 +38,9 @@ class Report:
     damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, answers: Answers) -> None:
-        """Count the answers about an image."""
+    def add(self, errors: Sequence[str]) -> None:
+        """Count an image that was answered. errors: kinds of those of its rows."""
         self.answered += 1
-        errors = dict.fromkeys(kind_of(row.error, row.image.source) for row in answers.rows if row.error)
         self.failed += bool(errors)
         for kind in errors:
             self.errors[kind if kind in self.errors or len(self.errors) < MOST_KINDS else OTHER] += 1
@@ -66,6 +65,11 @@ class Report:
             *(f"  {count:,} × {kind}" for kind, count in self.errors.most_common()),
             f"{self.rows:,} rows in {self.parts:,} new parts, {duration(self.seconds)}{rate}: {self.output}",
         ]
+
+
+def error_kinds(answers: Answers) -> tuple[str, ...]:
+    """The kinds of errors among the answers about an image, none twice."""
+    return tuple(dict.fromkeys(kind_of(row.error, row.image.source) for row in answers.rows if row.error))
 
 
 def kind_of(error: str, source: str) -> str:
@@ -98,12 +102,12 @@ class Progress:
         return self
 
     def __exit__(self, *fault: Any) -> None:
-        self.report.seconds = self.clock() - self.started
         self._stack.__exit__(*fault)
 
     def update(self) -> None:
         """The report has changed."""
         now = self.clock()
+        self.report.seconds = now - self.started
         if not self._bar.disable:
             self._bar.update(self._task, description=self.line())
         elif now - self._told >= self.interval:

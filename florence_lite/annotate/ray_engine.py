@@ -15,17 +15,28 @@ import hashlib
 import logging
 import os
 import pickle
+import platform
+import re
+import signal
+import socket
+import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from florence_lite.annotate.annotator import Annotator, read_image
+import numpy as np
+from numpy.typing import NDArray
+
+from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
-from florence_lite.annotate.parts import STAGING, Ids, Staged, stage
+from florence_lite.annotate.parts import RECORD, STAGING, Ids, Staged, stage
+from florence_lite.annotate.progress import error_kinds
 from florence_lite.data.sources import ListedImage, list_images
 
 BYTES_AT_ONCE = 2**25  # that a batch of pictures holds at most, where listing had to read them
@@ -35,7 +46,8 @@ DEATHS = 3  # of workers at the same batch that end the run
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_LOG_TO_DRIVER": "0",
-    "RAY_LOGGER_LEVEL": "error",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray would print on standard output in spite of that
+    "RAY_LOGGER_LEVEL": "critical",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Names are small: Ray would list millions of them ahead before half of its memory is full.
@@ -45,25 +57,35 @@ COLUMN = "pickled"  # of the stream
 NOTHING = pickle.dumps(None)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Seen(NamedTuple):
+    """An image that a worker has seen. done: nothing was left to ask about it. errors: of its rows."""
+
+    name: str
+    image_id: int
+    done: bool
+    errors: tuple[str, ...]
+
+
+class Outcome(NamedTuple):
     """What became of a batch of images.
 
-    staged: the part with its rows; None where all was done before. images, failed: how many, and those with errors.
-    revisions: of the checkpoints that were asked.
+    staged: the part with its rows; None where nothing was left to ask. images: all of them. revisions: of the
+    checkpoints that were asked. seconds: that the batch took, without loading checkpoints. deaths: of workers that had
+    it before.
     """
 
     staged: Staged | None
-    images: int
-    failed: int
+    images: list[Seen]
     revisions: tuple[str, ...]
+    seconds: float
+    deaths: int
 
 
-def outcomes(config: AnnotateConfig, workers: int, batch: int, done: Ids) -> Iterator[Outcome]:
+def outcomes(config: AnnotateConfig, workers: int, batch: Callable[[], int], done: Ids) -> Iterator[Outcome]:
     """Answer all images of a run with `workers` processes; what they stage is the caller's to commit, at once.
 
-    batch: images that a worker answers at a time, whose rows are a part. done: what is not asked again; what is added
-    to it later, the workers do not hear of.
+    batch: tells how many images a worker answers at a time, whose rows are a part; it is asked when the cluster is
+    there. done: what is not asked again; of what is added to it later, the workers do not hear.
 
     The cluster is the one that the program is connected to, that of RAY_ADDRESS, or one of its own on this machine.
     Raises ValueError where Ray is missing or the cluster cannot do the work, and what listing images raised, or a
@@ -72,12 +94,12 @@ def outcomes(config: AnnotateConfig, workers: int, batch: int, done: Ids) -> Ite
     with _cluster(config, workers) as (ray, processors):
         from ray.data import ActorPoolStrategy
 
-        stream = ray.data.read_datasource(_listing(config, batch), override_num_blocks=1, num_cpus=0)
+        stream = ray.data.read_datasource(_listing(config, batch()), override_num_blocks=1, num_cpus=0)
         stream = stream.map_batches(
             Worker,
             batch_size=1,
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=WAITING),
-            fn_constructor_args=(_on_own_gpu(config), ray.put(done.numbers())),
+            fn_constructor_args=(_on_own_gpu(config), partial(ray.get, ray.put(done.numbers()))),
             num_cpus=processors,
             num_gpus=1 if _needs_gpu(config) else None,
         )
@@ -97,13 +119,13 @@ def outcomes(config: AnnotateConfig, workers: int, batch: int, done: Ids) -> Ite
 
 
 class Worker:
-    """Answers batches of images, in a process of its own; what goes wrong it sends instead of an outcome.
+    """Answers batches of images, in a process of its own; what goes wrong it sends in the place of an outcome.
 
-    done: reference to int64 [N], sorted, which all workers of a machine share.
+    done: gives int64 [N], sorted, which all workers of a machine share.
     """
 
-    def __init__(self, config: AnnotateConfig, done: Any):
-        self.config, self.done = config, done
+    def __init__(self, config: AnnotateConfig, done: Callable[[], NDArray[np.int64]]):
+        self.config, self._done = config, done
         self.annotator: Annotator | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -113,16 +135,33 @@ class Worker:
         if isinstance(images, Exception):  # of listing them
             raise images
         if self.annotator is None:
-            import ray
-
-            self.done = Ids(ray.get(self.done))
+            if not Path(self.config.output, RECORD).is_file():
+                raise ValueError(
+                    f"output {self.config.output} is not there on {platform.node()}, where a worker runs: give a "
+                    "folder that all machines of the cluster share"
+                )
+            self.done = Ids(self._done())
             self.annotator = Annotator(self.config)
-        with _attempt(self.config.output, [each.name for each in images]):
-            answers = list(self.annotator.answers(map(read_image, images), self.done))
-            rows = [each.rows for each in answers]
-            staged = stage(self.config.output, answers) if any(rows) or any(each.marks for each in answers) else None
-        revisions = tuple(dict.fromkeys(each.query.revision for each in self.annotator.questions))
-        return Outcome(staged, len(images), sum(any(row.error for row in each) for each in rows), revisions)
+        with _attempt(self.config.output, [each.name for each in images]) as deaths:
+            return self._answered(self.annotator, images, deaths)
+
+    def _answered(self, annotator: Annotator, images: list[ListedImage], deaths: int) -> Outcome:
+        began, seen, asked = time.perf_counter(), [], set()
+
+        def new_images() -> Iterator[ReadImage]:
+            for image in read_ahead(images):
+                is_done = all(each.done_id(image.image_id) in self.done for each in annotator.questions)
+                seen.append(Seen(image.name, image.image_id, is_done, ()))
+                if not is_done and image.image_id not in asked:
+                    asked.add(image.image_id)
+                    yield image
+
+        answers = list(annotator.answers(new_images(), self.done))
+        errors = {each.rows[0].image.image_id: error_kinds(each) for each in answers if each.rows}
+        seen = [each._replace(errors=errors.get(each.image_id, ())) for each in seen]
+        staged = stage(self.config.output, answers) if any(each.rows or each.marks for each in answers) else None
+        revisions = tuple(dict.fromkeys(each.query.revision for each in annotator.questions))
+        return Outcome(staged, seen, revisions, time.perf_counter() - began, deaths)
 
 
 # ---- the stream ------------------------------------------------------------------------------------------------------
@@ -133,8 +172,6 @@ def _listing(config: AnnotateConfig, batch: int) -> Any:
     import pyarrow as pa
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
-
-    list_images(config.source, config.column)  # what is wrong with a source is said before anything starts
 
     def blocks() -> Iterator[pa.Table]:
         batches = _batches(config, batch)
@@ -196,8 +233,8 @@ def _told(error: Exception) -> Exception:
 
 
 @contextmanager
-def _attempt(folder: str, names: Sequence[str]) -> Iterator[None]:
-    """A try at a batch of images. ValueError where it has killed `DEATHS` workers already.
+def _attempt(folder: str, names: Sequence[str]) -> Iterator[int]:
+    """A try at a batch of images; how many workers died of it. ValueError where `DEATHS` did.
 
     Files in `staging/` tell, which stay behind only where a worker dies.
     """
@@ -212,7 +249,7 @@ def _attempt(folder: str, names: Sequence[str]) -> Iterator[None]:
     attempt = staging / f"{digest}.{uuid.uuid4().hex[:8]}.attempt"
     attempt.touch()
     try:
-        yield
+        yield len(before)
     finally:
         for each in (*before, attempt):
             each.unlink(missing_ok=True)
@@ -241,12 +278,16 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
     processors, address, connected = 1, os.environ.get("RAY_ADDRESS"), ray.is_initialized()
     if not connected and address:
         try:
-            ray.init(address)
-        except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
-            raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to ({_line(error)})") from None
+            if there := re.fullmatch(r"(.+):(\d+)", address):  # which Ray would try for minutes
+                socket.create_connection((there[1], int(there[2])), timeout=10).close()
+            with _connecting():
+                ray.init(address)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to: {_line(error)}") from None
     elif not connected:
         processors = max(1, (os.cpu_count() or 1) // workers)
-        ray.init("local", num_cpus=workers * processors, include_dashboard=False)
+        with _connecting():
+            ray.init("local", num_cpus=workers * processors, include_dashboard=False)
         there = int(ray.cluster_resources().get("GPU", 0))
         if _needs_gpu(config) and there < workers:
             ray.shutdown()
@@ -254,17 +295,34 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
     _quieten()
     context = ray.data.DataContext.get_current()
     before, context.target_max_block_size = context.target_max_block_size, 1  # a batch travels as soon as it is there
-    logs = ray.get_runtime_context().get_session_name()
+    logs = f"/tmp/ray/{ray.get_runtime_context().get_session_name()}/logs"
     try:
         yield ray, processors
     except ray.exceptions.RayError as error:
-        raise ValueError(
-            f"Ray could not go on: {_line(error)}; its logs are in /tmp/ray/{logs}/logs; the same command goes on"
-        ) from error
+        line = _line(error)
+        remedy = "install the same florence-lite on all its machines; " if "No module named" in line else ""
+        raise ValueError(f"the cluster could not go on: {line}; {remedy}the logs of Ray are in {logs}") from error
     finally:
         context.target_max_block_size = before
         if not connected:
             ray.shutdown()
+
+
+@contextmanager
+def _connecting() -> Iterator[None]:
+    """Standard error goes nowhere: Ray says there which of the settings it has found. What this program does on
+    SIGTERM, which Ray replaces, is put back."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _quieten() -> None:

@@ -117,7 +117,7 @@ def _configured(file: Path | None, changes: dict[str, Any]) -> AnnotateConfig:
         ("output", "the folder of the answers: --output answers"),
     ):
         if name not in changes:
-            raise ValueError(f"the {name} of the run is missing; give {how}")
+            raise ValueError(f"the run has no {name}; give {how}")
     return AnnotateConfig(**changes)
 
 

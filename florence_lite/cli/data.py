@@ -94,16 +94,22 @@ def convert(
     """
     from florence_lite.data import write_dataset
     from florence_lite.data.samples import kinds_listed
+    from florence_lite.progress import progress_bar
 
     datasets = {name: read_data(source, format, name or None, column, outside) for name in split or [""]}
-    try:
-        written = write_dataset(datasets if split else datasets[""], to, output, prefix, copy_images)
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from None
+    images = sum(map(len, datasets.values()))
+    with progress_bar(True) as progress:
+        bar = progress.add_task("images", total=images)
+        try:
+            written = write_dataset(
+                datasets if split else datasets[""], to, output, prefix, copy_images, lambda: progress.advance(bar)
+            )
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from None
     problems = Counter(problem.kind for dataset in datasets.values() for problem in dataset.problems)
     if problems:
-        show(f"not read: {kinds_listed(dict(problems.most_common()))}; florence-lite data check tells them")
-    show(f"{written.images} of {sum(map(len, datasets.values()))} images in {written.path}")
+        show(f"problems of {source}: {kinds_listed(dict(problems.most_common()))}; florence-lite data check lists them")
+    show(f"{written.images} of {images} images in {written.path}")
     if written.left_out:
         show(f"left out: {kinds_listed(written.left_out)}")
     if written.hint:

@@ -1,9 +1,11 @@
-"""`florence-lite data check`: what it prints steers no terminal and survives every encoding."""
+"""`florence-lite data`: what `check` prints steers no terminal and survives every encoding; what `convert` writes."""
 
 import json
 
 import pytest
 from PIL import Image
+
+from florence_lite.data import read_dataset
 
 
 @pytest.fixture
@@ -35,3 +37,61 @@ def test_json_is_ascii_whatever_the_terminal(command, photos, tiny):
     code, out, _ = command("data", "check", photos, "--checkpoint", tiny, "--json")
     assert code == 0 and out.isascii()
     assert "猫" in json.dumps(json.loads(out), ensure_ascii=False)
+
+
+def test_convert_tells_what_was_written_and_what_is_lost(command, photos, tmp_path):
+    code, out, err = command("data", "convert", photos, "--to", "yolo", "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"1 of 1 images in {tmp_path}/out",
+        "left out: 1 × spelling of categories",
+        "data.yaml names images as val too; put other images there to measure on",
+    ]
+    assert [item.label for item in read_dataset(tmp_path / "out")[0].annotation.objects] == ["猫", "red[31mdog"]
+
+
+def test_convert_asks_for_columns_where_they_are_needed(command, photos, tmp_path):
+    code, out, _ = command("data", "convert", photos, "--to", "huggingface", "--output", tmp_path / "out")
+    columns = ["image=image", "boxes_xywh=objects.bbox", "labels=objects.category"]
+    options = [word for column in columns for word in ("--column", column)]
+    assert code == 0 and out.splitlines()[-1] == f"read with {' '.join(options)}"
+    again = ("--format", "huggingface", *options, "--to", "coco", "--output", tmp_path / "coco")
+    assert command("data", "convert", tmp_path / "out", *again)[0] == 0
+
+
+def test_captions_with_a_prefix(command, tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    (tmp_path / "data.jsonl").write_text('{"image": "a.png", "captions": ["a cat"]}\n')
+    asked = (
+        "data",
+        "convert",
+        tmp_path / "data.jsonl",
+        "--to",
+        "captions",
+        "--prefix",
+        "mytoken, ",
+        "--output",
+        tmp_path,
+    )
+    assert command(*asked)[0] == 0 and (tmp_path / "a.txt").read_text() == "mytoken, a cat\n"
+    code, _, err = command(*asked)
+    assert code == 2 and f"error: {tmp_path}/a.txt would be overwritten" in err
+
+
+CONVERT_MISTAKES = [
+    (("--to", "voc2"), "choose one of coco, voc"),
+    (("--to", "captions"), "nothing of the data can be written as captions"),
+    (("--to", "coco", "--prefix", "x"), "prefix is 'x', which only the format 'captions' has"),
+    (("--to", "coco", "--split", "val"), "no annotation file of the split 'val'"),
+]
+
+
+@pytest.mark.parametrize("options, message", CONVERT_MISTAKES)
+def test_mistakes_of_convert(command, photos, tmp_path, options, message):
+    code, out, err = command("data", "convert", photos, *options, "--output", tmp_path / "out")
+    assert (code, out) == (2, "") and message in err and not (tmp_path / "out").exists()
+
+
+def test_convert_refuses_a_folder_with_something_in_it(command, photos):
+    code, _, err = command("data", "convert", photos, "--to", "coco", "--output", photos)
+    assert code == 2 and "is there already; give an empty folder or a new name" in err

@@ -9,11 +9,13 @@ becomes one without objects while its files still speak of some, unless it is re
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import pickle
 import random
 import signal
 import sys
+import tarfile
 import tempfile
 import traceback
 from collections import Counter
@@ -23,7 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from florence_lite.data import read_dataset
+from florence_lite.data.readers.brush import mask_to_brush
+from florence_lite.geometry import rasterize
 from tests.data.files import coco, picture
 
 SECONDS = 20  # that reading a small data set may take on a busy machine
@@ -137,6 +144,38 @@ def paddle_speaks(content: bytes, file: str, image: str) -> bool:
     return any(text.strip() != b"[]" for text in said)
 
 
+def task_files() -> dict[str, bytes]:
+    corners = {"x": 10, "y": 12.5, "width": 30, "height": 25, "rotation": 0}
+    frame = {"original_width": 100, "original_height": 80, "image_rotation": 0, "from_name": "label"}
+    box = {**frame, "id": "1", "type": "rectanglelabels", "value": {**corners, "rectanglelabels": ["cat"]}}
+    points = {"points": [[10, 10], [40, 10], [40, 30]], "polygonlabels": ["dog"]}
+    outline = {**frame, "id": "2", "type": "polygonlabels", "value": points}
+    masked = mask_to_brush(rasterize([np.array(SQUARE)], SIZE))
+    mask = {**frame, "id": "3", "type": "brushlabels", "value": {"rle": masked, "brushlabels": ["dog"]}}
+    results = zip(NAMES, ([box, mask], [box, outline], []), strict=True)
+    tasks = [{"id": 1, "data": {"image": f"images/{n}"}, "annotations": [{"result": said}]} for n, said in results]
+    return {"project.json": json.dumps(tasks).encode()}
+
+
+def task_speaks(content: bytes, file: str, image: str) -> bool:
+    tasks = [task for task in json.loads(content) if image in str(task.get("data"))]
+    return any(said for task in tasks for answer in task["annotations"] for said in answer["result"])
+
+
+def tar_files() -> dict[str, bytes]:
+    stream, image = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", SIZE).save(image, "JPEG")
+    cat = {"label": "cat", "box": [10, 10, 40, 30]}
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, objects in zip(NAMES, ([cat], [cat], []), strict=True):
+            texts = {name: image.getvalue(), f"{name[:-4]}.json": json.dumps({"objects": objects}).encode()}
+            for member, content in texts.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return {"00000.tar": stream.getvalue()}
+
+
 def expression_files(as_pickle: bool) -> dict[str, bytes]:
     records = [{"image_id": 1, "ann_id": 1, "sentences": [{"sent": "the cat"}], "split": "train"}]
     name, dumps = ("refs(unc).p", pickle.dumps) if as_pickle else ("refs.json", lambda r: json.dumps(r).encode())
@@ -164,6 +203,8 @@ VALID = {
     "refcoco": Valid(expression_files(False), coco_speaks),
     "refcoco, pickle": Valid(expression_files(True), coco_speaks),
     "icdar": Valid(text_files(), in_own_file, images=NAMES[:2]),
+    "labelstudio": Valid(task_files(), task_speaks),
+    "webdataset": Valid(tar_files(), lambda content, file, image: False),
     "paddleocr": Valid(paddle_files(), paddle_speaks, images=NAMES[:2]),
 }
 

@@ -162,6 +162,9 @@ def test_an_image_in_a_tar(tmp_path):
     file.unlink()
     (sample,) = read_dataset(write_part(tmp_path / "out", [answer(image, "<OD>", *SCORED)]))
     assert isinstance(sample.image, bytes) and sample.load().size == SIZE and sample.name == "a.jpg"
+    (tmp_path / "shard.tar").unlink()
+    with pytest.raises(ValueError, match="image missing: there is no file .*shard.tar"):
+        read_dataset(tmp_path / "out")
 
 
 def test_objects_that_are_told_one_by_one_may_lie_on_each_other(tmp_path, image):

@@ -75,7 +75,16 @@ def test_a_tar_that_is_cut_short(tmp_path):
     path = shard(tmp_path / "00000.tar", numbered(9))
     path.write_bytes(path.read_bytes()[:6000])
     dataset = read_dataset(path)
-    assert 0 < len(dataset) < 9 and kinds(dataset) == {"tar cut short": 1}
+    assert 0 < len(dataset) < 9 and kinds(dataset) == {"tar damaged or cut short": 1}
+
+
+def test_a_tar_with_a_damaged_member(tmp_path):
+    path = shard(tmp_path / "00000.tar", numbered(9))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"4.txt") + 150] ^= 0xFF  # of its check sum
+    path.write_bytes(content)
+    dataset = read_dataset(path)
+    assert 0 < len(dataset) < 9 and kinds(dataset) == {"tar damaged or cut short": 1}
 
 
 def test_tars_of_something_else(tmp_path):

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from florence_lite.answers import Instance
 from florence_lite.checkpoint import load_checkpoint
 from florence_lite.data import read_dataset
 from florence_lite.data.augment import Augmentation
+from florence_lite.data.rows import AnswerRow, ImageSource, Query, int64_of, schema, to_record
 from florence_lite.florence import Florence
+from florence_lite.results import Result
 from florence_lite.train.config import DataConfig
 from florence_lite.train.finetuning import finetune, read_sources
 from florence_lite.train.folders import saved_step
@@ -38,6 +42,28 @@ def test_the_loss_falls_and_the_checkpoint_answers(base, data, tmp_path):
     florence = Florence.from_pretrained(folder)
     assert florence.tokenizer.to_json() == Florence.from_pretrained(base).tokenizer.to_json()
     assert florence.run(data / "0.png", "<OD>", max_new_tokens=8).token_ids
+
+
+def test_on_the_answers_of_a_checkpoint(base, data, tmp_path):
+    """A folder of `annotate`, whose images lie in a tar."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    rows = []
+    with tarfile.open(tmp_path / "squares.tar", "w") as tar:
+        for sample in read_dataset(data):
+            tar.add(sample.image, sample.name)
+            content = sample.image.read_bytes()
+            source = f"{tmp_path}/squares.tar!{sample.name}"
+            image = ImageSource(int64_of(content), source, sample.annotation.size_wh, len(content))
+            instances = [Instance(item.label, box=item.box, score=0.5) for item in sample.annotation.objects]
+            rows.append(AnswerRow(image, Query("<OD>", "c", "r"), Result("<OD>", image.size_wh, "", instances)))
+    (tmp_path / "answers" / "parts").mkdir(parents=True)
+    table = pa.Table.from_pylist([to_record(row) for row in rows], schema())
+    pq.write_table(table, tmp_path / "answers" / "parts" / "0.parquet")
+    finetune(settings(base, tmp_path / "answers", tmp_path / "answered"))
+    finetune(settings(base, data, tmp_path / "plain"))
+    assert losses(tmp_path / "answered") == losses(tmp_path / "plain")
 
 
 def test_a_frozen_tower_stays_as_it_is(base, data, tmp_path):

@@ -9,7 +9,8 @@ captions     a text beside each picture            annotated    answers of a che
 
 What they share: files (finding and reading them, splits), images (which image a name means), frames (coordinates
 brought into an image, and what may be said of it), records (the log of what was left out, the data set of the rest),
-rle (masks), answers (prompts and answers of Florence-2), settings (YAML).
+rle and brush (masks), answers (prompts and answers of Florence-2),
+known (all answers about an image), settings (YAML).
 
 A module of a format has NAME, LOOKS_FOR (its files in words), ENDINGS and DEPTH (where they lie), accepts(file) and
 read(files, root, split, outside).

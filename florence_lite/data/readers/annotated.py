@@ -1,47 +1,33 @@
 """Answers of a checkpoint as annotations: a folder with `parts/*.parquet`, as `annotate` and `refine` write it.
 
-Each row answers one question about one image (`florence_lite.data.rows`). All answers about an image are put together:
-
-    <OD>, <REGION_TO_CATEGORY>             objects with a label; without <OD> also those of <REGION_PROPOSAL>
-    <OPEN_VOCABULARY_DETECTION>            objects with their phrase as label, and each phrase as an expression
-    <CAPTION_TO_PHRASE_GROUNDING>, <REFERRING_EXPRESSION_SEGMENTATION>   expressions; their objects may lack a label
-    <REGION_TO_SEGMENTATION>               the outline of the object with that box
-    <DENSE_REGION_CAPTION>, <REGION_TO_DESCRIPTION>   the phrase of the object with that box, else a region
-    <CAPTION>, <DETAILED_CAPTION>, <MORE_DETAILED_CAPTION>, <OCR_WITH_REGION>, <REGION_TO_OCR>, <VQA> and free prompts,
-    <IMAGE_TEXT_MATCHING>                  captions, lines, questions, sentences that are true and wrong
-
-Boxes of two answers that overlap by an IoU of `SAME_OBJECT` are one object. A list of all objects is complete if it
-names some and was read without fault, and if no other answer tells of objects beyond it. An empty one says nothing,
-unless it is marked as `verified`. Of several answers to the same question one counts: the opinion that the run names
-first. The images stay where they are; their names lead there, in or out of the folder.
+Each row answers one question about one image (`florence_lite.data.rows`); `known` puts all answers about an image
+together. Of several answers to the same question one counts: a person's, else the opinion that the run names first. The
+images stay where they are; their names lead there, in or out of the folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from florence_lite.answers import Box, Instance
-from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
-from florence_lite.data.readers.answers import CAPTIONS
 from florence_lite.data.readers.files import choose_split
 from florence_lite.data.readers.frames import ImageFrame, frame_of
-from florence_lite.data.readers.records import ProblemLog, caption_levels, finished
-from florence_lite.data.rows import AnswerRow, from_record, schema
+from florence_lite.data.readers.known import Known
+from florence_lite.data.readers.records import ProblemLog, finished
+from florence_lite.data.rows import AnswerRow, ImageSource, from_record, schema
 from florence_lite.data.samples import Dataset
 from florence_lite.data.sources import read_source
 from florence_lite.files import read_json_object
-from florence_lite.geometry import box_iou
 from florence_lite.image_files import ImageSizes, image_sizes
 
 NAME = "annotated"
 LOOKS_FOR = "parts/*.parquet of annotate or refine"
 ENDINGS, DEPTH = (".parquet",), 1
-SAME_OBJECT = 0.7  # IoU; two prompts seldom place the same object more exactly, and neighbours overlap less
+WITHIN = "!"  # between a file and the picture in it, in the names of `florence_lite.data.sources`
 PARTS, RUN = "parts", "run.json"
 
 
@@ -55,20 +41,19 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     such a folder always lie elsewhere."""
     folder = root.parent if root.name == PARTS else root
     log = ProblemLog(folder)
-    answers = _answers(files, log, _opinions(folder))
-    common = _common(answers)
-    sources = sorted(answers)
+    sources, counts = _images(files)
+    common = _common(sources.values())
+    wanted = set(sources.values())
     if split is not None:
-        chosen = choose_split([Path(source) for source in sources], split, Path(common or "/"), "image", folders=True)
-        sources = sorted(map(str, chosen))
-    rows, kept = [], []
-    for source in sources:
-        frame = _frame(answers[source], log, folder)
-        if frame is not None:
-            rows.append((None, _Known(frame).annotation(answers[source]), source.removeprefix(f"{common}{os.sep}")))
-            kept.append(source)
-    described = f"{len(files)} parts, answers about {len(answers)} images"
-    return finished(rows, log, NAME, [described], images=_Pictures(tuple(kept)))
+        places = [Path(source) for source in sorted(wanted)]
+        wanted = set(map(str, choose_split(places, split, Path(common or "/"), "image", folders=True)))
+    rows = []
+    for image_id, answers in _answers(files, counts, log, _opinions(folder)):
+        if (source := sources[image_id]) in wanted and (frame := _frame(answers[0].image, source, log, folder)):
+            rows.append((source, Known(frame).annotation(answers), source.removeprefix(f"{common}{os.sep}")))
+    rows.sort(key=lambda row: row[0])
+    kept = _Pictures(tuple(source for source, _, _ in rows))
+    return finished(rows, log, NAME, [f"{len(files)} parts, answers about {len(sources)} images"], images=kept)
 
 
 @dataclass(frozen=True)
@@ -88,32 +73,51 @@ class _Pictures(Sequence):
 # ---- rows of one image -----------------------------------------------------------------------------------------------
 
 
-def _answers(files: Sequence[Path], log: ProblemLog, opinions: Sequence[tuple[str, str]]) -> dict[str, list[AnswerRow]]:
-    """Source of an image → the answers about it, one to each question; what went wrong is reported."""
-    found: dict[int, dict[tuple, AnswerRow]] = defaultdict(dict)
+def _images(files: Sequence[Path]) -> tuple[dict[int, str], Counter[int]]:
+    """Of each image, by its id: the first source of it, and how many rows are about it."""
     sources: dict[int, str] = {}
+    counts: Counter[int] = Counter()
+    for file in files:
+        for record in _records(file, ["image_id", "source"]):
+            sources.setdefault(record["image_id"], record["source"])
+            counts[record["image_id"]] += 1
+    return sources, counts
+
+
+def _answers(
+    files: Sequence[Path], counts: Counter[int], log: ProblemLog, opinions: Sequence[tuple[str, str]]
+) -> Iterator[tuple[int, list[AnswerRow]]]:
+    """Each image with the answers about it, one to each question, as soon as all of its rows were read: those of an
+    image are seldom in more than one part. What went wrong is reported. counts: of rows that are still to come."""
+    waiting: dict[int, dict[tuple, AnswerRow]] = defaultdict(dict)
     seen: set[int] = set()
     for file in files:
         for record in _records(file):
-            if record["id"] in seen:
-                continue  # parts may be copies of each other's rows
-            seen.add(record["id"])
-            row = from_record(record)
-            source = sources.setdefault(row.image.image_id, row.image.source)
-            if row.result is None:
-                log.add(file, source, "no answer", f"{row.query.task}: {row.error}")
-                continue
-            query, of_image = row.query, found[row.image.image_id]
-            question = (query.task, query.text, query.phrases, query.region)
-            if question in of_image:
-                row, other = sorted((of_image[question], row), key=lambda each: _rank(each, opinions))
-                said = f"{query.task}: that of {_who(row)} counts, not that of {_who(other)}"
-                log.add(file, source, "another opinion left out", said)
-            of_image[question] = row
-    return {sources[number]: list(answers.values()) for number, answers in found.items()}
+            number = record["image_id"]
+            counts[number] -= 1
+            if record["id"] not in seen:  # parts may be copies of each other's rows
+                seen.add(record["id"])
+                _add(waiting[number], from_record(record), file, log, opinions)
+            if not counts[number] and (found := waiting.pop(number, None)):
+                yield number, list(found.values())
 
 
-def _records(file: Path) -> Iterator[dict[str, Any]]:
+def _add(
+    known: dict[tuple, AnswerRow], row: AnswerRow, file: Path, log: ProblemLog, opinions: Sequence[tuple[str, str]]
+) -> None:
+    """Put a row with those about the same image, unless there is a better one about the same question."""
+    query, source = row.query, row.image.source
+    question = (query.task, query.text, query.phrases, query.region)
+    if row.result is None:
+        return log.add(file, source, "no answer", f"{query.task}: {row.error}")
+    if question in known:
+        row, other = sorted((known[question], row), key=lambda each: _rank(each, opinions))
+        said = f"{query.task}: that of {_who(row)} counts, not that of {_who(other)}"
+        log.add(file, source, "another opinion left out", said)
+    known[question] = row
+
+
+def _records(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a part as dicts. Raises ValueError for a file that is none, ModuleNotFoundError without pyarrow."""
     try:
         import pyarrow as pa
@@ -125,7 +129,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(file) as part:
             if missing := sorted(set(schema().names) - set(part.schema_arrow.names) - {"verified"}):
                 raise ValueError(f"it has no columns {', '.join(missing)}")
-            for batch in part.iter_batches(1024):
+            for batch in part.iter_batches(1024, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{file} is no part of annotate or refine: {error}") from None
@@ -163,8 +167,8 @@ def _who(answer: AnswerRow) -> str:
 
 
 def _is_file(source: str) -> bool:
-    """Whether an image is a file of its own, rather than a part of one, behind its "!"."""
-    return "!" not in source or os.path.isfile(source)
+    """Whether an image is a file of its own, rather than a part of one."""
+    return WITHIN not in source or os.path.isfile(source)
 
 
 def _common(sources: Iterable[str]) -> str:
@@ -173,251 +177,20 @@ def _common(sources: Iterable[str]) -> str:
     return os.path.commonpath(folders) if folders and all(map(os.path.isabs, folders)) else ""
 
 
-def _frame(answers: Sequence[AnswerRow], log: ProblemLog, folder: Path) -> ImageFrame | None:
+def _frame(image: ImageSource, source: str, log: ProblemLog, folder: Path) -> ImageFrame | None:
     """The frame of the image, None, reported, for one that is not there. Only files of their own are looked at; what
     lies in others is taken to be as it was."""
-    image = answers[0].image
     sizes = ImageSizes(image.size_wh, image.size_wh)
-    if _is_file(image.source):
+    if not _is_file(source):
+        within = [source[:at] for at, character in enumerate(source) if character == WITHIN]
+        if os.path.isabs(source) and not any(map(os.path.isfile, within)):
+            return log.add(folder, source, "image missing", f"there is no file {within[0]}")
+    else:
         try:
-            sizes = image_sizes(image.source)
+            sizes = image_sizes(source)
         except FileNotFoundError as error:
-            return log.add(folder, image.source, "image missing", str(error))
+            return log.add(folder, source, "image missing", str(error))
         except (ValueError, OSError) as error:
-            return log.add(folder, image.source, "image unreadable", str(error))
-    frame = frame_of(sizes, image.size_wh, log, folder, image.source)
+            return log.add(folder, source, "image unreadable", str(error))
+    frame = frame_of(sizes, image.size_wh, log, folder, source)
     return frame and replace(frame, from_shares=True)
-
-
-# ---- what the answers say together -----------------------------------------------------------------------------------
-
-
-@dataclass
-class _Known:
-    """What is known so far about one image.
-
-    complete: of "objects" and "lines", those of which a list of all was read without fault.
-    expressions: phrase → places of its objects.
-    """
-
-    frame: ImageFrame
-    complete: set[str] = field(default_factory=set)
-    negative: str = ""
-    objects: list[ObjectAnnotation] = field(default_factory=list)
-    expressions: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    lines: list[TextLine] = field(default_factory=list)
-    regions: list[Region] = field(default_factory=list)
-    captions: dict[str, str] = field(default_factory=dict)
-    true: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
-
-    def annotation(self, answers: Sequence[AnswerRow]) -> Annotation:
-        """The annotation that the answers make, those first that others refer to."""
-        order = {marker: place for place, marker in enumerate(_TASKS)}
-        for answer in sorted(answers, key=lambda each: order.get(each.query.task, len(order))):
-            task = answer.query.task
-            _TASKS.get(task, _Known._words if task.startswith("<") else _Known._question)(self, answer)
-        captions = caption_levels(*(self.captions.get(marker, "") for marker in CAPTIONS))
-        if self.true and not (captions and captions[0]):
-            captions = (self.true.pop(0), *captions[1:])
-        return self.frame.annotation(
-            self.complete,
-            self.negative,
-            objects=tuple(self.objects),
-            lines=tuple(self.lines),
-            captions=captions,
-            more_captions=tuple(text for text in self.true if text != captions[0]),
-            wrong_captions=tuple(self.wrong),
-            expressions=tuple(ReferringExpression(phrase, places) for phrase, places in self.expressions.items()),
-            questions=tuple(self.questions),
-            regions=tuple(self.regions),
-        )
-
-    def _list(self, part: str, answer: AnswerRow) -> None:
-        """Take down whether an answer names all objects, or all lines."""
-        result = answer.result
-        if answer.verified or (result.instances and _is_whole(answer)):
-            self.complete.add(part)
-        if answer.verified and not result.instances:
-            self.negative = "verified to be empty"
-
-    def _objects(self, answer: AnswerRow) -> None:
-        """A list of all objects; proposals beside another list say nothing more."""
-        query = answer.query
-        if query.task == "<REGION_PROPOSAL>" and "objects" in self.complete:
-            return
-        self._list("objects", answer)
-        for number, item in enumerate(answer.result.instances):
-            if found := self._object(item, f"{query.task} {number}", label=item.label):
-                self.objects.append(found)
-
-    def _category(self, answer: AnswerRow) -> None:
-        """The label of a region; objects of another are not in question."""
-        label = answer.result.text.strip()
-        others = [place for place, known in enumerate(self.objects) if known.label not in ("", label)]
-        if item := self._region_of(answer):
-            self._place(item, "<REGION_TO_CATEGORY>", others, label=label)
-
-    def _phrases(self, answer: AnswerRow) -> None:
-        """Places of phrases. Asked for as categories, they are labels too."""
-        query, result = answer.query, answer.result
-        places: dict[str, list[int]] = {phrase: [] for phrase in result.absent if phrase and _is_whole(answer)}
-        as_labels = query.task == "<OPEN_VOCABULARY_DETECTION>"
-        taken: dict[str, set[int]] = defaultdict(set)
-        for number, item in enumerate(result.instances):
-            phrase = item.label.strip() or (query.text or "").strip()
-            words = {"label" if as_labels else "phrase": phrase}
-            place = self._place(item, f"{query.task} {number}", taken[phrase], **words)
-            if place is not None and phrase:
-                taken[phrase].add(place)
-                places.setdefault(phrase, []).append(place)
-        for phrase, found in places.items():
-            if self.expressions.setdefault(phrase, tuple(found)) != tuple(found):
-                self.frame.report("another place of a phrase", f"{phrase!r} is placed by two tasks; the first counts")
-
-    def _descriptions(self, answer: AnswerRow) -> None:
-        """Words about everything: a list of all objects where no other is."""
-        if "objects" in self.complete:
-            return self._describe(answer, answer.result.instances)
-        self._list("objects", answer)
-        for number, item in enumerate(answer.result.instances):
-            if found := self._object(item, f"<DENSE_REGION_CAPTION> {number}", phrase=item.label):
-                self.objects.append(found)
-
-    def _description(self, answer: AnswerRow) -> None:
-        """Words about a region."""
-        if region := self._region_of(answer):
-            self._describe(answer, (replace(region, label=answer.result.text),))
-
-    def _describe(self, answer: AnswerRow, items: Sequence[Instance]) -> None:
-        """Words about places: those of an object where one lies there."""
-        task = answer.query.task
-        for number, item in enumerate(items):
-            words, box = item.label.strip(), item.bounds
-            place = self._nearest(box) if box else None
-            if place is not None and not self.objects[place].phrase:
-                self.objects[place] = replace(self.objects[place], phrase=words)
-            elif words and (inside := self.frame.box(box, f"{task} {number}", part="regions")):
-                self.regions.append(Region(words, inside))
-
-    def _outline(self, answer: AnswerRow) -> None:
-        """The outline of what lies in a region, whose box stays."""
-        rings = [ring for item in answer.result.instances for ring in item.polygons]
-        item = self._region_of(answer)
-        if item and rings:
-            place = self._place(item, "<REGION_TO_SEGMENTATION>")
-            if place is not None and not self.objects[place].polygons:
-                outlines = self.frame.polygons(rings, "<REGION_TO_SEGMENTATION>")
-                self.objects[place] = replace(self.objects[place], polygons=outlines)
-
-    def _read(self, answer: AnswerRow) -> None:
-        """Lines of text."""
-        task, result = answer.query.task, answer.result
-        items = result.instances
-        if task == "<OCR_WITH_REGION>":
-            self._list("lines", answer)
-        else:
-            region = self._region_of(answer)
-            items = (replace(region, label=result.text.strip()),) if region and result.text.strip() else ()
-        for number, item in enumerate(items):
-            what, text = f"{task} {number}", item.label.strip()
-            if not text or not item.outlines:
-                self.frame.lose("lines", "line left out", "it has no text or no place", what)
-                continue
-            if task != "<OCR_WITH_REGION>" and any(_iou(item, line.quad) >= SAME_OBJECT for line in self.lines):
-                continue
-            corners = [number for point in item.outlines[0] for number in point]
-            if quad := self.frame.quad(corners, what):
-                self.lines.append(TextLine(text, quad, item.score))
-                if task != "<OCR_WITH_REGION>" and "lines" in self.complete:
-                    self.frame.lose("lines", "line beyond the list", f"{text!r} is in no list of all lines", what)
-
-    def _caption(self, answer: AnswerRow) -> None:
-        if answer.result.text.strip() and not answer.result.truncated:
-            self.captions[answer.query.task] = answer.result.text.strip()
-
-    def _match(self, answer: AnswerRow) -> None:
-        sentence, said = (answer.query.text or "").strip(), answer.result.text.strip().lower()
-        if sentence and said in ("yes", "no"):
-            (self.true if said == "yes" else self.wrong).append(sentence)
-
-    def _question(self, answer: AnswerRow) -> None:
-        query, text = answer.query, answer.result.text.strip()
-        asked = query.text if query.task == "<VQA>" else query.task
-        if asked and asked.strip() and text:
-            self.questions.append(Question(asked, text))
-
-    def _words(self, answer: AnswerRow) -> None:
-        """An answer of which an annotation keeps nothing."""
-        task = answer.query.task
-        self.frame.report("task without a place in annotations", f"what {task} says is left out")
-
-    # ---- objects -----------------------------------------------------------------------------------------------------
-
-    def _region_of(self, answer: AnswerRow) -> Instance | None:
-        """The region that was asked about."""
-        query = answer.query
-        if query.region is None or len(query.region) != 4:
-            return self.frame.report("answer left out", f"{query.task} about {query.region} is no answer about a box")
-        return Instance(box=query.region, score=answer.result.score)
-
-    def _object(self, item: Instance, what: str, label: str = "", phrase: str = "") -> ObjectAnnotation | None:
-        return self.frame.object(label.strip(), item.bounds, item.polygons, phrase, what, item.score)
-
-    def _place(self, item: Instance, what: str, taken: Iterable[int] = (), **words: str) -> int | None:
-        """The place of an object among the others: that of the one it is, or behind them. taken: those it is not."""
-        found = self._object(item, what, **words)
-        if found is None:
-            return None
-        place = self._nearest(found.box, taken)
-        if place is None:
-            if "objects" in self.complete:
-                said = f"{found.label or found.phrase or 'a box'} is in no list of all objects"
-                self.frame.lose("objects", "object beyond the list", said, what)
-            self.objects.append(found)
-            return len(self.objects) - 1
-        known = self.objects[place]
-        self.objects[place] = replace(
-            known,
-            label=known.label or found.label,
-            phrase=known.phrase or ("" if known.label else found.phrase),  # a phrase may mean several
-            polygons=known.polygons or found.polygons,
-        )
-        return place
-
-    def _nearest(self, box: Box, taken: Iterable[int] = ()) -> int | None:
-        """The object that a box is, or None."""
-        if not self.objects:
-            return None
-        overlaps = box_iou([box], [item.box for item in self.objects])[0]
-        overlaps[list(taken)] = 0
-        best = int(overlaps.argmax())
-        return best if overlaps[best] >= SAME_OBJECT else None
-
-
-_TASKS: dict[str, Callable[[_Known, AnswerRow], None]] = {
-    "<OD>": _Known._objects,
-    "<REGION_PROPOSAL>": _Known._objects,
-    "<DENSE_REGION_CAPTION>": _Known._descriptions,
-    "<REGION_TO_CATEGORY>": _Known._category,
-    "<OPEN_VOCABULARY_DETECTION>": _Known._phrases,
-    "<CAPTION_TO_PHRASE_GROUNDING>": _Known._phrases,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": _Known._phrases,
-    "<REGION_TO_SEGMENTATION>": _Known._outline,
-    "<REGION_TO_DESCRIPTION>": _Known._description,
-    "<OCR_WITH_REGION>": _Known._read,
-    "<REGION_TO_OCR>": _Known._read,
-    **dict.fromkeys(CAPTIONS, _Known._caption),
-    "<IMAGE_TEXT_MATCHING>": _Known._match,
-    "<VQA>": _Known._question,
-}
-"""In the order in which an annotation is made of them: what lists all objects stands before what refers to some."""
-
-
-def _is_whole(answer: AnswerRow) -> bool:
-    return not answer.result.truncated and not answer.result.parse_errors
-
-
-def _iou(item: Instance, quad: Sequence[float]) -> float:
-    return float(box_iou([item.bounds], [Instance(quad=quad).bounds])[0, 0])

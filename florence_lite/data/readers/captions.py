@@ -7,7 +7,6 @@ that begin like the labels of another format are none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from florence_lite.data.readers.files import IMAGE_ENDINGS, beginning, choose_split, files_below
@@ -19,11 +18,12 @@ from florence_lite.files import read_text
 NAME = "captions"
 LOOKS_FOR = ".txt files of words, each called like the image beside it"
 ENDINGS, DEPTH = (".txt", ".caption"), 3
+_ENDINGS = tuple(ending for each in IMAGE_ENDINGS for ending in (each, each.upper()))
 
 
 def accepts(file: Path) -> bool:
     """Whether a file looks like one of this format."""
-    return _image(file) is not None and _is_prose(beginning(file, 4096))
+    return _is_prose(beginning(file, 4096)) and _image(file) is not None
 
 
 def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = False) -> Dataset:
@@ -57,12 +57,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
 
 def _image(file: Path) -> Path | None:
     """The picture beside a text, or None."""
-    return _images(file.parent, file.parent.stat().st_mtime_ns).get(file.stem)
-
-
-@lru_cache(maxsize=64)
-def _images(folder: Path, changed: int) -> dict[str, Path]:
-    return {path.stem: path for path in reversed(files_below(folder, IMAGE_ENDINGS, 0))}
+    places = (file.with_name(file.stem + ending) for ending in _ENDINGS)
+    return next((path for path in places if path.is_file()), None)
 
 
 def _is_prose(text: str) -> bool:

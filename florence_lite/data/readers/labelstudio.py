@@ -167,7 +167,7 @@ def _image_names(data: dict) -> list[str]:
     except ValueError:
         pass
     names += [re.sub(r"^[0-9a-f]{8}-", "", name.rsplit("/", 1)[-1]) for name in names[1:]]  # upload/1/12345678-a.jpg
-    return list(dict.fromkeys(name for name in reversed(names[1:]) if name))[::-1] or [address]
+    return list(dict.fromkeys(filter(None, names[1:]))) or [address]
 
 
 def _is_image(address: str) -> bool:

@@ -93,10 +93,10 @@ def _entries(file: Path, log: ProblemLog) -> Iterator[_Entry]:
                 else:
                     entry.others.append(ending)
             tar.fileobj.seek(tar.offset)
-            if not tar.fileobj.read(1):
-                raise tarfile.ReadError("it has no mark at its end")
+            if any(block := tar.fileobj.read(tarfile.BLOCKSIZE)) or not block:  # tarfile stops at damage in silence
+                raise tarfile.ReadError("what follows is damaged, or there is no mark at its end")
     except (tarfile.TarError, OSError) as error:
-        entry = log.add(file, "tar", "tar cut short", f"{error}; its last sample is left out; copy it again")
+        entry = log.add(file, "tar", "tar damaged or cut short", f"{error}; its last sample is left out; copy it again")
     if entry is not None:
         yield entry
 

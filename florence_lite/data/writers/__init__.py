@@ -12,7 +12,7 @@ write(splits, output).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from florence_lite.data.samples import Dataset, Sample
@@ -32,6 +32,7 @@ def write_dataset(
     output: str | os.PathLike,
     prefix: str = "",
     copy_images: bool = False,
+    tell: Callable[[], object] = lambda: None,
 ) -> Written:
     """Write annotated images as a folder of another format, which `read_dataset` reads back.
 
@@ -42,6 +43,7 @@ def write_dataset(
     prefix: what each caption begins with; for "captions".
     copy_images: images that are files of their own are copied; else formats that have a folder of images link them.
         What lies in another file is written out in either case, and so is what EXIF turns, upright.
+    tell: is called for each image, for those who show how far it is.
 
     It is built beside its place and appears there whole, or not at all. What the format cannot say is counted in what
     is returned, and so are images that cannot be read, which are left out with what is known about them.
@@ -58,7 +60,7 @@ def write_dataset(
     if format == captions.NAME and captions.lie_in(splits, output):
         return captions.write_beside(splits, output, prefix)
     with building(output) as folder:
-        out = Output(folder, format, writer.FORMATS[format], copy_images)
+        out = Output(folder, format, writer.FORMATS[format], copy_images, tell=tell)
         writer.write(splits, out, **({"prefix": prefix} if prefix else {}))
         if not out.images:
             lost = ", ".join(f"{count} × {kind}" for kind, count in out.left_out.items())

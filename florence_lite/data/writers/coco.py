@@ -42,7 +42,7 @@ def write(splits: Mapping[str, Dataset], output: Output) -> None:
         end = f"_{split}" if split else ""
         with ExitStack() as stack:
             whole, partial, captions = (
-                stack.enter_context(_writing(folder / f"{name}{end}.json", classes.names if objects else ()))
+                stack.enter_context(_writing(folder / f"{name}{end}.json", classes.names if objects else None))
                 for name, objects in (("instances", True), ("instances_incomplete", True), ("captions", False))
             )
             for number, (name, annotation) in enumerate(output.placed(dataset, f"images/{split}".rstrip("/")), start=1):
@@ -160,8 +160,8 @@ class _File:
 
 
 @contextmanager
-def _writing(file: Path, categories: Iterable[str]) -> Iterator[_File]:
-    """A file of these categories; none is left where nothing was added."""
+def _writing(file: Path, categories: Iterable[str] | None) -> Iterator[_File]:
+    """A file of these categories, None for one of captions; nothing is left of it where nothing was added."""
     beside = file.with_suffix(".annotations")
     with file.open("w+", encoding="utf-8") as stream, beside.open("w+", encoding="utf-8") as annotations:
         found = _File(file, {"images": stream, "annotations": annotations})
@@ -170,8 +170,11 @@ def _writing(file: Path, categories: Iterable[str]) -> Iterator[_File]:
         stream.write('\n],\n"annotations": [\n')
         annotations.seek(0)
         shutil.copyfileobj(annotations, stream)
-        records = [{"id": number, "name": name} for number, name in enumerate(categories, start=1)]
-        stream.write(f'\n],\n"categories": {json.dumps(records, ensure_ascii=False)}}}\n')
+        stream.write("\n]")
+        if categories is not None:
+            records = [{"id": number, "name": name} for number, name in enumerate(categories, start=1)]
+            stream.write(f',\n"categories": {json.dumps(records, ensure_ascii=False)}')
+        stream.write("}\n")
     beside.unlink()
     if not found.counts["images"]:
         file.unlink()

@@ -93,7 +93,8 @@ class Output:
 
     folder: that is written. format: one of the writer's names. says: of `PARTS`, what it holds; the rest is counted.
     copy_images: files of images are copied, instead of linked. has_something: whether the format can say anything of an
-    annotation; images of which it cannot are left out. without_dots: names have none before their ending.
+    annotation; images of which it cannot are left out. tell: is called for each. without_dots: names have none before
+    their ending.
     """
 
     folder: Path
@@ -101,6 +102,7 @@ class Output:
     says: frozenset[str]
     copy_images: bool = False
     has_something: Callable[[Annotation], bool] = lambda annotation: True
+    tell: Callable[[], object] = lambda: None
     images: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     hint: str = ""
@@ -117,6 +119,7 @@ class Output:
         """The images that can be written: the stem of a name that no other has, the picture, what is known. What the
         others, and the parts that the format does not hold, would have said is counted."""
         for sample in dataset:
+            self.tell()
             annotation = sample.annotation
             if not self.has_something(annotation):
                 self.lose(NOTHING_TO_SAY)
@@ -146,7 +149,7 @@ class Output:
 
     def count_unsaid(self, annotation: Annotation) -> None:
         """Count the parts of an annotation that the format does not hold."""
-        self._count(annotation, PARTS.keys() - self.says)
+        self._count(annotation, (part for part in PARTS if part not in self.says))
 
     def _count(self, annotation: Annotation, parts: Iterable[str]) -> None:
         for part in parts:

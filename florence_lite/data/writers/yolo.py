@@ -48,6 +48,8 @@ def write(splits: Mapping[str, Dataset], output: Output) -> None:
     folders = {split or "train": f"images/{split}".rstrip("/") for split in splits}
     first = next(iter(folders.values()))
     settings = {"train": first, "val": first} | folders | {"names": dict(enumerate(classes.names))}
+    if "val" not in splits:
+        output.hint = f"data.yaml names {first} as val too; put other images there to measure on"
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False, width=math.inf)
     (output.folder / "data.yaml").write_text(text, encoding="utf-8", newline="\n")
 
