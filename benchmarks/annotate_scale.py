@@ -66,7 +66,9 @@ def listing(folder: Path) -> dict[str, Any]:
                 tar.addfile(member, io.BytesIO(content))
         rows = {"image": [content[:-8] + number.to_bytes(8) for number in range(SHARD)]}
         pq.write_table(pa.table(rows), folder / f"{shard:03}.parquet", compression="none", row_group_size=100)
-    batch = list(list_images(str(folder / "files")))[:PER_PART]
+    names = list(list_images(str(folder / "files")))
+    (folder / "names.txt").write_text("".join(f"{each.name}\n" for each in names))
+    batch = names[:PER_PART]
     carried = len(content) * SHARD * few
 
     def each(source: str) -> Callable[[], None]:
@@ -74,6 +76,7 @@ def listing(folder: Path) -> dict[str, Any]:
 
     return {
         "files_listed_per_s": rate(LISTED, each("files")),
+        "lines_listed_per_s": rate(LISTED, each("names.txt")),
         "tar_members_listed_per_s": rate(SHARD * few, each("*.tar")),
         "parquet_bytes_listed_per_s": rate(carried, each("*.parquet")),
         "bytes_of_a_name_on_its_way": len(pickle.dumps(batch)) / len(batch),
@@ -99,7 +102,7 @@ def rows(folder: Path) -> Iterator[list[Answers]]:
 
 
 def committing(folder: Path) -> dict[str, Any]:
-    """Parts that one process stages and commits in a second, and reads ids of at the start; bytes of a row."""
+    """Parts that one process stages and commits in a second, and reads ids of at the start."""
     parts = rows(folder / "pictures")
     with open_output(output := folder / "answers", {}) as opened:
         staging, commits, told = [], [], []
@@ -108,17 +111,16 @@ def committing(folder: Path) -> dict[str, Any]:
             staged = stage(output, part)
             staging.append(time.perf_counter() - begun)
             commits.append(seconds(lambda staged=staged: opened.commit(staged)))
-            seen = [ray_engine.Seen(each.rows[0].image.source, each.rows[0].image.image_id, False, ()) for each in part]
+            images = [each.rows[0].image for each in part]
+            seen = [ray_engine.Seen(f"{each.source}-{n:06}", each.image_id, False, ()) for n, each in enumerate(images)]
             told.append(len(pickle.dumps(ray_engine.Outcome(staged, seen, ("0" * 16,), 1.0, 0))))
     files = part_files(output)
-    count = PER_PART * PARTS
     os.sync()
     renamed = [folder / f"{number}.renamed" for number in range(200)]
     for each in renamed:
         each.touch()
     return {
         "rows_of_an_image": len(TASKS),
-        "bytes_of_parts_per_image": sum(file.stat().st_size for file in files) / count,
         "bytes_of_an_outcome_per_image": statistics.median(told) / PER_PART,
         "stage_s": statistics.median(staging),
         "commit_s": statistics.median(commits),
