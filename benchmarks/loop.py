@@ -19,13 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from peer import environment
+from refining import boxes
 
 from florence_lite import Florence
 from florence_lite.annotate import AnnotateConfig, annotate
+from florence_lite.answers import Instance
 from florence_lite.data import Dataset, Sample, read_dataset, to_jsonl
 from florence_lite.data.rows import int64_of
 from florence_lite.evaluate.report import evaluate
-from florence_lite.refine import RefineConfig, refine
+from florence_lite.refine import refine
+from florence_lite.rules import Pair
 from florence_lite.train.config import FineTuneConfig
 from florence_lite.train.finetuning import finetune
 
@@ -48,7 +51,7 @@ class Loop:
     """The experiment in a folder. people: photos whose truth is used; steps: of each training, None for the file's."""
 
     def __init__(self, data: str, output: Path, people: int, steps: int | None):
-        self.data, self.output = data, output
+        self.data, self.output, self.people = data, output, people
         self.config = FineTuneConfig.from_toml(CONFIG)
         if steps:
             self.config = replace(self.config, steps=steps, evaluate_every=steps)
@@ -59,6 +62,12 @@ class Loop:
         self.by_people = to_jsonl(train[:people], output / "people.jsonl")
         self.unlabelled, self.test = output / "unlabelled", output / "test"
         copy_photos(train[people:], self.unlabelled)
+        self.hidden = {  # looked at by nothing but `quality`
+            str((self.unlabelled / Path(sample.name).name).resolve()): Pair(
+                instances=tuple(Instance(item.label, box=item.box) for item in sample.annotation.objects)
+            )
+            for sample in train[people:]
+        }
         copy_photos(list(read_dataset(data, split="test")), self.test)
 
     def run(self) -> dict:
@@ -76,19 +85,23 @@ class Loop:
             "two rounds, refined": self.train("student-2", [refined_again]),
         }
         truths = {"people": read_dataset(self.data, split="test"), "teacher": self.teachers_view(teacher)}
-        measured = {
-            name: {by: self.measured(run, truth) for by, truth in truths.items()} for name, run in rows.items()
-        }
+        measured = {name: {by: self.measured(run, truth) for by, truth in truths.items()} for name, run in rows.items()}
+        refinements = ("answers-1", "answers-2-raw", "answers-2")
         result = {
             **environment(),
-            "photos": {"by people": len(read_dataset(self.by_people)), "by the teacher": len(list(self.unlabelled.iterdir()))},
+            "photos": {
+                "by people": len(read_dataset(self.by_people, outside=True)),
+                "by the teacher": len(self.hidden),
+            },
             "steps": self.config.steps,
             "batch": self.config.batch,
             "test": measured,
-            "refined": {name: self.counts(name) for name in ("answers-1", "answers-2-raw", "answers-2")},
-            "quality of the answers": {
-                name: self.quality(self.output / name) for name in ("answers-1", "answers-1-refined", "answers-2", "answers-2-refined")
+            "answers": {
+                name: boxes(self.output / name, self.hidden)
+                for each in refinements
+                for name in (each, f"{each}-refined")
             },
+            "refined": {name: self.counts(name) for name in refinements},
         }
         (self.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         return result
@@ -97,7 +110,7 @@ class Loop:
         """The checkpoint of a run on the photos by people and on folders of answers."""
         output = self.output / name
         people, by_teacher = self.config.data
-        data = [replace(people, path=str(self.by_people))]
+        data = [replace(people, path=str(self.by_people), outside=True)]
         data += [replace(by_teacher, path=str(folder)) for folder in answers]
         return finetune(replace(self.config, output=str(output), data=tuple(data)))
 
