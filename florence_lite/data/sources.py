@@ -20,6 +20,7 @@ import glob
 import os
 import re
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ HUGGING_FACE = "datasets:"
 COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content", "path", "image_path")
 COLUMNS += ("file_name", "filename", "file", "filepath")
 
+SETTLED = 2.0  # seconds after which a change of a file has another time
 ROWS_AT_ONCE = 16  # of a parquet file that are in memory
 BLOCK = 2**20  # bytes of it that are read at a time
 Sources = str | os.PathLike | Sequence[str | os.PathLike]
@@ -74,6 +76,18 @@ class ListedImage:
         if self.content is not None:
             return self.content
         return _piece(self.tar, self.offset, self.size, self.name) if self.tar else read_source(self.name)
+
+    def stamp(self) -> str | None:
+        """Name, size and time of change of the file that is to be read: as long as these are the same, so are the
+        bytes. None where reading is no work, or the file was changed just now and may be again within its clock's tick.
+        """
+        file = self.tar or self.name
+        if self.error or self.content is not None or not os.path.isfile(file):
+            return None
+        status = os.stat(file)
+        if status.st_mtime > time.time() - SETTLED:
+            return None
+        return f"{self.name} {self.offset} {self.size} {status.st_size} {status.st_mtime_ns}"
 
 
 def list_images(sources: Sources, column: str | None = None) -> Iterator[ListedImage]:

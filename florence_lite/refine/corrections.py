@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from florence_lite.answers import Box, Instance, Polygons
+from florence_lite.answers import Box, Instance, Polygons, same_label
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.readers.answers import CAPTIONS
 from florence_lite.data.rows import AnswerRow, ImageSource, Query, int64_of
 from florence_lite.data.samples import Sample
+from florence_lite.geometry import box_iou
 from florence_lite.refine.judged import PERSON, ImageRows, JudgedRow
 from florence_lite.refine.stage import Stage
 from florence_lite.refine.store import image_columns
@@ -110,12 +111,17 @@ class _KnownImages:
 
 
 class Corrections(Stage):
-    """Rows of the model where a person has corrected the image: theirs take their place."""
+    """Rows of the model where a person has corrected the image: theirs take their place.
+
+    Where a person says what all objects are, it is measured how many of the model's are right at which score, so that a
+    threshold can be chosen.
+    """
 
     NAME = "corrections"
 
     def __init__(self, corrected: Corrected):
         self.corrected = corrected
+        self._measured: dict[int, list[tuple[float, bool]]] = {}  # image → its objects: score, is it right
 
     def judge(self, image: ImageRows) -> None:
         annotation = self.corrected.annotations.get(image.image.image_id)
@@ -124,6 +130,11 @@ class Corrections(Stage):
         source = next((row.row.image for row in image.rows if row.row.result is not None), image.image)
         said = [JudgedRow.of(row) for row in rows_of(annotation, source)]
         asked = {row.question for row in said}
+        if "objects" in annotation.exhaustive:
+            true = [item for row in said if row.task == "<OD>" for item in row.left.values()]
+            answered = [item for row in image.open if row.task == "<OD>" for item in row.left.values()]
+            scored = [item for item in answered if item.score is not None and item.bounds is not None]
+            self._measured[image.image.image_id] = [(item.score, _is_right(item, true)) for item in scored]
         for row in image.standing:
             if row.question in asked or row.task in replaced_tasks(annotation):
                 row.drop(self.NAME, "corrected", "by a person")
@@ -136,7 +147,21 @@ class Corrections(Stage):
             lines += [f"{len(unmatched)} could not be used:", *(f"  {line}" for line in unmatched[:10])]
         if len(unmatched) > 10:
             lines.append("  and more, see report.json")
+        measured = [each for several in self._measured.values() for each in several]
+        if measured:
+            lines.append("objects of <OD> that are right in corrected images, by score:")
+        for tenth in range(10):
+            right = [is_right for score, is_right in measured if tenth == min(int(10 * score), 9)]
+            if right:
+                share = f"{sum(right)} of {len(right)}"
+                lines.append(f"  {tenth / 10:.1f} to {(tenth + 1) / 10:.1f}: {share}, {sum(right) / len(right):.0%}")
         return lines
+
+
+def _is_right(item: Instance, true: Sequence[Instance]) -> bool:
+    """Whether one of the true ones has its label and lies there, by an IoU of 0.5."""
+    alike = [each.bounds for each in true if same_label(each.label) == same_label(item.label)]
+    return bool(alike) and box_iou([item.bounds], alike).max() >= 0.5
 
 
 def replaced_tasks(annotation: Annotation) -> set[str]:

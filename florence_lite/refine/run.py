@@ -264,7 +264,7 @@ def written_as_a_whole(to: Path) -> Iterator[Path]:
     partial, replaced = to.with_name(to.name + PARTIAL), to.with_name(to.name + REPLACED)
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(to.with_name(f".{to.name}.lock"), timeout=2) as lock:
+        with FileLock(to.with_name(f".{to.name}.lock"), timeout=0.5) as lock:
             if replaced.is_dir() and not to.is_dir():
                 replaced.rename(to)
             for left in (partial, replaced):

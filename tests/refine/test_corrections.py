@@ -114,6 +114,19 @@ def test_a_corrected_image_is_the_persons_and_no_stage_judges_it(answered, tmp_p
     assert report.empty["verified"] == 1
 
 
+def test_corrections_tell_how_many_of_the_models_objects_are_right_at_which_score(answered, tmp_path):
+    right, other = {"label": "Dog", "box": [12, 10, 52, 40]}, {"label": "dog", "box": [60, 10, 90, 40]}
+    records = (
+        {"image": "a.png", "objects": [right]},
+        {"image": "b.png", "objects": [other]},
+        {"image": "c.png", "objects": [right], "exhaustive": []},
+    )
+    file = jsonl(tmp_path / "photos" / "corrected.jsonl", *records)
+    report = refine(tmp_path / "in", tmp_path / "out", corrections=file)  # balance and duplicates look at all twice
+    lines = report.stages[0].told
+    assert lines[-2:] == ["  0.2 to 0.3: 0 of 2, 0%", "  0.9 to 1.0: 1 of 2, 50%"]
+
+
 def test_what_a_person_says_of_words_replaces_those_words_only(answered, tmp_path):
     record = {"image": "a.png", "captions": ["a cat"], "questions": [{"question": "how many dogs?", "answer": "0"}]}
     file = jsonl(tmp_path / "photos" / "corrected.jsonl", record)

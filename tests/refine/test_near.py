@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -86,10 +87,10 @@ def test_the_page_shows_what_is_near_and_says_how_corrections_come_back(page):
 
 def test_the_picture_has_the_colours_of_the_verdicts(page):
     _, folder = page
-    picture = Image.open(folder / "near.png").convert("RGB")
-    colors = {color for _, color in picture.getcolors(2**24)}
-    assert all(paler(own, score) in colors for own, score in ((DROPPED, 0.29), (KEPT, 0.32)))
-    assert picture.width > 2 * 360
+    pixels = np.array(Image.open(folder / "near.png").convert("RGB"))
+    for color in (paler(DROPPED, 0.29), paler(KEPT, 0.32)):
+        assert (pixels == color).all(-1).any()
+    assert pixels.shape[1] > 2 * 360
 
 
 def test_no_page_where_nothing_has_a_score(tmp_path):
