@@ -314,8 +314,8 @@ def _members(path: str) -> Iterator[tuple[tarfile.TarInfo, Any]]:
                 yield member, tar.extractfile(member).read if packed or member.issparse() else None
         if not packed:
             tar.fileobj.seek(tar.offset)
-            if not tar.fileobj.read(1):
-                raise tarfile.ReadError("it has no mark at its end")
+            if any(block := tar.fileobj.read(tarfile.BLOCKSIZE)) or not block:  # tarfile stops at damage in silence
+                raise tarfile.ReadError("what follows is damaged, or there is no mark at its end")
 
 
 def _piece(path: str, offset: int, size: int, name: str) -> bytes:

@@ -123,6 +123,15 @@ def test_a_tar_that_ends_between_members_is_noticed(tmp_path):
     assert "no mark at its end" in list(list_images(path))[2].error
 
 
+def test_a_tar_that_is_damaged_between_members_is_noticed(tmp_path):
+    path = tar_of(tmp_path / "s.tar", {f"{n}.png": PICTURES[n] for n in range(3)})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"1.png") + 150] ^= 0xFF  # of its check sum, where tarfile stops in silence
+    path.write_bytes(content)
+    first, last = list_images(path)
+    assert not first.error and "what follows is damaged" in last.error
+
+
 @pytest.mark.parametrize("column", [pa.array(PICTURES), pa.array([{"bytes": each, "path": None} for each in PICTURES])])
 def test_bytes_in_a_parquet_file(tmp_path, column):
     table = pa.table({"id": list(range(6)), "photo": column})
