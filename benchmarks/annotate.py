@@ -99,13 +99,14 @@ def are_close(one: Any, other: Any) -> bool:
 
 
 def measure(files: Sequence[Path], tasks: Sequence[str], rounds: int, sides: Sequence[str]) -> dict[str, Any]:
-    """Rates of each side, and the ratios of the others to the plain loop."""
+    """Rates of each side, and the ratios of the others to the first of them."""
     rates: dict[str, list[float]] = {}
     starts: dict[str, list[float]] = {}
-    different, rows = {}, 0
+    different, rows, size = {}, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         config = AnnotateConfig([str(files[0])], folder + "/none", tasks)
-        ways = {name: way for name, way in sides_of(config).items() if name in sides}
+        there = sides_of(config)
+        ways = {name: there[name] for name in sides if name in there}
         share = len(files) // (rounds + 1)
         for number in range(rounds + 1):
             (lists := Path(folder) / f"{number}.txt").write_text(
@@ -120,6 +121,7 @@ def measure(files: Sequence[Path], tasks: Sequence[str], rounds: int, sides: Seq
                     rates.setdefault(name, []).append(share / seconds)
                     starts.setdefault(name, []).append(time.perf_counter() - begun - seconds)
                 found = rows_of(asked.output)
+                size += bool(number) * sum(file.stat().st_size for file in part_files(asked.output))
                 expected = expected or found
                 if found.keys() != expected.keys():
                     sys.exit(f"{name} has other rows than {next(iter(ways))}")
@@ -128,13 +130,15 @@ def measure(files: Sequence[Path], tasks: Sequence[str], rounds: int, sides: Seq
                 rows += bool(number) * len(found)
     if any(different.values()):
         sys.exit(f"rows differ: {different}")
+    first, *others = ways
     return {
         "images": share * rounds,
         "tasks": list(tasks),
         "rows": rows // len(ways),
+        "bytes_of_parts_per_image": size / len(ways) / (share * rounds),
         "images_a_second": {name: statistics.median(each) for name, each in rates.items()},
         "rounds": rates,
-        "ratios": {name: median_ratio(each, rates[LOOP]) for name, each in rates.items() if name != LOOP},
+        "ratios": {name: median_ratio(rates[name], rates[first]) for name in others},
         "before_the_first_image_s": {name: statistics.median(each) for name, each in starts.items()},
     }
 
@@ -157,7 +161,7 @@ def main() -> None:
             files = write_files(Path(folder), arguments.images)
         found = measure(files, arguments.tasks, arguments.rounds, arguments.sides)
     for name, rate in found["images_a_second"].items():
-        ratio = f", {found['ratios'][name]:.2f} × the loop" if name in found["ratios"] else ""
+        ratio = f", {found['ratios'][name]:.2f} × {arguments.sides[0]}" if name in found["ratios"] else ""
         print(f"{name}: {rate:.1f} images/s{ratio}")
     if arguments.json:
         told = {"command": " ".join(sys.argv), **environment(), **found}
