@@ -91,7 +91,10 @@ def test_all_answers_about_an_image_are_one_annotation(tmp_path, image):
 
 
 def test_phrases_that_were_asked_for_are_labels(tmp_path, image):
-    found = known(tmp_path, answer(image, "<OPEN_VOCABULARY_DETECTION>", *SCORED, phrases=("cat", "dog")))
+    row = answer(image, "<OPEN_VOCABULARY_DETECTION>", *SCORED, phrases=("dog", "bus", "cat"))
+    dataset = read_dataset(write_part(tmp_path / "out", [row]))
+    found = dataset[0].annotation
+    assert dataset.classes == ("dog", "bus", "cat")
     assert [(o.label, o.score) for o in found.objects] == [("cat", 0.75), ("dog", 0.5)]
     assert found.exhaustive == set() and [e.objects for e in found.expressions] == [(0,), (1,)]
 

@@ -440,6 +440,29 @@ def test_an_empty_folder_may_be_there(tmp_path):
     assert write_dataset([sample(CAPTIONED)], "coco", tmp_path / "out").images == 1
 
 
+def test_texts_beside_images_are_taken_away_where_not_all_can_be_written(tmp_path, monkeypatch):
+    data = [Sample(picture(tmp_path / f"{name}.jpg"), CAPTIONED, name) for name in "ab"]
+    write_text = Path.write_text
+
+    def full(path, *arguments, **more):
+        if path.name == "b.txt":
+            raise OSError(28, "No space left on device")
+        return write_text(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="b.txt was not written .No space left on device., and no text is left"):
+        write_dataset(data, "captions", tmp_path)
+    assert not list(tmp_path.glob("*.txt"))
+
+
+def test_an_image_whose_tar_is_gone_is_left_out_and_counted(tmp_path):
+    data = [sample(CAPTIONED, name) for name in "ab"]
+    dataset = read_dataset(write_dataset(data, "webdataset", tmp_path / "tars").path)
+    (tmp_path / "tars" / "shard-000000.tar").unlink()
+    with pytest.raises(ValueError, match="2 × images that cannot be read"):
+        write_dataset(dataset, "coco", tmp_path / "out")
+
+
 def test_the_same_data_are_the_same_bytes(tmp_path):
     data = [sample(CAPTIONED, name) for name in "ab"]
     for format in ("coco", "voc", "yolo", "jsonl", "labelstudio", "webdataset", "captions", "huggingface"):

@@ -11,6 +11,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,16 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
         places = [Path(source) for source in sorted(wanted)]
         wanted = set(map(str, choose_split(places, split, Path(common or "/"), "image", folders=True)))
     rows = []
+    classes: dict[str, None] = {}
     for image_id, answers in _answers(files, counts, log, _opinions(folder)):
         if (source := sources[image_id]) in wanted and (frame := _frame(answers[0].image, source, log, folder)):
             rows.append((source, Known(frame).annotation(answers), source.removeprefix(f"{common}{os.sep}")))
+            asked = (row.query.phrases or () for row in answers if row.query.task == "<OPEN_VOCABULARY_DETECTION>")
+            classes |= dict.fromkeys(chain.from_iterable(asked))  # also those that no image shows
     rows.sort(key=lambda row: row[0])
+    classes |= dict.fromkeys(item.label for _, annotation, _ in rows for item in annotation.objects if item.label)
     kept = _Pictures(tuple(source for source, _, _ in rows))
-    return finished(rows, log, NAME, [f"{len(files)} parts, answers about {len(sources)} images"], images=kept)
+    return finished(rows, log, NAME, [f"{len(files)} parts, answers about {len(sources)} images"], classes, kept)
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,12 @@ def write_beside(splits: Mapping[str, Dataset], folder: Path, prefix: str) -> Wr
     try:
         for file, text in texts.items():
             file.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        for file in texts:
-            file.unlink(missing_ok=True)  # none was there before
-        raise OSError(f"{file} was not written ({error.strerror or error}), and no text is left") from error
+    except BaseException as error:
+        for each in texts:
+            each.unlink(missing_ok=True)  # none was there before
+        if isinstance(error, OSError):
+            raise OSError(f"{file} was not written ({error.strerror or error}), and no text is left") from error
+        raise
     return Written(folder, len(texts), dict(output.left_out.most_common()))
 
 

@@ -118,14 +118,14 @@ class Output:
     def samples(self, dataset: Dataset) -> Iterator[tuple[str, Picture, Annotation]]:
         """The images that can be written: the stem of a name that no other has, the picture, what is known. What the
         others, and the parts that the format does not hold, would have said is counted."""
-        for sample in dataset:
+        for place, annotation in enumerate(dataset.annotations):
             self.tell()
-            annotation = sample.annotation
             if not self.has_something(annotation):
                 self.lose(NOTHING_TO_SAY)
                 self._count(annotation, PARTS)
                 continue
             try:
+                sample = dataset[place]  # which may read it out of another file
                 picture = picture_of(sample)
             except (ValueError, OSError):
                 self.lose(UNREADABLE)
