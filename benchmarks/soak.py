@@ -33,6 +33,7 @@ from florence_lite.tokens import Tokenizer
 TASKS = ("<OD>", "<CAPTION>")
 PART = 64  # images
 SECONDS = 0.5  # between looks
+KEPT = 200  # looks that are written, of the whole way
 BEGUN = 0.2  # share of the way after which nothing may grow
 
 
@@ -144,14 +145,14 @@ def main() -> None:
             looks = watch(command, output)
             found[run] = {"looks": looks, **(growth(looks, arguments.images) if run == "annotated" else {})}
             highest = {each: max(look[each] for look in looks) for each in ("memory_mb", "open_files", "scratch_kb")}
-            found[run]["most"] = highest
+            found[run] |= {"most": highest, "looks": looks[:: -(-len(looks) // KEPT)]}
             print(run, json.dumps({**highest, "seconds": looks[-1]["seconds"]}), flush=True)
         print({key: value for key, value in found["annotated"].items() if key != "looks"})
     if arguments.plot:
         plot(found["annotated"]["looks"], arguments.plot)
     if arguments.json:
         told = {"command": " ".join(sys.argv), **environment(), **found}
-        Path(arguments.json).write_text(json.dumps(told) + "\n")
+        Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

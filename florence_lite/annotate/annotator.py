@@ -10,7 +10,7 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -37,30 +37,47 @@ class ReadImage(NamedTuple):
     """The bytes of a picture, or why there are none; it can be sent to another process.
 
     image_id: as in `ImageSource`; of what cannot be read, from its name.
+    content: None where it cannot be read, as error says, or need not be. key: of the file (`file_key`).
     """
 
     name: str
     image_id: int
     content: bytes | None
     error: str = ""
+    key: int | None = None
 
 
-def read_image(listed: ListedImage) -> ReadImage:
-    """Read a picture of a source; one that cannot be read has an error."""
+def file_key(listed: ListedImage) -> int | None:
+    """int64 by which a file is known again as long as it does not change; None where it cannot be told."""
+    stamp = listed.stamp()
+    return None if stamp is None else int64_of(stamp.encode())
+
+
+def read_image(listed: ListedImage, is_done: Callable[[int], int | None] = lambda key: None) -> ReadImage:
+    """Read a picture of a source; one that cannot be read has an error.
+
+    is_done: gives the image_id of a file, by its key, that need not be read, for nothing is left to ask about it.
+    """
     try:
+        key = file_key(listed)
+        if key is not None and (image_id := is_done(key)) is not None:
+            return ReadImage(listed.name, image_id, None, "", key)
         content = listed.read()
     except (ValueError, OSError) as error:
         return ReadImage(listed.name, int64_of(f"unreadable {listed.name}".encode()), None, str(error))
-    return ReadImage(listed.name, int64_of(content), content)
+    return ReadImage(listed.name, int64_of(content), content, "", key)
 
 
-def read_ahead(listed: Iterable[ListedImage]) -> Iterator[ReadImage]:
-    """The contents of images in their order, read by threads, `FILES_AHEAD` at most before they are asked for."""
+def read_ahead(
+    listed: Iterable[ListedImage], is_done: Callable[[int], int | None] = lambda key: None
+) -> Iterator[ReadImage]:
+    """What `read_image` gives for each image in order, read by threads, `FILES_AHEAD` at most before they are asked
+    for."""
     reading: deque[Future[ReadImage]] = deque()
     with ThreadPoolExecutor(READERS, "florence-lite reads") as readers:
         try:
             for image in listed:
-                reading.append(readers.submit(read_image, image))
+                reading.append(readers.submit(read_image, image, is_done))
                 if len(reading) >= FILES_AHEAD:
                     yield reading.popleft().result()
             while reading:
@@ -140,10 +157,10 @@ class Annotator:
                     if stop.is_set():
                         return
                     asking.step()
-                rows, marks = asking.answers(asking.images.popleft())
+                answers = asking.answers(asking.images.popleft())
                 now = time.perf_counter()
-                share, before = (now - before) / max(1, len(rows)), now
-                yield Answers([replace(row, seconds=share) for row in rows], marks)
+                share, before = (now - before) / max(1, len(answers.rows)), now
+                yield answers._replace(rows=[replace(row, seconds=share) for row in answers.rows])
         if fault is not None:
             raise fault
 
@@ -254,8 +271,8 @@ class _Asking:
         if not worked:
             wait([image.opened[place] for place, some in enumerate(self._opening) for image in some], PATIENCE)
 
-    def answers(self, image: _OnTheWay) -> tuple[list[AnswerRow], list[int]]:
-        """The rows of an image that is answered, and marks."""
+    def answers(self, image: _OnTheWay) -> Answers:
+        """The rows of an image that is answered, their seconds aside."""
         read, rows, marks = image.read, [], []
         source = ImageSource(read.image_id, read.name, image.size_wh, len(read.content or b""))
         for number in sorted(image.new):
@@ -267,7 +284,7 @@ class _Asking:
                     rows.append(row)
             if self._annotator.questions[number].parent is not None:
                 marks.append(self._annotator.questions[number].done_id(read.image_id))
-        return rows, marks
+        return Answers(rows, marks, None if read.key is None else (read.key, read.image_id))
 
     def _encode(self, place: int, images: Sequence[_OnTheWay]) -> None:
         """Run the vision tower and ask what needs no other answer."""

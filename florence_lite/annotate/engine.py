@@ -1,7 +1,8 @@
 """A run of the data engine: from a configuration to parts of rows, each exactly once.
 
 The embedded engine is one process: threads read and digest files ahead of the networks, which answer without a pause,
-and another thread writes what is finished. Nothing grows with the number of images but eight bytes for each.
+and another thread writes what is finished. With the number of images nothing grows but some tens of bytes for each,
+the numbers by which they are known. A file that is answered is not even read again, as long as it does not change.
 """
 
 from __future__ import annotations
@@ -91,10 +92,16 @@ def _embedded(
     progress: Progress,
     stop: threading.Event,
 ) -> None:
-    report = progress.report
+    report, done = progress.report, output.done
+
+    def is_done(key: int) -> int | None:
+        image_id = output.files.image_id(key)
+        known = image_id is not None and all(each.done_id(image_id) in done for each in annotator.questions)
+        return image_id if known else None
+
     with _Writer(output, report, config.images_per_part) as writer, _Duplicates(output.folder) as duplicates:
-        images = _new_images(read_ahead(listed), annotator, output.done, report, duplicates)
-        for answers in annotator.answers(images, output.done, stop):
+        images = _new_images(read_ahead(listed, is_done), annotator, done, report, duplicates)
+        for answers in annotator.answers(images, done, stop):
             report.add(error_kinds(answers))
             writer.add(answers)
             progress.update()

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 RECORD, PARTS, STAGING, DAMAGED, LOCK = "run.json", "parts", "staging", "damaged", "lock"
 LOCK_WAIT = 6.0  # seconds; what a killed run has left behind may hold the lock for a moment
-MARKS = b"florence_lite.done"  # in the metadata of a part: marks of questions that have any number of rows
+# In the metadata of a part: marks of questions that have any number of rows, and which pictures files were.
+MARKS, FILES = b"florence_lite.done", b"florence_lite.files"
 AT_MOST_NEW = 2**16  # numbers that `Ids` keeps unsorted
 
 
@@ -43,11 +44,13 @@ class Answers(NamedTuple):
     """All that a run adds about one image.
 
     rows: in the order of the questions. marks: int64 numbers of questions that have any number of rows
-    (`Question.done_id`) and are answered with these.
+    (`Question.done_id`) and are answered with these. file: an int64 number of the file as it was when it was read
+    (`annotator.file_key`), and the image_id; None where there is no such number.
     """
 
     rows: list[AnswerRow]
     marks: list[int]
+    file: tuple[int, int] | None = None
 
 
 class Staged(NamedTuple):
@@ -98,6 +101,26 @@ class Ids:
         return True
 
 
+class Files:
+    """Which picture each file was when it was read, in 16 bytes a file. pairs: int64 [N, 2], as `Answers.file`."""
+
+    def __init__(self, pairs: NDArray[np.int64]):
+        self._keys, first = np.unique(pairs[:, 0], return_index=True)
+        self._images = pairs[first, 1]
+
+    def image_id(self, key: int) -> int | None:
+        place = int(np.searchsorted(self._keys, np.int64(key)))
+        return int(self._images[place]) if place < len(self._keys) and self._keys[place] == key else None
+
+
+class _Part(NamedTuple):
+    """What a part tells without its rows. ids: int64 [N]; marks: int64 [M]; files: int64 [F, 2]."""
+
+    ids: NDArray[np.int64]
+    marks: NDArray[np.int64]
+    files: NDArray[np.int64]
+
+
 # ---- phase one: any process ------------------------------------------------------------------------------------------
 
 
@@ -111,17 +134,23 @@ def stage(folder: str | os.PathLike, answers: Iterable[Answers]) -> Staged:
     answers = list(answers)
     rows = [row for each in answers for row in each.rows]
     table = pa.Table.from_pylist([to_record(row) for row in rows], schema())
-    return _staged(Path(folder), table, np.array([mark for each in answers for mark in each.marks], np.int64))
+    marks = np.array([mark for each in answers for mark in each.marks], np.int64)
+    files = np.array([each.file for each in answers if each.file is not None], np.int64).reshape(-1, 2)
+    return _staged(Path(folder), table, marks, files)
 
 
-def _staged(folder: Path, table: pa.Table, marks: NDArray[np.int64]) -> Staged:
-    metadata = {MARKS: base64.b64encode(marks.astype("<i8").tobytes())} if len(marks) else None
+def _staged(folder: Path, table: pa.Table, marks: NDArray[np.int64], files: NDArray[np.int64]) -> Staged:
+    metadata = {
+        name: base64.b64encode(numbers.astype("<i8").tobytes())
+        for name, numbers in ((MARKS, marks), (FILES, files))
+        if len(numbers)
+    }
     path = folder / STAGING / f"{part_name(table['id'].to_numpy(), marks)}.{uuid.uuid4().hex[:8]}.parquet"
     with _telling(folder):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                _write_table(table.replace_schema_metadata(metadata), file)
+                _write_table(table.replace_schema_metadata(metadata or None), file)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
@@ -149,12 +178,14 @@ def part_name(ids: NDArray[np.int64], marks: NDArray[np.int64]) -> str:
 class Output:
     """An output folder in use by this process; made by `open_output`.
 
-    done: ids of all rows and marks in `parts/`. damaged: parts that were found damaged and moved away.
-    news: what is asked beside what was asked before, as a line for people; "" where nothing is.
+    done: ids of all rows and marks in `parts/`. files: that were read before this run. rows: how many there are.
+    damaged: parts that were found damaged and moved away. news: what is asked beside what was asked before, as a line
+    for people; "" where nothing is.
     """
 
-    def __init__(self, folder: Path, done: Ids, rows: int, damaged: Sequence[Damage], news: str):
-        self.folder, self.done, self.rows, self.damaged, self.news = folder, done, rows, tuple(damaged), news
+    def __init__(self, folder: Path, done: Ids, files: Files, rows: int, damaged: Sequence[Damage], news: str):
+        self.folder, self.done, self.files, self.rows = folder, done, files, rows
+        self.damaged, self.news = tuple(damaged), news
 
     def commit(self, staged: Staged) -> int:
         """Make staged rows part of the answers; returns how many are new.
@@ -165,7 +196,7 @@ class Output:
         path = Path(staged.path)
         if not path.is_file():
             return 0
-        ids, marks = read_ids(path)
+        ids, marks, _ = _read_part(path)
         known = np.fromiter((int(each) in self.done for each in ids), bool, len(ids))
         known_marks = np.fromiter((int(each) in self.done for each in marks), bool, len(marks))
         if (known.all() and known_marks.all()) or not len(ids) + len(marks):
@@ -173,7 +204,7 @@ class Output:
             return 0
         if known.any() or known_marks.any() or len(np.unique(ids)) < len(ids):
             path = self._without(path, known, marks[~known_marks])
-            ids, marks = read_ids(path)
+            ids, marks, _ = _read_part(path)
         target = self.folder / PARTS / f"{part_name(ids, marks)}.parquet"
         with _telling(self.folder):
             os.replace(path, target)
@@ -191,7 +222,7 @@ class Output:
         _, first = np.unique(table["id"].to_numpy(), return_index=True)
         keep = np.zeros(len(known), bool)
         keep[first] = True
-        anew = _staged(self.folder, table.filter(keep & ~known), marks)
+        anew = _staged(self.folder, table.filter(keep & ~known), marks, _read_part(path).files)
         path.unlink()
         return Path(anew.path)
 
@@ -240,6 +271,10 @@ def part_files(folder: str | os.PathLike) -> list[Path]:
 
 def read_ids(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The ids of the rows of a part, and its marks. Raises ValueError where it is cut short or no such file."""
+    return _read_part(file)[:2]
+
+
+def _read_part(file: Path) -> _Part:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -247,29 +282,30 @@ def read_ids(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         with pq.ParquetFile(file, page_checksum_verification=True) as part:
             if not part.schema_arrow.equals(schema()):
                 raise ValueError("it has other columns than rows of answers")
-            marks = (part.schema_arrow.metadata or {}).get(MARKS, b"")
-            ids = part.read(["id"])["id"].to_numpy()
-            return ids, np.frombuffer(base64.b64decode(marks), "<i8")
+            metadata = part.schema_arrow.metadata or {}
+            marks, files = (np.frombuffer(base64.b64decode(metadata.get(name, b"")), "<i8") for name in (MARKS, FILES))
+            return _Part(part.read(["id"])["id"].to_numpy(), marks, files.reshape(-1, 2))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it is damaged or cut short: {error}") from None
 
 
-def _read_parts(folder: Path) -> tuple[Ids, int, list[Damage]]:
-    """What is done, in how many rows; damaged parts are moved away."""
-    found, rows, damaged = [np.empty(0, np.int64)], 0, []
+def _read_parts(folder: Path) -> tuple[Ids, Files, int, list[Damage]]:
+    """What is done, which files were read, in how many rows; damaged parts are moved away."""
+    done, files, rows, damaged = [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)], 0, []
     for file in part_files(folder):
         try:
-            ids, marks = read_ids(file)
-            if part_name(ids, marks) != file.stem:
+            part = _read_part(file)
+            if part_name(part.ids, part.marks) != file.stem:
                 raise ValueError("its rows are not those that its name tells")
         except ValueError as error:
             (folder / DAMAGED).mkdir(exist_ok=True)
             os.replace(file, target := folder / DAMAGED / file.name)
             damaged.append(Damage(target, str(error)))
             continue
-        found += [ids, marks]
-        rows += len(ids)
-    return Ids(np.concatenate(found)), rows, damaged
+        done += [part.ids, part.marks]
+        files.append(part.files)
+        rows += len(part.ids)
+    return Ids(np.concatenate(done)), Files(np.concatenate(files)), rows, damaged
 
 
 def _record(folder: Path, asked: Mapping[str, Any]) -> str:

@@ -19,35 +19,39 @@ from __future__ import annotations
 import glob
 import os
 import re
-import tarfile
-import zlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain, groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from florence_lite.data.archives import BROKEN, members, read_member, read_piece
+from florence_lite.data.tables import (
+    HUGGING_FACE,
+    Cell,
+    data_set_cell,
+    data_set_name,
+    data_set_places,
+    image_column,
+    is_saved,
+    open_parquet,
+    parquet_cell,
+    parquet_cells,
+    splits_of,
+)
 from florence_lite.image_files import is_image_name
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+    pass
 
 LISTS = (".txt", ".lst", ".list")
 TARS = (".tar", ".tar.gz", ".tgz")
 PARQUET = ".parquet"
-HUGGING_FACE = "datasets:"
-# What columns of images are called, the likeliest first.
-COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content", "path", "image_path")
-COLUMNS += ("file_name", "filename", "file", "filepath")
-
-ROWS_AT_ONCE = 16  # of a parquet file that are in memory
-BLOCK = 2**20  # bytes of it that are read at a time
+SETTLED = 2.0  # seconds after which a change of a file has another time
 Sources = str | os.PathLike | Sequence[str | os.PathLike]
 
 _SEQUENCE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WITHIN = re.compile(r"(.*?\.(?:tar|tar\.gz|tgz|parquet))!(.*)", re.IGNORECASE | re.DOTALL)
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)  # what reading a damaged archive raises
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,19 @@ class ListedImage:
             raise ValueError(self.error)
         if self.content is not None:
             return self.content
-        return _piece(self.tar, self.offset, self.size, self.name) if self.tar else read_source(self.name)
+        return read_piece(self.tar, self.offset, self.size, self.name) if self.tar else read_source(self.name)
+
+    def stamp(self) -> str | None:
+        """Name, size and time of change of the file that is to be read: as long as these are the same, so are the
+        bytes. None where reading is no work, or the file was changed just now and may be again within its clock's tick.
+        """
+        file = self.tar or self.name
+        if self.error or self.content is not None or not os.path.isfile(file):
+            return None
+        status = os.stat(file)
+        if status.st_mtime > time.time() - SETTLED:
+            return None
+        return f"{self.name} {self.offset} {self.size} {status.st_size} {status.st_mtime_ns}"
 
 
 def list_images(sources: Sources, column: str | None = None) -> Iterator[ListedImage]:
@@ -92,10 +108,10 @@ def count_images(sources: Sources, column: str | None = None) -> int:
     """How many pictures `list_images` lists; of parquet files their rows, without reading those. Raises as it does."""
     total = 0
     for source in _as_list(sources):
-        if source.startswith(HUGGING_FACE) or _is_saved(source):
-            total += sum(len(rows) for rows in _huggingface(_huggingface_name(source)).values())
+        if source.startswith(HUGGING_FACE) or is_saved(source):
+            total += sum(len(rows) for rows in splits_of(data_set_name(source)).values())
         elif source.lower().endswith(PARQUET) and os.path.isfile(source):
-            total += _parquet_file(source).metadata.num_rows
+            total += open_parquet(source).metadata.num_rows
         else:
             total += sum(1 for _ in _source(source, column))
     return total
@@ -108,12 +124,15 @@ def read_source(name: str) -> bytes:
     Raises FileNotFoundError where it is not there any more, and ValueError where it cannot be read; both name it.
     """
     if name.startswith(HUGGING_FACE):
-        return _read_huggingface(name)
+        dataset, _, place = name.removeprefix(HUGGING_FACE).rpartition("!")
+        return _cell(data_set_cell(dataset, place), name, dataset if os.path.isdir(dataset) else "").read()
     if within := _WITHIN.fullmatch(name):
         file, place = within.groups()
         if not os.path.isfile(file):
             raise FileNotFoundError(f"image {name} cannot be read: there is no file {file}")
-        return _read_row(file, place, name) if file.lower().endswith(PARQUET) else _read_member(file, place, name)
+        if file.lower().endswith(PARQUET):
+            return _cell(parquet_cell(file, place, name), name, os.path.dirname(file)).read()
+        return read_member(file, place, name)
     try:
         if os.path.exists(name) and not os.path.isfile(name):
             raise ValueError(f"image {name} is a folder or device, not a file")
@@ -150,8 +169,9 @@ def _some(images: Iterator[ListedImage], sources: Sequence[str]) -> Iterator[Lis
 
 def _source(source: str, column: str | None) -> Iterator[ListedImage]:
     """The images of one source. What is wrong with the source itself is raised here, not while it is listed."""
-    if source.startswith(HUGGING_FACE) or _is_saved(source):
-        return _list_huggingface(_huggingface_name(source), column)
+    if source.startswith(HUGGING_FACE) or is_saved(source):
+        name = data_set_name(source)
+        return (ListedImage(f"{HUGGING_FACE}{name}!{place}") for place in data_set_places(name, column))
     if os.path.isdir(source):
         folder = os.path.abspath(source)
         try:
@@ -161,7 +181,7 @@ def _source(source: str, column: str | None) -> Iterator[ListedImage]:
         return _folder(folder, column)
     if os.path.lexists(source):
         if source.lower().endswith(PARQUET):
-            _image_column(_parquet_file(source), column, source)
+            image_column(open_parquet(source), column, source)
         elif source.lower().endswith(LISTS):
             return _list(os.path.abspath(source))
         elif not source.lower().endswith(TARS) and not is_image_name(source):
@@ -268,13 +288,10 @@ def _list(path: str) -> Iterator[ListedImage]:
                 )
 
 
-# ---- tars ------------------------------------------------------------------------------------------------------------
-
-
 def _tar(path: str) -> Iterator[ListedImage]:
     """The images in a tar, and an error at its end where it is cut short."""
     try:
-        for member, content in _members(path):
+        for member, content in members(path):
             if is_image_name(member.name) and not os.path.basename(member.name).startswith("."):
                 name = f"{path}!{member.name}"
                 if not _is_text(name):
@@ -286,224 +303,22 @@ def _tar(path: str) -> Iterator[ListedImage]:
                     yield ListedImage(name, path, member.offset_data, member.size)
                 else:
                     yield ListedImage(name, content=content())
-    except _BROKEN as error:
+    except BROKEN as error:
         yield ListedImage(path, error=f"tar {path} is damaged or cut short: {error}; copy it again")
 
 
-def _members(path: str) -> Iterator[tuple[tarfile.TarInfo, Any]]:
-    """The files in a tar; with what reads each now, where it cannot be read from its place in the tar later."""
-    packed = not path.lower().endswith(".tar")
-    with tarfile.open(path, "r|*" if packed else "r:") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # which tarfile would keep
-            if member.isfile():
-                yield member, tar.extractfile(member).read if packed or member.issparse() else None
-        if not packed:
-            tar.fileobj.seek(tar.offset)
-            if not tar.fileobj.read(1):
-                raise tarfile.ReadError("it has no mark at its end")
-
-
-def _piece(path: str, offset: int, size: int, name: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"image {name} cannot be read: there is no file {path}") from None
-    except OSError as error:
-        raise ValueError(f"image {name} cannot be read: {error.strerror or error}") from error
-    if len(content) < size:
-        raise ValueError(f"image {name} cannot be read: its tar is cut short; copy it again")
-    return content
-
-
-def _read_member(path: str, member: str, name: str) -> bytes:
-    try:
-        if path.lower().endswith(".tar"):
-            status = os.stat(path)
-            if place := _index(path, status.st_size, status.st_mtime_ns).get(member):
-                return _piece(path, *place, name)
-        for each, read in _members(path):
-            if each.name == member and read is not None:
-                return read()
-    except _BROKEN as error:
-        raise ValueError(f"image {name} cannot be read: {error}") from None
-    raise FileNotFoundError(f"image {name} does not exist: the tar has no such member")
-
-
-@lru_cache(maxsize=4)
-def _index(path: str, size: int, changed: int) -> dict[str, tuple[int, int]]:
-    """Offset and size of each member of a tar of that size and age, as far as it is whole."""
-    places = {}
-    try:
-        for member, read in _members(path):
-            if read is None:
-                places[member.name] = member.offset_data, member.size
-    except tarfile.TarError:
-        pass
-    return places
-
-
-# ---- parquet ---------------------------------------------------------------------------------------------------------
-
-
-def _parquet_file(path: str) -> pq.ParquetFile:
-    """ValueError for what is no whole parquet file, and where pyarrow is missing."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError:
-        raise ValueError(f"{path} needs the package pyarrow: pip install 'florence-lite[annotate]'") from None
-    try:
-        return pq.ParquetFile(path, buffer_size=BLOCK, pre_buffer=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no parquet file, or damaged or cut short ({error}); copy it again") from None
-
-
-def _image_column(file: pq.ParquetFile, column: str | None, path: str) -> str:
-    """The column that holds images; ValueError where there is none or it is not clear."""
-    import pyarrow as pa
-
-    schema = file.schema_arrow
-
-    def holds_images(kind: pa.DataType) -> bool:
-        is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        return (
-            is_bytes or pa.types.is_struct(kind) and any(kind.field(n).name == "bytes" for n in range(kind.num_fields))
-        )
-
-    def holds_paths(kind: pa.DataType) -> bool:
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-    there = f"its columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
-    fitting = [field.name for field in schema if holds_images(field.type)]
-    if column is not None:
-        if column not in schema.names:
-            raise ValueError(f"{path} has no column {column!r}; {there}")
-        if column not in fitting and not holds_paths(schema.field(column).type):
-            raise ValueError(f"column {column!r} of {path} holds neither bytes nor paths of images; {there}")
-        return column
-    if len(fitting) != 1:
-        among = fitting or [field.name for field in schema if holds_paths(field.type)]
-        fitting = [name for name in COLUMNS if name in among][:1]
-    if not fitting:
-        raise ValueError(f'{path} has no column that is known to hold images; name it with column="…": {there}')
-    return fitting[0]
-
-
 def _parquet(path: str, column: str | None) -> Iterator[ListedImage]:
-    """The images of a parquet file, a few rows at a time, and an error where it cannot be read on."""
-    number = 0
+    """The images of a parquet file, and an error where it cannot be read on."""
+    place = "its beginning"
     try:
-        with _parquet_file(path) as file:
-            column = _image_column(file, column, path)
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    yield _cell(value, f"{path}!{number}/{column}", os.path.dirname(path))
-                    number += 1
+        for place, value in parquet_cells(path, column):
+            yield _cell(value, f"{path}!{place}", os.path.dirname(path))
     except (ValueError, OSError) as error:
-        yield ListedImage(path, error=f"parquet file {path} cannot be read from row {number} on: {error}")
+        yield ListedImage(path, error=f"parquet file {path} cannot be read behind {place}: {error}")
 
 
-def _cell(value: Any, name: str, folder: str) -> ListedImage:
-    """A picture from a cell: bytes, the path of a file, or the structure of both that `datasets` writes."""
-    if isinstance(value, dict):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+def _cell(value: Cell, name: str, folder: str) -> ListedImage:
+    """A picture from the value of a table's cell; paths lead from the folder."""
     if isinstance(value, str):
         return ListedImage(os.path.normpath(os.path.join(folder, value)))
     return ListedImage(name, content=value) if value is not None else ListedImage(name, error=f"image {name} is null")
-
-
-def _read_row(path: str, place: str, name: str) -> bytes:
-    number, _, column = place.partition("/")
-    with _parquet_file(path) as file:
-        if not number.isdecimal() or column not in file.schema_arrow.names:
-            raise FileNotFoundError(f"image {name} does not exist: the parquet file has no such column or row")
-        left = int(number)
-        for group in range(file.metadata.num_row_groups):
-            if left < (rows := file.metadata.row_group(group).num_rows):
-                break
-            left -= rows
-        else:
-            raise FileNotFoundError(f"image {name} does not exist: {path} has {file.metadata.num_rows} rows")
-        try:
-            for batch in file.iter_batches(ROWS_AT_ONCE, [group], columns=[column]):
-                if left < batch.num_rows:
-                    return _cell(batch.column(0)[left].as_py(), name, os.path.dirname(path)).read()
-                left -= batch.num_rows
-        except OSError as error:
-            raise ValueError(f"image {name} cannot be read: {error}") from None
-    raise ValueError(f"image {name} cannot be read: {path} is damaged")
-
-
-# ---- data sets of Hugging Face ---------------------------------------------------------------------------------------
-
-
-def _is_saved(source: str) -> bool:
-    """Whether `save_to_disk` of `datasets` wrote the folder."""
-    return any(os.path.isfile(os.path.join(source, name)) for name in ("state.json", "dataset_dict.json"))
-
-
-def _huggingface_name(source: str) -> str:
-    """Of a data set: its id, or the absolute path of its folder."""
-    name = source.removeprefix(HUGGING_FACE)
-    name = os.path.abspath(name) if os.path.exists(name) else name
-    if not name:
-        raise ValueError(f"source {source!r} names no data set; write {HUGGING_FACE}NAME")
-    return name
-
-
-@lru_cache(maxsize=2)
-def _huggingface(name: str) -> dict[str, Any]:
-    """The splits of a data set, `datasets.Dataset`s that are mapped from disk."""
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{HUGGING_FACE}{name} needs the package datasets: pip install 'florence-lite[train]'"
-        ) from None
-    try:
-        loaded = datasets.load_from_disk(name) if _is_saved(name) else datasets.load_dataset(name)
-    except Exception as error:  # of the Hub, of builders, of files
-        raise ValueError(f"data set {HUGGING_FACE}{name} cannot be loaded: {error}") from None
-    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"rows": loaded}
-
-
-@lru_cache(maxsize=8)
-def _huggingface_column(name: str, split: str, column: str | None) -> tuple[Any, str]:
-    """A split with nothing but its column of images, undecoded, and the column's name."""
-    import datasets
-
-    rows = _huggingface(name)[split]
-    features = rows.features
-    pictures = [each for each, feature in features.items() if isinstance(feature, datasets.Image)]
-    if column is None:
-        among = pictures or [each for each in COLUMNS if each in features]
-        column = next((each for each in COLUMNS if each in among), among[0] if among else None)
-    if column not in features:
-        problem = "no column that is known to hold images" if column is None else f"no column {column!r}"
-        raise ValueError(f"{HUGGING_FACE}{name} has {problem}; its columns are {', '.join(features)}")
-    rows = rows.select_columns([column])
-    return rows.cast_column(column, datasets.Image(decode=False)) if column in pictures else rows, column
-
-
-def _list_huggingface(name: str, column: str | None) -> Iterator[ListedImage]:
-    splits = {split: _huggingface_column(name, split, column) for split in _huggingface(name)}
-    return (
-        ListedImage(f"{HUGGING_FACE}{name}!{split}/{number}/{held}")
-        for split, (rows, held) in splits.items()
-        for number in range(len(rows))
-    )
-
-
-def _read_huggingface(name: str) -> bytes:
-    dataset, _, place = name.removeprefix(HUGGING_FACE).rpartition("!")
-    split, _, rest = place.partition("/")
-    number, _, column = rest.partition("/")
-    if split not in _huggingface(dataset) or not number.isdecimal():
-        raise FileNotFoundError(f"image {name} does not exist: the data set has no such split or row")
-    rows, column = _huggingface_column(dataset, split, column)
-    if int(number) >= len(rows):
-        raise FileNotFoundError(f"image {name} does not exist: the split has {len(rows)} rows")
-    return _cell(rows[int(number)][column], name, dataset if Path(dataset).is_dir() else "").read()

@@ -1,6 +1,8 @@
 """Runs of the embedded engine from beginning to end."""
 
 import json
+import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 from florence_lite.annotate import AnnotateConfig, annotate
 from florence_lite.annotate.parts import part_files
 from florence_lite.data.rows import from_record
-from florence_lite.data.sources import read_source
+from florence_lite.data.sources import ListedImage, read_source
 from florence_lite.florence import Florence
 from florence_lite.inference.encoded import ImageEncoder, OpenedImage
+from tests.annotate.conftest import png
 from tests.annotate.rows import assert_once, assert_same, read_rows
 
 
@@ -154,3 +157,32 @@ def test_a_captions_words_and_an_answers_labels_are_asked_about(checkpoint, phot
         assert [set(row.query.phrases) for row in together] == ([labels] if labels else [])
         grounded, phrased = grounded + bool(words), phrased + len(labels)
     assert grounded and phrased
+
+
+def test_what_is_done_is_not_read_again_unless_it_has_changed(checkpoint, photos, tmp_path, monkeypatch):
+    copies = tmp_path / "photos"
+    copies.mkdir()
+    for number in range(4):
+        (copies / f"{number}.png").write_bytes((photos / f"{number:02d}.png").read_bytes())
+        os.utime(copies / f"{number}.png", (10**9, 10**9))
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(photos / "05.png", "05.png")
+    os.utime(tmp_path / "s.tar", (10**9, 10**9))
+    few = AnnotateConfig(
+        [copies, tmp_path / "s.tar"],
+        tmp_path / "answers",
+        ["<OD>"],
+        checkpoints=[{"checkpoint": str(checkpoint), "decoding": {"max_new_tokens": 8}}],
+    )
+    annotate(few, tell=lambda line: None)
+    read, own = [], ListedImage.read
+    monkeypatch.setattr(ListedImage, "read", lambda self: read.append(self.name) or own(self))
+    report = annotate(few, tell=lambda line: None)
+    assert (report.done, report.images, read) == (5, 5, [])
+    (copies / "2.png").write_bytes(png(30))
+    os.utime(copies / "2.png", (10**9, 10**9 + 1))
+    report = annotate(few, tell=lambda line: None)
+    assert read == [str(copies / "2.png")] and (report.done, report.answered) == (4, 1)
+    read.clear()
+    report = annotate(replace(few, tasks=[*few.tasks, "<CAPTION>"]), tell=lambda line: None)
+    assert len(read) == 5 and report.answered == 5
