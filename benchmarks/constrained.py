@@ -25,7 +25,7 @@ from florence_lite.inference.guides import AnswerGuide
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.rules import pairs
 from florence_lite.scenes import Scenes
-from florence_lite.scenes.catalogue import CLASSES, TRAINING_STYLES
+from florence_lite.scenes.catalogue import CLASSES, DEFAULT_STYLES
 from florence_lite.tokens import grammar
 from florence_lite.tokens.vocabulary import Vocabulary
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="base", help="of the network with random weights")
     parser.add_argument(
-        "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
+        "--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

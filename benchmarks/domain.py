@@ -19,7 +19,7 @@ from torch import Tensor
 
 from florence_lite import Florence
 from florence_lite.inference.domain import Domain
-from florence_lite.scenes import HELD_OUT_STYLES, TRAINING_STYLES, Scenes
+from florence_lite.scenes import HELD_OUT_STYLES, DEFAULT_STYLES, Scenes
 
 TRAINING, HELD_OUT = 1600, 1000
 DETECTION = "<OD>"
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="pictures that the checkpoint knows nothing about")
     parser.add_argument("--count", type=int, default=200, help="at most so many pictures, and as many scenes")
     parser.add_argument("--other-style", default=HELD_OUT_STYLES[0], help="artwork that training never saw")
-    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the training")
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the training")
     parser.add_argument("--fit", type=Path, metavar="FOLDER", help="fit first, and write the file into this folder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -24,7 +24,7 @@ from florence_lite.data import Sample
 from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.progress import progress_bar
 from florence_lite.rules import pairs
-from florence_lite.scenes import LICENCES, TRAINING_STYLES, Scenes
+from florence_lite.scenes import LICENCES, DEFAULT_STYLES, Scenes
 
 CAPTION, WORDS, BOXES = "<DETAILED_CAPTION>", "<OCR>", "<OD>"
 STYLE = (
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="scenes-nano", help="name of a card, folder or Hub id")
     parser.add_argument("--count", type=int, default=200, help="scenes to choose the worst from")
     parser.add_argument("--each", type=int, default=12, help="first scenes, and worst scenes, on the page")
-    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes")
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes")
     parser.add_argument("--output", default="gallery", help="folder to write")
     arguments = parser.parse_args()
     florence = Florence.from_pretrained(arguments.checkpoint)

@@ -25,7 +25,7 @@ from florence_lite import Florence, Result
 from florence_lite.inference.answering import joined
 from florence_lite.rules import pairs
 from florence_lite.scenes import Scenes
-from florence_lite.scenes.catalogue import TRAINING_STYLES
+from florence_lite.scenes.catalogue import DEFAULT_STYLES
 
 TASK = "<OPEN_VOCABULARY_DETECTION>"
 SOURCES = 200  # scenes that the phrases are taken from
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", type=int, default=2**30, help="the bound, in bytes")
-    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes")
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes")
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from florence_lite.scenes import TRAINING_STYLES, render_scene, scene_seeds
+from florence_lite.scenes import DEFAULT_STYLES, render_scene, scene_seeds
 
 SIZES_WH = ((640, 480), (480, 640), (800, 600), (512, 512), (1024, 768), (1600, 1200))
 
@@ -17,7 +17,7 @@ def write_files(folder: Path, count: int) -> list[Path]:
     paths = []
     for number in range(count):
         try:
-            picture = render_scene(scene_seeds("test")[number], TRAINING_STYLES)[0]
+            picture = render_scene(scene_seeds("test")[number], DEFAULT_STYLES)[0]
         except FileNotFoundError:  # no artwork
             noise = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
             picture = Image.fromarray(noise)

@@ -20,7 +20,7 @@ from peer import environment
 from florence_lite import Florence
 from florence_lite.engine.fast.precision import PRECISIONS
 from florence_lite.scenes import Scenes
-from florence_lite.scenes.catalogue import TRAINING_STYLES
+from florence_lite.scenes.catalogue import DEFAULT_STYLES
 from florence_lite.scenes.measure import evaluate_scenes
 
 SHOWN = {
@@ -59,7 +59,7 @@ def main() -> None:
 
 def answers_of(florence: Florence, count: int) -> list[list[int]]:
     """The ids of the answers to `SAME` about each scene."""
-    scenes = Scenes("test", TRAINING_STYLES, florence.model.config.image_size_wh, length=count)
+    scenes = Scenes("test", DEFAULT_STYLES, florence.model.config.image_size_wh, length=count)
     return [
         list(result.token_ids)
         for scene in scenes

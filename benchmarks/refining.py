@@ -23,7 +23,7 @@ from florence_lite.evaluate.metrics.places import box_f1
 from florence_lite.refine import RefineConfig, refine
 from florence_lite.results import Result
 from florence_lite.rules import Pair
-from florence_lite.scenes import TRAINING_STYLES, Scenes
+from florence_lite.scenes import DEFAULT_STYLES, Scenes
 
 DETECTION = "<OD>"
 STAGES = ("faults", "slivers", "whole", "twins", "opinions", "captions", "regions", "duplicates")  # alone
@@ -33,7 +33,7 @@ THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="scenes of the test split")
-    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork styles")
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork styles")
     parser.add_argument("--folder", type=Path, help="keep scenes and answers here, and go on with them")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()

@@ -27,7 +27,7 @@ from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.geometry import box_iou
 from florence_lite.rules import Pair, pairs
 from florence_lite.scenes import Scenes
-from florence_lite.scenes.catalogue import TRAINING_STYLES
+from florence_lite.scenes.catalogue import DEFAULT_STYLES
 
 SCORING = {card.name: card.scoring for card in tasks()}
 TASKS = [task for task in SCORING if not task.endswith("SEGMENTATION>")]  # outlines are right by another measure
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="pictures that the checkpoint knows nothing about")
     parser.add_argument("--count", type=int, default=200, help="scenes, and at most as many pictures")
     parser.add_argument(
-        "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
+        "--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -25,7 +25,7 @@ from florence_lite.geometry import dequantize
 from florence_lite.inference.scores import COORDINATES, TOLERANCE
 from florence_lite.rules import pairs
 from florence_lite.scenes import Scenes
-from florence_lite.scenes.catalogue import TRAINING_STYLES
+from florence_lite.scenes.catalogue import DEFAULT_STYLES
 
 MEASURES = {"<OD>": "ap", "<OPEN_VOCABULARY_DETECTION>": "ap_one_class"}
 OURS = "P(label) · P(one more) · P(place)"  # the default, of `florence_lite.inference.scores`
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--scenes", type=int, default=200, help="scenes of the validation split")
     parser.add_argument(
-        "--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes, else the training's"
+        "--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -31,7 +31,7 @@ from florence_lite.inference import EncodedImage
 from florence_lite.inference.outlining import OF_REGION
 from florence_lite.inference.panoptic import OF_PHRASE
 from florence_lite.rules import Pair, pairs
-from florence_lite.scenes import TRAINING_STYLES, Scenes
+from florence_lite.scenes import DEFAULT_STYLES, Scenes
 
 REMOVED = 2  # phrases of a scene whose object is removed
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="scenes-nano", help="name of a card, folder or Hub id")
     parser.add_argument("--count", type=int, default=100, help="scenes")
-    parser.add_argument("--style", nargs="+", default=TRAINING_STYLES, help="artwork of the scenes")
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()

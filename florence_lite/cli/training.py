@@ -104,7 +104,7 @@ def evaluate(
     ] = None,
     style: Annotated[
         list[str] | None,
-        typer.Option(metavar="A", help="Artwork style; repeat --style for several. Default: the training styles."),
+        typer.Option(metavar="A", help="Artwork style; repeat --style for several. Default: fluent and openmoji."),
     ] = None,
     panoptic: Annotated[
         bool, typer.Option("--panoptic", help="Measure panoptic segmentation instead of tasks, beside a baseline.")
@@ -150,13 +150,13 @@ def evaluate(
         with needing("train,eval"):
             from florence_lite.cards import task
             from florence_lite.evaluate.metrics import metrics_of
-            from florence_lite.scenes import TRAINING_STYLES
+            from florence_lite.scenes import DEFAULT_STYLES
             from florence_lite.scenes.measure import TASKS, evaluate_scenes, retrieval_of_scenes
 
             asked = [] if panoptic or retrieval else asked or list(TASKS)
             for name in asked:
                 metrics_of(task(name))
-            styles = tuple(style or TRAINING_STYLES)
+            styles = tuple(style or DEFAULT_STYLES)
             number = 200 if count is None else count
             florence = load(checkpoint, device, precision=precision)
             if retrieval:

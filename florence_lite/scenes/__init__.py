@@ -10,7 +10,7 @@ images passed on must carry. Those with OpenMoji or the first Emoji One (`openmo
 CC BY-SA 4.0.
 """
 
-from florence_lite.scenes.catalogue import CLASSES, HELD_OUT_STYLES, LICENCES, STYLES, TRAINING_STYLES
+from florence_lite.scenes.catalogue import CLASSES, HELD_OUT_STYLES, LICENCES, STYLES, DEFAULT_STYLES
 from florence_lite.scenes.scene import TEST, TRAIN, VALIDATION, Scenes, render_scene, scene_seeds
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "STYLES",
     "TEST",
     "TRAIN",
-    "TRAINING_STYLES",
+    "DEFAULT_STYLES",
     "VALIDATION",
     "Scenes",
     "render_scene",

@@ -35,7 +35,7 @@ SOURCES: dict[str, tuple[str, str]] = {
 """Style → the command that installs its artwork, and the credit with the licence."""
 
 STYLES = tuple(SOURCES)
-TRAINING_STYLES = ("fluent", "openmoji")  # those that the embedded checkpoint was trained on
+DEFAULT_STYLES = ("fluent", "openmoji")  # two of those that the embedded checkpoint was trained on
 HELD_OUT_STYLES = ("noto",)  # never to be trained on
 
 LICENCES: dict[str, str] = {style: credit for style, (_, credit) in SOURCES.items()}

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from florence_lite.checks import check_choice, check_not_negative, check_share, check_whole
 from florence_lite.model.config import PRESETS
 from florence_lite.rules import NEGATIVES
-from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
+from florence_lite.scenes.catalogue import STYLES, DEFAULT_STYLES
 from florence_lite.train.config import RunConfig, check_tasks
 
 
@@ -32,7 +32,7 @@ class TrainConfig(RunConfig):
     tasks: Mapping[str, float]
     _: KW_ONLY
     preset: str = "nano"
-    styles: tuple[str, ...] = TRAINING_STYLES
+    styles: tuple[str, ...] = DEFAULT_STYLES
     dense_weight: float = 1.0
     vocabulary: int = 2304
     negatives: float = NEGATIVES

@@ -8,7 +8,7 @@ from florence_lite.evaluate import Report, evaluate, evaluate_panoptic, evaluate
 from florence_lite.evaluate.closed import COMMON_LISTS
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceConfig
-from florence_lite.scenes.catalogue import CLASSES, TRAINING_STYLES
+from florence_lite.scenes.catalogue import CLASSES, DEFAULT_STYLES
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.scene import Scenes
 from florence_lite.train.validation import Validation
@@ -21,7 +21,7 @@ def evaluate_scenes(
     florence: Florence,
     split: str = "test",
     count: int = 200,
-    styles: Sequence[str] = TRAINING_STYLES,
+    styles: Sequence[str] = DEFAULT_STYLES,
     tasks: Sequence[str] = TASKS,
     with_margins: bool = False,
 ) -> Report:
@@ -37,7 +37,7 @@ def evaluate_scenes(
 
 
 def retrieval_of_scenes(
-    florence: Florence, split: str = "test", count: int = 200, styles: Sequence[str] = TRAINING_STYLES
+    florence: Florence, split: str = "test", count: int = 200, styles: Sequence[str] = DEFAULT_STYLES
 ) -> Report:
     """What `evaluate_retrieval` reports on the first `count` scenes of a split, drawn at the checkpoint's own image
     size. Raises what `Scenes` and it raise."""

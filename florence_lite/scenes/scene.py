@@ -12,7 +12,7 @@ from florence_lite.data.samples import Sample
 from florence_lite.geometry import mask_to_rings
 from florence_lite.scenes import language
 from florence_lite.scenes.artwork import find_style
-from florence_lite.scenes.catalogue import STYLES, TRAINING_STYLES
+from florence_lite.scenes.catalogue import STYLES, DEFAULT_STYLES
 from florence_lite.scenes.compose import Composition, compose
 
 TRAIN = range(0, 10**9)
@@ -30,7 +30,7 @@ def scene_seeds(split: str) -> range:
 
 
 def render_scene(
-    seed: int, styles: tuple[str, ...] = TRAINING_STYLES, size_wh: tuple[int, int] = (224, 224)
+    seed: int, styles: tuple[str, ...] = DEFAULT_STYLES, size_wh: tuple[int, int] = (224, 224)
 ) -> tuple[Image.Image, Annotation]:
     """Draw scene number `seed` and tell the whole truth about it.
 
@@ -96,7 +96,7 @@ class Scenes(Sequence[Sample]):
     def __init__(
         self,
         split: str,
-        styles: tuple[str, ...] = TRAINING_STYLES,
+        styles: tuple[str, ...] = DEFAULT_STYLES,
         size_wh: tuple[int, int] = (224, 224),
         length: int | None = None,
     ):
@@ -124,7 +124,7 @@ class Scenes(Sequence[Sample]):
 
 def _check(styles: tuple[str, ...], size_wh: tuple[int, int]) -> None:
     if isinstance(styles, str) or not styles:
-        raise ValueError(f"styles {styles!r} must be a tuple with at least one style, such as {TRAINING_STYLES}")
+        raise ValueError(f"styles {styles!r} must be a tuple with at least one style, such as {DEFAULT_STYLES}")
     for style in styles:
         if style not in STYLES:
             raise ValueError(f"unknown artwork style {style!r}; the styles are {', '.join(STYLES)}")
