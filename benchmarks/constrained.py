@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="of an answer of the base network")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="base", help="of the network with random weights")
-    parser.add_argument(
-        "--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's"
-    )
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from florence_lite import Florence
 from florence_lite.inference.domain import Domain
-from florence_lite.scenes import HELD_OUT_STYLES, DEFAULT_STYLES, Scenes
+from florence_lite.scenes import DEFAULT_STYLES, HELD_OUT_STYLES, Scenes
 
 TRAINING, HELD_OUT = 1600, 1000
 DETECTION = "<OD>"

@@ -24,7 +24,7 @@ from florence_lite.data import Sample
 from florence_lite.evaluate.metrics import Case, metric
 from florence_lite.progress import progress_bar
 from florence_lite.rules import pairs
-from florence_lite.scenes import LICENCES, DEFAULT_STYLES, Scenes
+from florence_lite.scenes import DEFAULT_STYLES, LICENCES, Scenes
 
 CAPTION, WORDS, BOXES = "<DETAILED_CAPTION>", "<OCR>", "<OD>"
 STYLE = (

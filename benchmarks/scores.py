@@ -46,9 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="pictures that the checkpoint knows nothing about")
     parser.add_argument("--count", type=int, default=200, help="scenes, and at most as many pictures")
-    parser.add_argument(
-        "--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's"
-    )
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()

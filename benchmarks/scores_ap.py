@@ -50,9 +50,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of a data set with boxes, instead of scenes")
     parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--scenes", type=int, default=200, help="scenes of the validation split")
-    parser.add_argument(
-        "--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's"
-    )
+    parser.add_argument("--style", nargs="+", default=DEFAULT_STYLES, help="artwork of the scenes, else the training's")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()

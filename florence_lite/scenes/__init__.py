@@ -10,7 +10,7 @@ images passed on must carry. Those with OpenMoji or the first Emoji One (`openmo
 CC BY-SA 4.0.
 """
 
-from florence_lite.scenes.catalogue import CLASSES, HELD_OUT_STYLES, LICENCES, STYLES, DEFAULT_STYLES
+from florence_lite.scenes.catalogue import CLASSES, DEFAULT_STYLES, HELD_OUT_STYLES, LICENCES, STYLES
 from florence_lite.scenes.scene import TEST, TRAIN, VALIDATION, Scenes, render_scene, scene_seeds
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from florence_lite.checks import check_choice, check_not_negative, check_share, check_whole
 from florence_lite.model.config import PRESETS
 from florence_lite.rules import NEGATIVES
-from florence_lite.scenes.catalogue import STYLES, DEFAULT_STYLES
+from florence_lite.scenes.catalogue import DEFAULT_STYLES, STYLES
 from florence_lite.train.config import RunConfig, check_tasks
 
 

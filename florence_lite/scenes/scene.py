@@ -12,7 +12,7 @@ from florence_lite.data.samples import Sample
 from florence_lite.geometry import mask_to_rings
 from florence_lite.scenes import language
 from florence_lite.scenes.artwork import find_style
-from florence_lite.scenes.catalogue import STYLES, DEFAULT_STYLES
+from florence_lite.scenes.catalogue import DEFAULT_STYLES, STYLES
 from florence_lite.scenes.compose import Composition, compose
 
 TRAIN = range(0, 10**9)

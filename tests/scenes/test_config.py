@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from florence_lite.scenes import HELD_OUT_STYLES, STYLES, DEFAULT_STYLES
+from florence_lite.scenes import DEFAULT_STYLES, HELD_OUT_STYLES, STYLES
 from florence_lite.scenes.config import TrainConfig
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train-scenes-nano.toml"
