@@ -5,7 +5,7 @@
 A process runs `florence-lite annotate` with a network small enough to be quick, on generated pictures of a few
 kilobytes; this one watches it: resident memory, open files, the bytes in `staging/`, and how far it is. Then the same
 command goes on with everything done, as after an interruption: it reads and digests all files and answers none. Told
-are the curves, and the growth from a fifth of the way to its end, per 100,000 images.
+are the curves, and the growth from a fifth of the way to its end, per 100,000 images. Needs psutil.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
-from florence_lite.annotate.parts import STAGING, Answers, Ids, Output, open_output, stage
+from florence_lite.annotate.parts import STAGING, Answers, Ids, Output, open_output, stage, telling
 from florence_lite.annotate.progress import Progress, Report, damage_told, error_kinds
 from florence_lite.checks import is_whole
 from florence_lite.data.sources import ListedImage, count_images, list_images
@@ -220,26 +220,33 @@ class _Duplicates:
     run before when all of the source has been seen."""
 
     def __init__(self, folder: Path):
-        self._file, self._staged, self._stream = folder / DUPLICATES, folder / STAGING / DUPLICATES, None
+        self._folder, self._file, self._staged = folder, folder / DUPLICATES, folder / STAGING / DUPLICATES
+        self._stream: TextIO | None = None
 
     def __enter__(self) -> _Duplicates:
         return self
 
     def __exit__(self, *_: Any) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # of a list that is not kept
+                self._stream.close()
             self._staged.unlink(missing_ok=True)
 
-    def add(self, image: ReadImage) -> None:
-        self._stream = self._stream or self._staged.open("w", encoding="utf-8")
-        self._stream.write(json.dumps({"source": image.name, "image_id": image.image_id}, ensure_ascii=False) + "\n")
+    def add(self, image: Any) -> None:
+        """image: has a name and an image_id."""
+        line = json.dumps({"source": image.name, "image_id": image.image_id}, ensure_ascii=False)
+        with telling(self._folder):
+            self._stream = self._stream or self._staged.open("w", encoding="utf-8")
+            self._stream.write(line + "\n")
 
     def keep(self) -> None:
+        """The list is whole."""
         if self._stream is None:
             self._file.unlink(missing_ok=True)
             return
-        self._stream.close()
-        os.replace(self._staged, self._file)
+        with telling(self._folder):
+            self._stream.close()
+            os.replace(self._staged, self._file)
 
 
 class _Stop:

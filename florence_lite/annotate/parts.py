@@ -146,7 +146,7 @@ def _staged(folder: Path, table: pa.Table, marks: NDArray[np.int64], files: NDAr
         if len(numbers)
     }
     path = folder / STAGING / f"{part_name(table['id'].to_numpy(), marks)}.{uuid.uuid4().hex[:8]}.parquet"
-    with _telling(folder):
+    with telling(folder):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
@@ -206,7 +206,7 @@ class Output:
             path = self._without(path, known, marks[~known_marks])
             ids, marks, _ = _read_part(path)
         target = self.folder / PARTS / f"{part_name(ids, marks)}.parquet"
-        with _telling(self.folder):
+        with telling(self.folder):
             os.replace(path, target)
             _sync(target.parent)
         for each in (*ids.tolist(), *marks.tolist()):
@@ -244,7 +244,7 @@ def open_output(folder: str | os.PathLike, asked: Mapping[str, Any]) -> Iterator
         raise ValueError(f"output {folder} is a file; it must be a folder, which is made if it is not there")
     if folder.is_dir() and not (folder / RECORD).is_file() and (others := _foreign(folder)):
         raise ValueError(f"output {folder} holds other things ({others[0]}) and no {RECORD}; give an empty folder")
-    with _telling(folder):
+    with telling(folder):
         (folder / PARTS).mkdir(parents=True, exist_ok=True)
         (folder / STAGING).mkdir(exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -255,7 +255,7 @@ def open_output(folder: str | os.PathLike, asked: Mapping[str, Any]) -> Iterator
             f"another run is working in {str(folder)!r}: wait for its end, or give this one another output"
         ) from None
     try:
-        with _telling(folder):
+        with telling(folder):
             news = _record(folder, asked)
             for left in (folder / STAGING).iterdir():
                 left.unlink()
@@ -354,7 +354,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _telling(folder: Path) -> Iterator[None]:
+def telling(folder: Path) -> Iterator[None]:
     """An OSError of writing says how to go on."""
     try:
         yield
