@@ -8,10 +8,10 @@ it once, and one file of rows at the end. The others are `florence_lite.annotate
 looks for repeated images and could be killed at any moment.
 
 The files are generated (`pictures.py`), or those of `--source`. They are worked on in rounds; sides take turns with
-each round, after one for warming up. A rate is of images from the first that is read until the last row is on the disk:
-loading the checkpoint and starting workers come before and are told apart. Shown are medians of the rounds' rates and
-of their ratios. The rows must be the same every time but for `seconds` and the last digits of numbers, for answers are
-made in batches; or the script ends with a message.
+each round, after one for warming up, which Ray, whose workers begin anew each time, does not need. A rate is of images
+from the first that is read until the last row is on the disk: loading the checkpoint and starting workers come before
+and are told apart. Shown are medians of the rounds' rates and of their ratios. The rows must be the same every time but
+for `seconds` and the last digits of numbers, for answers are made in batches; or the script ends with a message.
 """
 
 from __future__ import annotations
@@ -107,17 +107,18 @@ def measure(files: Sequence[Path], tasks: Sequence[str], rounds: int, sides: Seq
         config = AnnotateConfig([str(files[0])], folder + "/none", tasks)
         there = sides_of(config)
         ways = {name: there[name] for name in sides if name in there}
-        share = len(files) // (rounds + 1)
-        for number in range(rounds + 1):
+        warms_up = any(not name.startswith("ray") for name in ways)
+        share = len(files) // (rounds + warms_up)
+        for number in range(1 - warms_up, rounds + 1):
             (lists := Path(folder) / f"{number}.txt").write_text(
-                "".join(f"{file}\n" for file in files[number * share : (number + 1) * share])
+                "".join(f"{file}\n" for file in files[(number - 1 + warms_up) * share :][:share])
             )
             expected = None
             for name, way in list(ways.items())[:: 1 if number % 2 else -1]:
                 asked = AnnotateConfig([str(lists)], f"{folder}/{number} {name}", tasks)
                 begun = time.perf_counter()
                 seconds = way(asked)
-                if number:  # the first warms up
+                if number:
                     rates.setdefault(name, []).append(share / seconds)
                     starts.setdefault(name, []).append(time.perf_counter() - begun - seconds)
                 found = rows_of(asked.output)
