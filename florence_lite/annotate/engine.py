@@ -126,6 +126,11 @@ def _by_workers(config: AnnotateConfig, workers: int, output: Output, progress: 
             if outcome.deaths:
                 progress.tell(f"a worker died; the {len(outcome.images)} images that it had were answered by another")
             if outcome.staged is not None:
+                if not os.path.isfile(outcome.staged.path):
+                    raise ValueError(
+                        f"a worker staged {outcome.staged.path}, which is not here: give an output that all machines "
+                        "of the cluster share"
+                    )
                 report.rows += output.commit(outcome.staged)
                 report.parts += 1
             for image in outcome.images:

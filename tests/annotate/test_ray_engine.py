@@ -128,6 +128,37 @@ def test_a_fault_of_the_source_comes_behind_its_images(config, tmp_path):
         list(batches)
 
 
+def in_this_process(config, workers, batch, done):
+    """`ray_engine.outcomes` without Ray."""
+    yield from outcomes_of(config, ray_engine._batches(config, batch()), done.numbers())
+
+
+def test_the_report_is_that_of_the_embedded_engine(config, photos, tmp_path, monkeypatch):
+    config = replace(config, source=str(photos))  # with the picture that repeats another
+    monkeypatch.setattr(ray_engine, "outcomes", in_this_process)
+    embedded = replace(config, output=str(tmp_path / "embedded"))
+    for _ in ("at first", "again"):
+        found, expected = annotate(config, "ray", 2, quiet).to_dict(), annotate(embedded, tell=quiet).to_dict()
+        for differs in ("output", "parts", "seconds", "images_per_second"):
+            found.pop(differs), expected.pop(differs)
+        assert found == expected and found["duplicates"] == 1
+    assert found["done"] == 39
+    [line] = (tmp_path / "answers" / "duplicates.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "repeated.png" in line
+
+
+def test_a_part_that_is_not_here_is_no_part(config, monkeypatch):
+    def elsewhere(*arguments):
+        for outcome in in_this_process(*arguments):
+            os.unlink(outcome.staged.path)
+            yield outcome
+
+    monkeypatch.setattr(ray_engine, "outcomes", elsewhere)
+    with pytest.raises(ValueError, match="which is not here: give an output that all machines of the cluster share"):
+        annotate(config, "ray", 2, quiet)
+    assert not part_files(config.output)
+
+
 class Unpicklable(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
