@@ -4,11 +4,11 @@ from pathlib import Path
 
 from florence_lite import Florence
 
-image = Path(__file__).with_name("lions.png")
+image = Path(__file__).with_name("meadow.png")
 florence = Florence.from_pretrained("scenes-nano")
 encoded = florence.encode(image)
 
-for labels in (None, ["cat", "rabbit", "bus", "car"]):
+for labels in (None, ["cat", "penguin", "pizza"]):
     result = florence.run(encoded, "<OD>", labels=labels)
     print(f"{labels or 'any label'}:")
     for item in result.instances:
@@ -16,6 +16,6 @@ for labels in (None, ["cat", "rabbit", "bus", "car"]):
 result.draw().save("closed.png")
 
 region = result.instances[1].box
-for labels in (["lion", "rabbit"], ["bus", "truck", "train"]):
+for labels in (["cat", "dog"], ["penguin", "hamburger", "owl"]):
     answer = florence.run(encoded, "<REGION_TO_CATEGORY>", region=region, labels=labels)
     print(f"{' or '.join(labels)}: {answer.text} ({answer.score:.2f})")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from florence_lite import Florence
 
-image = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("lions.png")
+image = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("meadow.png")
 florence = Florence.from_pretrained("scenes-nano")
 result = florence.segment(image)  # with phrases=["the rabbit", "all buses"]: only these
 

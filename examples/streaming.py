@@ -4,7 +4,7 @@ from pathlib import Path
 
 from florence_lite import Florence, Instance, Result
 
-image = Path(__file__).with_name("lions.png")
+image = Path(__file__).with_name("meadow.png")
 florence = Florence.from_pretrained("scenes-nano")
 encoded = florence.encode(image)
 

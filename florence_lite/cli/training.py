@@ -53,12 +53,12 @@ def train(
     if "checkpoint" in read_toml(config, CONFIGURATION):
         own = FineTuneConfig.from_toml(config)
         with needing("train,eval" if own.validation else "train"):
-            from florence_lite.scenes import Scenes
+            from florence_lite.scenes import GENERATORS
             from florence_lite.train.finetuning import finetune
 
             if own.validation:
                 _check_metric(config, own.validation)
-            folder = finetune(own, {"scenes": Scenes}, continue_with_changes)
+            folder = finetune(own, GENERATORS, continue_with_changes)
     else:
         from florence_lite.scenes.config import TrainConfig
 

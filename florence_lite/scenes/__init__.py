@@ -10,19 +10,33 @@ images passed on must carry. Those with OpenMoji or the first Emoji One (`openmo
 CC BY-SA 4.0.
 """
 
-from florence_lite.scenes.catalogue import CLASSES, DEFAULT_STYLES, HELD_OUT_STYLES, LICENCES, STYLES
+from functools import partial
+
+from florence_lite.scenes.catalogue import (
+    CLASSES,
+    DEFAULT_STYLES,
+    HELD_OUT_STYLES,
+    LICENCES,
+    STYLES,
+    TRAINING_STYLES,
+)
 from florence_lite.scenes.scene import TEST, TRAIN, VALIDATION, Scenes, render_scene, scene_seeds
 
 __all__ = [
     "CLASSES",
+    "DEFAULT_STYLES",
+    "GENERATORS",
     "HELD_OUT_STYLES",
     "LICENCES",
     "STYLES",
     "TEST",
     "TRAIN",
-    "DEFAULT_STYLES",
+    "TRAINING_STYLES",
     "VALIDATION",
     "Scenes",
     "render_scene",
     "scene_seeds",
 ]
+
+GENERATORS = {"scenes": Scenes, "scenes-in-all-styles": partial(Scenes, styles=TRAINING_STYLES)}
+"""What may stand as the `path` of a data set in a configuration of fine-tuning."""

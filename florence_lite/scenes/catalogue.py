@@ -35,8 +35,9 @@ SOURCES: dict[str, tuple[str, str]] = {
 """Style → the command that installs its artwork, and the credit with the licence."""
 
 STYLES = tuple(SOURCES)
-DEFAULT_STYLES = ("fluent", "openmoji")  # two of those that the embedded checkpoint was trained on
 HELD_OUT_STYLES = ("noto",)  # never to be trained on
+TRAINING_STYLES = tuple(style for style in STYLES if style not in HELD_OUT_STYLES)
+DEFAULT_STYLES = ("fluent", "openmoji")  # of these, for who does not want to install the artwork of all
 
 LICENCES: dict[str, str] = {style: credit for style, (_, credit) in SOURCES.items()}
 """Style → its credit and licence, to be named where pictures are passed on."""

@@ -104,7 +104,8 @@ class DataConfig:
     """A data set and what is asked about its images.
 
     path: folder or file for `florence_lite.data.read_dataset`, or the name of one of the `generators` of
-        `finetune`; the command knows "scenes", generated scenes.
+        `finetune`; the command knows "scenes", generated scenes, and
+        "scenes-in-all-styles", with the artwork of all styles but those that are held out.
     tasks: rows per image of each task.
     format, split, columns, outside: as in `read_dataset`.
     weight: how often a batch is drawn from this data set, compared with the others.

@@ -42,7 +42,7 @@ def finetune(
     With `lora_rank` that folder holds an adapter, which `Florence.from_pretrained` merges into its base.
 
     generators: what draws samples instead of reading them, by the name that stands as the path of a data set; the
-        command passes `{"scenes": florence_lite.scenes.Scenes}`.
+        command passes `florence_lite.scenes.GENERATORS`.
     continue_with_changes: go on with a run whose data or settings have changed since it was started; without it such a
         run is refused.
 

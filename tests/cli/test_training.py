@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from florence_lite.evaluate.report import Report
-from florence_lite.scenes import VALIDATION, Scenes
+from florence_lite.scenes import VALIDATION
 from florence_lite.scenes.measure import TASKS
 
 
@@ -103,10 +103,10 @@ def test_train_runs_the_configuration_and_evaluates_it(command, tiny, monkeypatc
 
 
 def test_train_knows_generated_scenes_as_a_data_set(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("florence_lite.train.finetuning.finetune", lambda config, generators, _: generators["scenes"])
+    monkeypatch.setattr("florence_lite.train.finetuning.finetune", lambda config, generators, _: " ".join(generators))
     config = tmp_path / "run.toml"
     config.write_text('output = "here"\ncheckpoint = "c"\n[[data]]\npath = "scenes"\n[data.tasks]\n"<OD>" = 1\n')
-    assert command("train", config)[:2] == (0, f"{Scenes}\n")
+    assert command("train", config)[:2] == (0, "scenes scenes-in-all-styles\n")
 
 
 def test_missing_packages_are_named_with_the_remedy(command, monkeypatch, tmp_path):

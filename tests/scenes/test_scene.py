@@ -203,7 +203,7 @@ def test_splits_never_overlap():
     assert splits == [scenes.TRAIN, scenes.VALIDATION, scenes.TEST]
     ordered = sorted(splits, key=lambda split: split.start)
     assert all(one.stop <= other.start for one, other in zip(ordered, ordered[1:], strict=False))
-    assert not set(scenes.DEFAULT_STYLES) & set(scenes.HELD_OUT_STYLES)
+    assert set(scenes.DEFAULT_STYLES) < set(scenes.TRAINING_STYLES) == set(scenes.STYLES) - set(scenes.HELD_OUT_STYLES)
     with pytest.raises(ValueError, match="unknown split 'dev'.*train, validation, test"):
         scenes.scene_seeds("dev")
 

@@ -7,8 +7,8 @@ import pytest
 
 from florence_lite.train.config import DataConfig, FineTuneConfig
 
-FROM_SCRATCH = "train-scenes-nano.toml"  # has a configuration of another kind
-EXAMPLES = sorted(path for path in Path(__file__).parents[2].glob("examples/*.toml") if path.name != FROM_SCRATCH)
+OTHERS = {"train-scenes-nano.toml", "annotate.toml", "refine.toml"}  # have configurations of other kinds
+EXAMPLES = sorted(path for path in Path(__file__).parents[2].glob("examples/*.toml") if path.name not in OTHERS)
 OWN = {"output": "runs/a", "checkpoint": "scenes-nano", "data": [{"path": "photos", "tasks": {"<OD>": 1}}]}
 
 
