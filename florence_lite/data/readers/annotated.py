@@ -19,7 +19,7 @@ from florence_lite.data.readers.files import choose_split
 from florence_lite.data.readers.frames import ImageFrame, frame_of
 from florence_lite.data.readers.known import Known
 from florence_lite.data.readers.records import ProblemLog, finished
-from florence_lite.data.rows import AnswerRow, ImageSource, from_record, schema
+from florence_lite.data.rows import AnswerRow, ImageSource, from_record, int64_of, schema
 from florence_lite.data.samples import Dataset
 from florence_lite.data.sources import read_source
 from florence_lite.files import read_json_object
@@ -44,14 +44,19 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     log = ProblemLog(folder)
     sources, counts = _images(files)
     common = _common(sources.values())
-    wanted = set(sources.values())
+    images_of = Counter(sources.values())
+    wanted = set(images_of)
     if split is not None:
         places = [Path(source) for source in sorted(wanted)]
         wanted = set(map(str, choose_split(places, split, Path(common or "/"), "image", folders=True)))
     rows = []
     classes: dict[str, None] = {}
     for image_id, answers in _answers(files, counts, log, _opinions(folder)):
-        if (source := sources[image_id]) in wanted and (frame := _frame(answers[0].image, source, log, folder)):
+        if (source := sources[image_id]) not in wanted:
+            continue
+        if images_of[source] > 1 and _is_replaced(image_id, source):
+            log.add(folder, source, "image changed", "answers about what the file held before are left out")
+        elif frame := _frame(answers[0].image, source, log, folder):
             rows.append((source, Known(frame).annotation(answers), source.removeprefix(f"{common}{os.sep}")))
             asked = (row.query.phrases or () for row in answers if row.query.task == "<OPEN_VOCABULARY_DETECTION>")
             classes |= dict.fromkeys(chain.from_iterable(asked))  # also those that no image shows
@@ -176,6 +181,14 @@ def _is_file(source: str) -> bool:
     return WITHIN not in source or os.path.isfile(source)
 
 
+def _is_replaced(image_id: int, source: str) -> bool:
+    """Whether a file holds another picture than the one that answers are about."""
+    try:
+        return os.path.isfile(source) and int64_of(read_source(source)) != image_id
+    except ValueError:
+        return False  # the frame tells
+
+
 def _common(sources: Iterable[str]) -> str:
     """The folder that holds all images, "" where there is none."""
     folders = [os.path.dirname(source) for source in sources]
@@ -197,5 +210,7 @@ def _frame(image: ImageSource, source: str, log: ProblemLog, folder: Path) -> Im
             return log.add(folder, source, "image missing", str(error))
         except (ValueError, OSError) as error:
             return log.add(folder, source, "image unreadable", str(error))
+        if sizes.upright == image.size_wh and os.path.getsize(source) != image.bytes:
+            log.add(folder, source, "image changed", "the file has other bytes than when it was asked about")
     frame = frame_of(sizes, image.size_wh, log, folder, source)
     return frame and replace(frame, from_shares=True)
