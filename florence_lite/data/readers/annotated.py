@@ -51,7 +51,7 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
         wanted = set(map(str, choose_split(places, split, Path(common or "/"), "image", folders=True)))
     rows = []
     classes: dict[str, None] = {}
-    for image_id, answers in _answers(files, counts, log, _opinions(folder)):
+    for image_id, answers in _answers(files, counts, log, opinions_of(folder)):
         if (source := sources[image_id]) not in wanted:
             continue
         if images_of[source] > 1 and _is_replaced(image_id, source):
@@ -145,8 +145,8 @@ def _records(file: Path, columns: list[str] | None = None) -> Iterator[dict[str,
         raise ValueError(f"{file} is no part of annotate or refine: {error}") from None
 
 
-def _opinions(folder: Path) -> list[tuple[str, str]]:
-    """Checkpoint and tag of the opinions that were asked for, the first first; [] where nothing says it.
+def opinions_of(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Checkpoint and tag of the opinions that were asked for, the first first; () where nothing says it.
 
     Raises ValueError for a record of the run that is none.
     """
@@ -154,7 +154,7 @@ def _opinions(folder: Path) -> list[tuple[str, str]]:
     run = read_json_object(file) if file.is_file() else {}
     try:
         listed = run.get("opinions") or [each for asked in run.get("asked", ()) for each in asked["checkpoints"]]
-        return list(dict.fromkeys((each["checkpoint"], each["tag"]) for each in listed))
+        return tuple(dict.fromkeys((each["checkpoint"], each["tag"]) for each in listed))
     except (TypeError, KeyError, AttributeError):
         raise ValueError(
             f"{file} does not tell which checkpoints were asked, as annotate and refine write it"
@@ -162,13 +162,15 @@ def _opinions(folder: Path) -> list[tuple[str, str]]:
 
 
 def _rank(answer: AnswerRow, opinions: Sequence[tuple[str, str]]) -> tuple:
-    """Smaller is better: a person's word, then the order of the run, then the untagged, then the surer."""
+    """Smaller is better: a person's word, then the order of the run, then the untagged, then the one with the least
+    said of decoding, then the surer."""
     query, result = answer.query, answer.result
     named = (query.checkpoint, query.tag)
     place = opinions.index(named) if named in opinions else len(opinions)
     scores = [item.score for item in result.instances if item.score is not None]
     sure = result.score if result.score is not None else sum(scores) / max(1, len(scores))
-    return not answer.verified, place, query.tag, -sure, query.checkpoint, query.revision, query.decoding
+    said = len(query.decoding)
+    return not answer.verified, place, query.tag, said, -sure, query.checkpoint, query.revision, query.decoding
 
 
 def _who(answer: AnswerRow) -> str:
