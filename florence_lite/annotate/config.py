@@ -136,13 +136,15 @@ class AnnotateConfig:
 
     def __post_init__(self):
         several = [self.source] if isinstance(self.source, str | os.PathLike) else self.source
-        if not isinstance(several, Sequence) or not several:
+        are_paths = isinstance(several, Sequence) and all(isinstance(each, str | os.PathLike) for each in several)
+        if not are_paths or not several:
             raise ValueError(
                 f"source = {self.source!r} must name images: a folder, a pattern, a list, tars, parquet files"
             )
         object.__setattr__(self, "source", tuple(os.fspath(each) for each in several))
         object.__setattr__(self, "output", os.fspath(self.output))
         check(self, "output", is_text, "the path of a folder")
+        check(self, "column", lambda value: value is None or is_text(value), "the name of a column")
         check_whole(self, 1, "images_per_part")
         _set_tables(self, "tasks", TaskConfig, "task")
         _set_tables(self, "checkpoints", CheckpointConfig, "checkpoint")

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from florence_lite.data.archives import BROKEN, members, read_member, read_piece
 from florence_lite.data.tables import (
@@ -40,9 +40,6 @@ from florence_lite.data.tables import (
     splits_of,
 )
 from florence_lite.image_files import is_image_name
-
-if TYPE_CHECKING:
-    pass
 
 LISTS = (".txt", ".lst", ".list")
 TARS = (".tar", ".tar.gz", ".tgz")

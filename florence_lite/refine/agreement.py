@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from florence_lite.answers import Box, Instance, same_label
-from florence_lite.checks import check, check_list, check_share, is_text
+from florence_lite.checks import check, check_list, check_share, is_list, is_text
 from florence_lite.geometry import box_iou
 from florence_lite.refine.judged import ImageRows, JudgedRow, Opinion
 from florence_lite.refine.stage import Found, Stage
@@ -62,6 +62,9 @@ class Opinions(Stage):
         for task, names in self._names.items():
             chosen = [opinion for opinion, name in names.items() if name == self.keep]
             self._kept[task] = (chosen or list(names))[0]
+
+    def begin(self) -> None:
+        self._single.clear()
 
     def judge(self, image: ImageRows) -> None:
         asked = defaultdict(list)  # question → rows of the other opinions, dropped ones too
@@ -133,9 +136,7 @@ class Captions(Stage):
     def __post_init__(self):
         check_list(self, "tasks", is_text)
         check_list(self, "captions", is_text)
-        if not isinstance(self.words, Mapping) or not all(
-            isinstance(each, list | tuple) for each in self.words.values()
-        ):
+        if not isinstance(self.words, Mapping) or not all(is_list(each, is_text) for each in self.words.values()):
             raise ValueError(f"words = {self.words!r} must be a table of lists of words")
         self._words = {same_label(label): (label, *more) for label, more in self.words.items()}
         self._captions = self.captions

@@ -105,6 +105,8 @@ class _KnownImages:
 
     def _of_size(self, number: int, sample: Sample) -> int | str:
         (width, height), size = sample.annotation.size_wh, self.sizes[number]
+        if not all(size):
+            return "it could not be read when it was asked about: annotate it again"
         if abs(width * size[1] - height * size[0]) <= _ASPECT * width * size[1]:
             return number
         return f"it is {width}×{height} pixels, the image of that name is {size[0]}×{size[1]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from florence_lite.checks import check, check_choice, is_whole
+from florence_lite.data.rows import int64_of
 from florence_lite.data.sources import read_source
 from florence_lite.images import load_enough
 from florence_lite.refine.judged import ImageRows
@@ -81,7 +82,8 @@ def perceptual_hash(content: bytes) -> int:
 
 @dataclass
 class Duplicates(Stage):
-    """Images that look like one that stays, with all their rows.
+    """Images that look like one that stays, with all their rows. Of several images that were in one file at different
+    times, those that are not in it any more go too: nobody could look at them.
 
     distance: bits of 64 in which the perceptual hashes of two may differ, from 0 to 11. Measured on photographs, 7 find
         97 % of the copies that were scaled, compressed again or brightened, 91 % of those that lost 2 % at each border
@@ -103,6 +105,7 @@ class Duplicates(Stage):
         self._images: list[Seen] = []
         self._unread: list[str] = []
         self._like: dict[int, tuple[str, int]] = {}  # image that goes → the one that stays, distance
+        self._replaced: set[int] = set()  # images whose file holds another one now
 
     def observe(self, images: Sequence[ImageRows]) -> None:
         images = [image for image in images if image.standing]
@@ -125,9 +128,18 @@ class Duplicates(Stage):
                 f"duplicates: none of {len(self._unread)} images can be read; refine where they lie, or leave this "
                 f"stage out. The first: {self._unread[0]}"
             )
+        images_of = Counter(seen.source for seen in read)
+        self._replaced = {
+            seen.image_id
+            for seen in read
+            if images_of[seen.source] > 1 and int64_of(read_source(seen.source)) != seen.image_id
+        }
         near = NearHashes(self.distance)
         kept: list[str] = []
         for is_other, _, source, image_id in sorted(read):
+            if image_id in self._replaced:
+                del self.hashes[image_id]  # it is of the other one
+                continue
             found = near.nearest(self.hashes[image_id])
             if found is not None and is_other:
                 self._like[image_id] = kept[found[1]], found[0]
@@ -137,10 +149,14 @@ class Duplicates(Stage):
         self._images.clear()
 
     def judge(self, image: ImageRows) -> None:
-        if (like := self._like.get(image.image.image_id)) is None:
+        if image.image.image_id in self._replaced:
+            kind, detail = "picture changed", "its file holds another picture now, which has answers too"
+        elif like := self._like.get(image.image.image_id):
+            kind, detail = "near-duplicate", f"of {like[0]}, {like[1]} bits apart"
+        else:
             return
         for row in image.open:
-            row.drop(self.NAME, "near-duplicate", f"of {like[0]}, {like[1]} bits apart")
+            row.drop(self.NAME, kind, detail)
 
     def told(self) -> list[str]:
         count = len(self._unread)

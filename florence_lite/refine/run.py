@@ -105,6 +105,8 @@ def _look_ahead(store: RowStore, stages: Sequence[Stage], progress: Progress | N
         if not stage.looks_ahead:
             continue
         done = 0
+        for before in stages[:number]:
+            before.begin()
         for images in store.buckets():
             for some in _some(images, IMAGES_AT_ONCE):
                 for image in some:
@@ -130,6 +132,8 @@ def _judge_all(
     import pyarrow as pa
 
     done = 0
+    for stage in stages:
+        stage.begin()
     for images in store.buckets():
         kept, dropped = [], []
         for image in images:

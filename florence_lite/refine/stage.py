@@ -27,11 +27,13 @@ class Found:
 
     def names(self, task: str) -> dict[Opinion, str]:
         """The opinions about a task by the shortest names that tell them apart, of checkpoint and tag, decoding and
-        revision; those that count first come first."""
+        revision; those that count first come first, of one checkpoint and tag the one with the least said of
+        decoding."""
 
         def rank(each: Opinion) -> tuple:
             asked = each.checkpoint, each.tag
-            return self.order.index(asked) if asked in self.order else len(self.order), each.tag, each
+            place = self.order.index(asked) if asked in self.order else len(self.order)
+            return place, each.tag, len(each.decoding), each
 
         opinions = sorted(self.tasks[task], key=rank)
         for parts in (("checkpoint", "tag"), ("checkpoint", "tag", "decoding"), Opinion._fields):
@@ -69,6 +71,9 @@ class Stage:
 
     def settle(self) -> None:
         """All images have been seen."""
+
+    def begin(self) -> None:
+        """All images will be judged, from the first on: before a stage behind this one sees them, and in the end."""
 
     def judge(self, image: ImageRows) -> None:
         """Drop what is to be dropped of an image's open rows."""

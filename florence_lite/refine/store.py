@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from florence_lite.annotate.parts import part_name
-from florence_lite.data.readers.annotated import PARTS, RUN
+from florence_lite.data.readers.annotated import PARTS, opinions_of
 from florence_lite.data.rows import schema
-from florence_lite.files import read_json_object
 from florence_lite.refine.judged import PERSON, ImageRows, JudgedRow, Opinion
 from florence_lite.refine.stage import Found
 
@@ -42,7 +41,7 @@ class RowStore:
 
     def __init__(self, folder: Path, scratch: Path):
         parts = parts_of(folder)
-        self.found = Found(order=_order_of_opinions(folder))
+        self.found = Found(order=opinions_of(folder))
         self.rows = 0
         self._scratch = scratch
         self._bits = _bits(parts)
@@ -178,11 +177,3 @@ def _bits(parts: list[Path]) -> int:
 def _bucket(image_id: int, bits: int) -> int:
     """The place of a number among 2**bits equal ranges of int64."""
     return (image_id + (1 << 63)) >> (64 - bits)
-
-
-def _order_of_opinions(folder: Path) -> tuple[tuple[str, str], ...]:
-    """Checkpoint and tag of the opinions that a run asked for; () where nothing says it."""
-    file = folder / RUN
-    record = read_json_object(file) if file.is_file() else {}
-    listed = record.get("opinions") or [each for run in record.get("asked", ()) for each in run["checkpoints"]]
-    return tuple(dict.fromkeys((each["checkpoint"], each["tag"]) for each in listed))

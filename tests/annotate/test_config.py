@@ -89,6 +89,8 @@ def test_the_identity_of_a_question_holds_all_that_changes_its_answer():
     ("changes", "message"),
     [
         ({"source": []}, "source = .* must name images"),
+        ({"source": [5]}, r"source = \[5\] must name images"),
+        ({"column": 3}, "column = 3 must be the name of a column"),
         ({"output": ""}, "output = '' must be the path of a folder"),
         ({"tasks": []}, r"tasks = \[\] must be a list with at least one task"),
         ({"tasks": ["<ODD>"]}, r"number 1: .*'<ODD>'.*<OD>"),

@@ -182,6 +182,21 @@ def test_an_image_of_another_size_since(tmp_path, image):
     assert dataset[0].annotation.objects[0].box == (5, 5, 20, 15) and kinds(dataset) == {"scaled to the image": 1}
 
 
+def test_a_file_that_was_changed_and_asked_about_again(tmp_path, image):
+    Image.new("RGB", SIZE, "red").save(image.source)
+    now = source_of(Path(image.source))
+    rows = [answer(image, "<OD>", *SCORED), answer(now, "<OD>", SCORED[0])]
+    dataset = read_dataset(write_part(tmp_path / "out", rows))
+    assert [[o.label for o in sample.annotation.objects] for sample in dataset] == [["cat"]]
+    assert kinds(dataset) == {"image changed": 1}
+
+
+def test_a_file_that_was_changed_since_is_told(tmp_path, image):
+    Image.new("RGB", SIZE, "red").save(image.source)
+    dataset = read_dataset(write_part(tmp_path / "out", [answer(image, "<OD>", *SCORED)]))
+    assert len(dataset) == 1 and kinds(dataset) == {"image changed": 1}
+
+
 def test_splits_are_folders_of_the_images(tmp_path):
     files = [picture(tmp_path / "photos" / "train" / "a.jpg"), turned(tmp_path / "photos" / "val" / "a.jpg", (80, 100))]
     images = [source_of(file) for file in files]

@@ -59,6 +59,8 @@ def test_the_same_checkpoint_asked_twice_are_two_opinions():
     decoded = listed(IMAGE, ask=query(decoding='{"num_beams": 3}'))
     kept, other = agreed(Opinions(keep='teacher {"num_beams": 3}'), listed(IMAGE, item("dog", A)), decoded)
     assert kept.is_out and left(other) == []
+    kept, other = agreed(Opinions(), listed(IMAGE, item("dog", A)), decoded)
+    assert not kept.is_out and other.is_out  # the plain one stays unless another is named
 
 
 def test_answers_in_words_agree_by_their_words():

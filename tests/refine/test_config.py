@@ -72,6 +72,7 @@ def test_every_stage_says_what_it_is_for():
         ('[duplicates]\nprefer = "last"', "duplicates: prefer = 'last' must be one of instances, first"),
         ("[balance]\nmost = 0", "balance: most = 0 must be a whole number of at least 1"),
         ('[captions.words]\nperson = "man"', "captions: words = .* must be a table of lists of words"),
+        ("[captions.words]\nperson = [1]", "captions: words = .* must be a table of lists of words"),
         ('stages = ["scores", "score"]', "unknown stage 'score'; did you mean 'scores'"),
         ('stages = ["scores", "scores"]', "names one of them twice"),
         ('stages = ["errors"]\n[scores]', "there are settings for scores, which is not among the stages"),

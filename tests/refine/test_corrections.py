@@ -19,7 +19,7 @@ from florence_lite.data.annotation import (
 from florence_lite.data.rows import ImageSource, int64_of
 from florence_lite.refine import STAGES, RefineConfig, refine
 from florence_lite.refine.corrections import rows_of
-from tests.refine.answers import SIZE, item, listed, picture, query, said, write_answers
+from tests.refine.answers import SIZE, failed, item, listed, picture, query, said, write_answers
 from tests.refine.test_run import rows_in
 
 SQUARE = ((10.0, 10.0), (40.0, 10.0), (40.0, 40.0), (10.0, 40.0))
@@ -186,6 +186,15 @@ def test_corrections_that_match_nothing_are_counted_and_named(answered, tmp_path
     assert any("a.png: it is 50×80 pixels, the image of that name is 100×80" in line for line in report.unmatched)
     told = "\n".join(report.lines())
     assert "corrections: 1 of 3 corrected images are among the rows'" in told and "3 could not be used" in told
+
+
+def test_an_image_that_could_not_be_read_is_not_corrected(answered, tmp_path):
+    lost = picture(tmp_path / "photos", "lost.png", 7)
+    write_answers(tmp_path / "in", [failed(lost)])
+    both = {"objects": [{"label": "dog", "box": [1, 1, 9, 9]}]}
+    file = jsonl(tmp_path / "c.jsonl", *({"image": each.source, **both} for each in (lost, answered[0])))
+    report = refine(tmp_path / "in", tmp_path / "out", corrections=file)
+    assert report.added == 1 and "lost.png: it could not be read when it was asked about" in report.unmatched[0]
 
 
 def test_corrections_in_the_output_are_refused(answered, tmp_path):

@@ -97,6 +97,17 @@ def test_what_a_person_corrected_stays(alike):
     assert [row.is_out for row in through(Duplicates(), *rows)] == [True, False]
 
 
+@pytest.mark.parametrize("prefer", ["first", "instances"])
+def test_of_two_pictures_that_one_file_held_the_one_that_is_there_stays(tmp_path, prefer):
+    before = picture(tmp_path, "a.png", 1)
+    now = picture(tmp_path, "a.png", 2)
+    stage = Duplicates(prefer=prefer)
+    judged = through(stage, listed(before, item("dog"), item("cat")), listed(now, item("bus")))
+    assert [row.is_out for row in judged] == [True, False]
+    assert reasons(*judged) == ["picture changed: its file holds another picture now, which has answers too"]
+    assert list(stage.hashes) == [now.image_id]
+
+
 def test_hashes_of_an_earlier_run_are_used(alike, monkeypatch):
     stage = Duplicates()
     stage.hashes = {image.image_id: number << 40 for number, image in enumerate(alike)}

@@ -41,6 +41,21 @@ def put_together(kept, dropped):
     return found
 
 
+def test_what_is_not_judged_is_counted_once_however_often_stages_look(tmp_path):
+    images = [picture(tmp_path, f"{n}.png", n) for n in range(3)]
+    second = listed(images[0], item("dog"), ask=query(tag="second"))
+    write_answers(tmp_path / "in", [*(listed(image, item("dog")) for image in images), second])
+    report = refine(tmp_path / "in", tmp_path / "out", RefineConfig(settings={"balance": {}}))  # two look ahead
+    assert any(line.endswith("no other opinion was asked the same: 2 of <OD>") for line in report.lines())
+
+
+def test_a_record_of_the_run_that_is_none_is_named(tmp_path):
+    folder = write_answers(tmp_path / "in", [listed(nowhere())])
+    (folder / "run.json").write_text('{"opinions": [5]}')
+    with pytest.raises(ValueError, match="run.json does not tell which checkpoints were asked"):
+        refine(folder, tmp_path / "out")
+
+
 # ---- kept and dropped are what was read ------------------------------------------------------------------------------
 
 LABELS = st.sampled_from(["dog", "cat", "red car", "a long description of a dog"])
@@ -100,7 +115,8 @@ def stages(draw, rows):
         "captions": {"<OD>", "<CAPTION>"} <= tasks,
         "regions": {"<OD>", "<REGION_TO_CATEGORY>"} <= tasks,
         "balance": "<OD>" in tasks,
-        "duplicates": any("nowhere" not in row.image.source for row in rows),
+        # It refuses to judge where no picture that is left can be read; the first stage sees one that can.
+        "duplicates": names[:1] == ["duplicates"] or all(os.path.isfile(row.image.source) for row in rows),
     }
     settings = {"balance": {"most": 1, "count": draw(st.sampled_from(["images", "instances"]))}}
     chosen = tuple(name for name in names if able.get(name, True))

@@ -19,7 +19,7 @@ from florence_lite.data.readers.files import choose_split
 from florence_lite.data.readers.frames import ImageFrame, frame_of
 from florence_lite.data.readers.known import Known
 from florence_lite.data.readers.records import ProblemLog, finished
-from florence_lite.data.rows import AnswerRow, ImageSource, from_record, schema
+from florence_lite.data.rows import AnswerRow, ImageSource, from_record, int64_of, schema
 from florence_lite.data.samples import Dataset
 from florence_lite.data.sources import read_source
 from florence_lite.files import read_json_object
@@ -44,14 +44,19 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     log = ProblemLog(folder)
     sources, counts = _images(files)
     common = _common(sources.values())
-    wanted = set(sources.values())
+    images_of = Counter(sources.values())
+    wanted = set(images_of)
     if split is not None:
         places = [Path(source) for source in sorted(wanted)]
         wanted = set(map(str, choose_split(places, split, Path(common or "/"), "image", folders=True)))
     rows = []
     classes: dict[str, None] = {}
-    for image_id, answers in _answers(files, counts, log, _opinions(folder)):
-        if (source := sources[image_id]) in wanted and (frame := _frame(answers[0].image, source, log, folder)):
+    for image_id, answers in _answers(files, counts, log, opinions_of(folder)):
+        if (source := sources[image_id]) not in wanted:
+            continue
+        if images_of[source] > 1 and _is_replaced(image_id, source):
+            log.add(folder, source, "image changed", "answers about what the file held before are left out")
+        elif frame := _frame(answers[0].image, source, log, folder):
             rows.append((source, Known(frame).annotation(answers), source.removeprefix(f"{common}{os.sep}")))
             asked = (row.query.phrases or () for row in answers if row.query.task == "<OPEN_VOCABULARY_DETECTION>")
             classes |= dict.fromkeys(chain.from_iterable(asked))  # also those that no image shows
@@ -140,8 +145,8 @@ def _records(file: Path, columns: list[str] | None = None) -> Iterator[dict[str,
         raise ValueError(f"{file} is no part of annotate or refine: {error}") from None
 
 
-def _opinions(folder: Path) -> list[tuple[str, str]]:
-    """Checkpoint and tag of the opinions that were asked for, the first first; [] where nothing says it.
+def opinions_of(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Checkpoint and tag of the opinions that were asked for, the first first; () where nothing says it.
 
     Raises ValueError for a record of the run that is none.
     """
@@ -149,7 +154,7 @@ def _opinions(folder: Path) -> list[tuple[str, str]]:
     run = read_json_object(file) if file.is_file() else {}
     try:
         listed = run.get("opinions") or [each for asked in run.get("asked", ()) for each in asked["checkpoints"]]
-        return list(dict.fromkeys((each["checkpoint"], each["tag"]) for each in listed))
+        return tuple(dict.fromkeys((each["checkpoint"], each["tag"]) for each in listed))
     except (TypeError, KeyError, AttributeError):
         raise ValueError(
             f"{file} does not tell which checkpoints were asked, as annotate and refine write it"
@@ -157,13 +162,15 @@ def _opinions(folder: Path) -> list[tuple[str, str]]:
 
 
 def _rank(answer: AnswerRow, opinions: Sequence[tuple[str, str]]) -> tuple:
-    """Smaller is better: a person's word, then the order of the run, then the untagged, then the surer."""
+    """Smaller is better: a person's word, then the order of the run, then the untagged, then the one with the least
+    said of decoding, then the surer."""
     query, result = answer.query, answer.result
     named = (query.checkpoint, query.tag)
     place = opinions.index(named) if named in opinions else len(opinions)
     scores = [item.score for item in result.instances if item.score is not None]
     sure = result.score if result.score is not None else sum(scores) / max(1, len(scores))
-    return not answer.verified, place, query.tag, -sure, query.checkpoint, query.revision, query.decoding
+    said = len(query.decoding)
+    return not answer.verified, place, query.tag, said, -sure, query.checkpoint, query.revision, query.decoding
 
 
 def _who(answer: AnswerRow) -> str:
@@ -174,6 +181,14 @@ def _who(answer: AnswerRow) -> str:
 def _is_file(source: str) -> bool:
     """Whether an image is a file of its own, rather than a part of one."""
     return WITHIN not in source or os.path.isfile(source)
+
+
+def _is_replaced(image_id: int, source: str) -> bool:
+    """Whether a file holds another picture than the one that answers are about."""
+    try:
+        return os.path.isfile(source) and int64_of(read_source(source)) != image_id
+    except ValueError:
+        return False  # the frame tells
 
 
 def _common(sources: Iterable[str]) -> str:
@@ -197,5 +212,7 @@ def _frame(image: ImageSource, source: str, log: ProblemLog, folder: Path) -> Im
             return log.add(folder, source, "image missing", str(error))
         except (ValueError, OSError) as error:
             return log.add(folder, source, "image unreadable", str(error))
+        if sizes.upright == image.size_wh and os.path.getsize(source) != image.bytes:
+            log.add(folder, source, "image changed", "the file has other bytes than when it was asked about")
     frame = frame_of(sizes, image.size_wh, log, folder, source)
     return frame and replace(frame, from_shares=True)
