@@ -109,8 +109,7 @@ def _question(
 def revision_of(florence: Florence) -> str:
     """A digest of all that decides what a checkpoint answers: weights as numbers, whatever type and device they have,
     tokenizer, preparation of images, decoding defaults and calibration."""
-    card = florence.card
-    settings = [florence.decoding, dict(card.decoding) if card else {}, repr(florence.calibration)]
+    settings = [florence.decoding, repr(florence.calibration)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode())
     digest.update(florence.tokenizer.to_json().encode())
     digest.update(repr(florence.preprocessor.to_settings()).encode())

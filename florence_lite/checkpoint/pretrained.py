@@ -24,9 +24,10 @@ from florence_lite.tokens import Tokenizer
 
 
 class Pretrained(NamedTuple):
-    """model: adapters merged. card: of the checkpoint, or None. decoding: its own defaults, fields of
-    `GenerationOptions`. adapters: the folders of those that were merged. domain: of a checkpoint that knows one kind of
-    pictures, if it has one. calibration: of these weights, from their folder or their card; None with an adapter."""
+    """model: adapters merged. card: of the checkpoint, or None. decoding: its own defaults, of its folder and its card,
+    fields of `GenerationOptions`. adapters: the folders of those that were merged. domain: of a checkpoint that knows
+    one kind of pictures, if it has one. calibration: of these weights, from their folder or their card; None with an
+    adapter."""
 
     model: FlorenceModel
     tokenizer: Tokenizer
@@ -71,4 +72,5 @@ def load_pretrained(
     calibration = card.calibration if card is not None else None
     if not adapters and (folder / CALIBRATION).is_file():
         calibration = Calibration.read(folder / CALIBRATION)
-    return Pretrained(model, tokenizer, preprocessor, read_decoding(folder), card, tuple(adapters), domain, calibration)
+    decoding = read_decoding(folder) | (dict(card.decoding) if card is not None else {})
+    return Pretrained(model, tokenizer, preprocessor, decoding, card, tuple(adapters), domain, calibration)

@@ -223,3 +223,10 @@ def test_what_a_layout_cannot_express_is_refused_before_anything_is_written(flor
             odd.model.config, vision=dataclasses.replace(odd.model.config.vision, mlp_ratio=4)
         )
     assert not (tmp_path / "new" / "config.json").exists()
+
+
+def test_what_the_card_says_of_decoding_is_saved(tmp_path):
+    """A copy has no card: its sentences may go on to say the same three words twice."""
+    florence = Florence.from_pretrained("scenes-nano")
+    florence.save_pretrained(tmp_path)
+    assert Florence.from_pretrained(tmp_path).decoding["no_repeat_ngram_size"] == 0
