@@ -24,8 +24,8 @@ FOREIGN = (
 class Told(NamedTuple):
     """What is counted of the answers about an image.
 
-    source: of the image. errors: kinds of those of its rows, none twice. foreign: some answer says that it is unsure, as
-    the checkpoint knows pictures of another kind. left_out: instances that scored too little.
+    source: of the image. errors: kinds of those of its rows, none twice. foreign: some answer says that it is unsure,
+    as the checkpoint knows pictures of another kind. left_out: instances that scored too little.
     """
 
     source: str = ""
