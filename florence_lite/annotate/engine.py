@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
 from florence_lite.annotate.parts import STAGING, Answers, Ids, Output, open_output, stage, telling
-from florence_lite.annotate.progress import Progress, Report, damage_told, error_kinds
+from florence_lite.annotate.progress import Progress, Report, damage_told, told_of
 from florence_lite.checks import is_whole
 from florence_lite.data.sources import ListedImage, count_images, list_images
 from florence_lite.inference.many_images import IMAGES_AHEAD
@@ -54,7 +54,7 @@ def annotate(
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; choose one of {', '.join(ENGINES)}")
     if not is_whole(workers, 1) or engine == "embedded" and workers != 1:
-        raise ValueError(f"workers is {workers!r}; it is a whole number of at least 1, and 1 but for engine = 'ray'")
+        raise ValueError(f"workers = {workers!r} must be a whole number of at least 1, and 1 without engine = 'ray'")
     tell = tell or _to_stderr
     listed = list_images(config.source, config.column)
     listed = chain([next(listed)], listed)  # a source without images is told before anything is loaded or made
@@ -74,6 +74,7 @@ def annotate(
                     if stop.signal is None:
                         raise
         if stop.event.is_set():
+            report.images = max(report.images, progress.total or 0)  # else those that it came to
             for line in report.lines():
                 tell(line)
             tell("stopped; what is finished is kept: give the same command again to go on")
@@ -102,7 +103,7 @@ def _embedded(
     with _Writer(output, report, config.images_per_part) as writer, _Duplicates(output.folder) as duplicates:
         images = _new_images(read_ahead(listed, is_done), annotator, done, report, duplicates)
         for answers in annotator.answers(images, done, stop):
-            report.add(error_kinds(answers))
+            report.add(told_of(answers))
             writer.add(answers)
             progress.update()
         if not stop.is_set():
@@ -141,7 +142,7 @@ def _by_workers(config: AnnotateConfig, workers: int, output: Output, progress: 
                 elif image.done:
                     report.done += 1
                 else:
-                    report.add(image.errors)
+                    report.add(image.told)
             progress.update()
         duplicates.keep()
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from florence_lite.annotate.parts import Answers
 from florence_lite.progress import SECONDS_BETWEEN_LINES, duration, progress_bar
@@ -15,6 +15,23 @@ from florence_lite.progress import SECONDS_BETWEEN_LINES, duration, progress_bar
 MANY = 100_000  # images whose hours are told
 MOST_KINDS = 20  # of errors that are counted apart
 OTHER = "other"
+FOREIGN = (
+    "unlike those that the checkpoint knows, or with nothing sure in the answer (foreign): refine drops these answers; "
+    "for photographs take --checkpoint microsoft/Florence-2-base or one of your own"
+)
+
+
+class Told(NamedTuple):
+    """What is counted of the answers about an image.
+
+    source: of the image. errors: kinds of those of its rows, none twice. foreign: some answer says that it is unsure,
+    as the checkpoint knows pictures of another kind. left_out: instances that scored too little.
+    """
+
+    source: str = ""
+    errors: tuple[str, ...] = ()
+    foreign: bool = False
+    left_out: int = 0
 
 
 @dataclass
@@ -22,8 +39,9 @@ class Report:
     """What a run came to.
 
     images: that the source lists, as far as the run came; of these done: answered before; duplicates: of the same bytes
-    as another one; answered: in this run; failed: those of them with an error. errors: kind → images. rows: that this
-    run added, in `parts` files; seconds: from the first image to the last. damaged: parts that had to be redone.
+    as another one; answered: in this run; failed: those of them with an error. errors: kind → images; first: kind → the
+    first of them. foreign: images with answers that are unsure; left_out: instances that scored too little. rows: that
+    this run added, in `parts` files; seconds: from the first image to the last. damaged: parts that had to be redone.
     """
 
     output: str
@@ -33,17 +51,24 @@ class Report:
     answered: int = 0
     failed: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    foreign: int = 0
+    left_out: int = 0
     rows: int = 0
     parts: int = 0
     damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, errors: Sequence[str]) -> None:
-        """Count an image that was answered. errors: kinds of those of its rows."""
+    def add(self, image: Told) -> None:
+        """Count an image that was answered."""
         self.answered += 1
-        self.failed += bool(errors)
-        for kind in errors:
-            self.errors[kind if kind in self.errors or len(self.errors) < MOST_KINDS else OTHER] += 1
+        self.failed += bool(image.errors)
+        self.foreign += image.foreign
+        self.left_out += image.left_out
+        for kind in image.errors:
+            kind = kind if kind in self.errors or len(self.errors) < MOST_KINDS else OTHER
+            self.errors[kind] += 1
+            self.first.setdefault(kind, image.source)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, with images_per_second."""
@@ -59,17 +84,31 @@ class Report:
         if self.duplicates:
             apart.append(f"{self.duplicates:,} of the same bytes as others, listed in duplicates.jsonl")
         told = ", ".join(filter(None, apart))
-        rate = f", {self.answered / self.seconds:.1f} images/s" if self.answered and self.seconds else ""
+        rate = f", {_rate(self.answered / self.seconds)}" if self.answered and self.seconds else ""
         return [
             f"{self.answered:,} of {self.images:,} images answered{f' ({told})' if told else ''}",
-            *(f"  {count:,} × {kind}" for kind, count in self.errors.most_common()),
+            *(f"  {count:,} × {kind}; the first: {self.first[kind]}" for kind, count in self.errors.most_common()),
+            *(
+                [f"  {self.left_out:,} instances scored too little and were left out (dropped)"]
+                if self.left_out
+                else []
+            ),
+            *([f"  {self.foreign:,} images {FOREIGN}"] if self.foreign else []),
             f"{self.rows:,} rows in {self.parts:,} new parts, {duration(self.seconds)}{rate}: {self.output}",
         ]
 
 
-def error_kinds(answers: Answers) -> tuple[str, ...]:
-    """The kinds of errors among the answers about an image, none twice."""
-    return tuple(dict.fromkeys(kind_of(row.error, row.image.source) for row in answers.rows if row.error))
+def told_of(answers: Answers) -> Told:
+    """What is counted of the answers about an image."""
+    if not answers.rows:
+        return Told()
+    results = [row.result for row in answers.rows if row.result is not None]
+    return Told(
+        answers.rows[0].image.source,
+        tuple(dict.fromkeys(kind_of(row.error, row.image.source) for row in answers.rows if row.error)),
+        any(result.foreign for result in results),
+        sum(result.dropped for result in results),
+    )
 
 
 def kind_of(error: str, source: str) -> str:
@@ -123,12 +162,17 @@ class Progress:
             parts[0] += f" ({report.done:,} done before)"
         if report.answered and elapsed > 0:
             rate = report.answered / elapsed
-            parts.append(f"{rate:.1f} images/s")
+            parts.append(_rate(rate))
             if self.total is not None and self.total > behind:
                 parts.append(f"{duration((self.total - behind) / rate)} left")
             parts.append(f"{MANY / rate / 3600:.1f} h for {MANY:,} images")
         parts.append(f"{report.failed:,} errors" if report.failed != 1 else "1 error")
         return ", ".join(parts)
+
+
+def _rate(images_per_second: float) -> str:
+    """Two digits at least, so that slow ones are no 0.0."""
+    return f"{images_per_second:.{1 if images_per_second >= 1 else 2}f} images/s"
 
 
 def damage_told(damaged: Sequence[Any]) -> list[str]:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from florence_lite.annotate.annotator import Annotator, ReadImage, read_ahead
 from florence_lite.annotate.config import AnnotateConfig
 from florence_lite.annotate.parts import RECORD, STAGING, Ids, Staged, stage
-from florence_lite.annotate.progress import error_kinds
+from florence_lite.annotate.progress import Told, told_of
 from florence_lite.data.sources import ListedImage, list_images
 
 BYTES_AT_ONCE = 2**25  # that a batch of pictures holds at most, where listing had to read them
@@ -58,12 +58,12 @@ NOTHING = pickle.dumps(None)
 
 
 class Seen(NamedTuple):
-    """An image that a worker has seen. done: nothing was left to ask about it. errors: of its rows."""
+    """An image that a worker has seen. done: nothing was left to ask about it. told: what is counted of its answers."""
 
     name: str
     image_id: int
     done: bool
-    errors: tuple[str, ...]
+    told: Told
 
 
 class Outcome(NamedTuple):
@@ -151,14 +151,14 @@ class Worker:
         def new_images() -> Iterator[ReadImage]:
             for image in read_ahead(images):
                 is_done = all(each.done_id(image.image_id) in self.done for each in annotator.questions)
-                seen.append(Seen(image.name, image.image_id, is_done, ()))
+                seen.append(Seen(image.name, image.image_id, is_done, Told()))
                 if not is_done and image.image_id not in asked:
                     asked.add(image.image_id)
                     yield image
 
         answers = list(annotator.answers(new_images(), self.done))
-        errors = {each.rows[0].image.image_id: error_kinds(each) for each in answers if each.rows}
-        seen = [each._replace(errors=errors.get(each.image_id, ())) for each in seen]
+        told = {each.rows[0].image.image_id: told_of(each) for each in answers if each.rows}
+        seen = [each._replace(told=told.get(each.image_id, Told())) for each in seen]
         staged = stage(self.config.output, answers) if any(each.rows or each.marks for each in answers) else None
         revisions = tuple(dict.fromkeys(each.query.revision for each in annotator.questions))
         return Outcome(staged, seen, revisions, time.perf_counter() - began, deaths)

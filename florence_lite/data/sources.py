@@ -192,8 +192,10 @@ def _source(source: str, column: str | None) -> Iterator[ListedImage]:
         if (first := next(matching, None)) is None:
             raise FileNotFoundError(f"no file matches {source}")
         return chain.from_iterable(_file(os.path.abspath(each), column) for each in chain([first], matching))
+    like_name = re.fullmatch(r"[\w-]+(/[\w.-]+)?", source)
+    hint = f"; a data set of the Hugging Face Hub is written {HUGGING_FACE}{source}" if like_name else ""
     raise FileNotFoundError(
-        f"source {source} does not exist; a data set of the Hugging Face Hub is written {HUGGING_FACE}{source}"
+        f"source {source} does not exist (looked in {os.path.dirname(os.path.abspath(source))}){hint}"
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from florence_lite.annotate import AnnotateConfig
-from florence_lite.annotate.progress import Progress, Report, kind_of
+from florence_lite.annotate.progress import Progress, Report, Told, kind_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "annotate.toml"
 
@@ -33,7 +33,7 @@ def test_lines_come_no_more_often_than_the_interval_and_know_no_end_without_a_to
     told, _ = progress_at(29, Report("answers", answered=5), None)
     assert told == []
     told, _ = progress_at(50, Report("answers", answered=5, failed=1), None)
-    assert told == ["5 images, 0.1 images/s, 277.8 h for 100,000 images, 1 error"]
+    assert told == ["5 images, 0.10 images/s, 277.8 h for 100,000 images, 1 error"]
 
 
 def test_errors_are_counted_by_kind():
@@ -41,8 +41,18 @@ def test_errors_are_counted_by_kind():
     assert kind_of("tar /s.tar is damaged or cut short: end", "/s.tar") == "tar  is damaged or cut short"
     report = Report("answers")
     for number in range(100):
-        report.add([f"kind {number}"])
+        report.add(Told(f"{number}.png", (f"kind {number}",)))
     assert len(report.errors) <= 21 and sum(report.errors.values()) == 100 == report.failed
+    assert "  1 × kind 3; the first: 3.png" in report.lines()
+
+
+def test_what_was_left_out_and_unlike_is_told():
+    report = Report("answers", images=2)
+    report.add(Told("a.png", (), True, 3))
+    report.add(Told("b.png"))
+    lines = "\n".join(report.lines())
+    assert "  3 instances scored too little" in lines and "  1 images unlike those that the checkpoint knows" in lines
+    assert len(Report("answers").lines()) == 2
 
 
 def test_the_example_is_a_configuration():

@@ -125,7 +125,10 @@ def toml(tmp_path):
         (["{photo}", "--config", toml, "--output", "{out}"], "unknown field 'treshold'; did you mean 'threshold'"),
         (["{photo}", "--config", "gone.toml", "--output", "{out}"], "no annotation configuration at 'gone.toml'"),
         (["{photo}", "--tasks", "<OD>", "--output", "{out}", "--engine", "spark"], "engine is 'spark'"),
-        (["{photo}", "--tasks", "<OD>", "--output", "{out}", "--workers", "2"], "workers is 2"),
+        (
+            ["{photo}", "--tasks", "<OD>", "--output", "{out}", "--workers", "2"],
+            "--workers 2 must be a whole number of at least 1, and 1 without --engine ray",
+        ),
     ],
     ids=lambda value: None if isinstance(value, list) else value[:30],
 )
