@@ -54,7 +54,10 @@ def annotate(
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; choose one of {', '.join(ENGINES)}")
     if not is_whole(workers, 1) or engine == "embedded" and workers != 1:
-        raise ValueError(f"workers = {workers!r} must be a whole number of at least 1, and 1 without engine = 'ray'")
+        raise ValueError(
+            f"workers is {workers!r}; it must be a whole number of at least 1, and more than 1 only with the engine "
+            "ray (--engine ray)"
+        )
     tell = tell or _to_stderr
     listed = list_images(config.source, config.column)
     listed = chain([next(listed)], listed)  # a source without images is told before anything is loaded or made

@@ -127,7 +127,7 @@ def toml(tmp_path):
         (["{photo}", "--tasks", "<OD>", "--output", "{out}", "--engine", "spark"], "engine is 'spark'"),
         (
             ["{photo}", "--tasks", "<OD>", "--output", "{out}", "--workers", "2"],
-            "--workers 2 must be a whole number of at least 1, and 1 without --engine ray",
+            "more than 1 only with the engine ray (--engine ray)",
         ),
     ],
     ids=lambda value: None if isinstance(value, list) else value[:30],

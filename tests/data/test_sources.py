@@ -200,7 +200,9 @@ def no_column(tmp_path):
     ("make", "error", "message"),
     [
         (no_files, ValueError, "holds no images"),
-        (lambda tmp_path: tmp_path / "photoz", FileNotFoundError, "datasets:"),
+        (lambda tmp_path: tmp_path / "photoz", FileNotFoundError, r"looked in .*\)$"),
+        (lambda tmp_path: "owner/photoz", FileNotFoundError, "is written datasets:owner/photoz"),
+        (lambda tmp_path: r"C:\photos", FileNotFoundError, r"looked in .*\)$"),
         (lambda tmp_path: tmp_path / "*.jpg", FileNotFoundError, "no file matches"),
         (lambda tmp_path: [], ValueError, "there is no source"),
         (unknown_kind, ValueError, "of no known kind"),
