@@ -65,7 +65,8 @@ def annotate(
     with open_output(config.output, config.asked()) as output, _stoppable(at_once=engine == "ray") as stop:
         for line in (*damage_told(output.damaged), *([output.news] if output.news else [])):
             tell(line)
-        report = Report(str(output.folder), damaged=[str(each.path) for each in output.damaged])
+        damaged = [str(each.path) for each in output.damaged]
+        report = Report(str(output.folder), failed_before=output.failed, damaged=damaged)
         with Progress(report, tell) as progress:
             _count(config, progress)
             if annotator is not None:

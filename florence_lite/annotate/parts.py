@@ -114,11 +114,13 @@ class Files:
 
 
 class _Part(NamedTuple):
-    """What a part tells without its rows. ids: int64 [N]; marks: int64 [M]; files: int64 [F, 2]."""
+    """What a part tells without its answers. ids: int64 [N]; marks: int64 [M]; files: int64 [F, 2]; failed: int64 [E],
+    images with an error."""
 
     ids: NDArray[np.int64]
     marks: NDArray[np.int64]
     files: NDArray[np.int64]
+    failed: NDArray[np.int64]
 
 
 # ---- phase one: any process ------------------------------------------------------------------------------------------
@@ -179,12 +181,14 @@ class Output:
     """An output folder in use by this process; made by `open_output`.
 
     done: ids of all rows and marks in `parts/`. files: that were read before this run. rows: how many there are.
-    damaged: parts that were found damaged and moved away. news: what is asked beside what was asked before, as a line
-    for people; "" where nothing is.
+    failed: images that had an error before this run. damaged: parts that were found damaged and moved away.
+    news: what is asked beside what was asked before, as a line for people; "" where nothing is.
     """
 
-    def __init__(self, folder: Path, done: Ids, files: Files, rows: int, damaged: Sequence[Damage], news: str):
-        self.folder, self.done, self.files, self.rows = folder, done, files, rows
+    def __init__(
+        self, folder: Path, done: Ids, files: Files, rows: int, failed: int, damaged: Sequence[Damage], news: str
+    ):
+        self.folder, self.done, self.files, self.rows, self.failed = folder, done, files, rows, failed
         self.damaged, self.news = tuple(damaged), news
 
     def commit(self, staged: Staged) -> int:
@@ -196,7 +200,7 @@ class Output:
         path = Path(staged.path)
         if not path.is_file():
             return 0
-        ids, marks, _ = _read_part(path)
+        ids, marks = read_ids(path)
         known = np.fromiter((int(each) in self.done for each in ids), bool, len(ids))
         known_marks = np.fromiter((int(each) in self.done for each in marks), bool, len(marks))
         if (known.all() and known_marks.all()) or not len(ids) + len(marks):
@@ -204,7 +208,7 @@ class Output:
             return 0
         if known.any() or known_marks.any() or len(np.unique(ids)) < len(ids):
             path = self._without(path, known, marks[~known_marks])
-            ids, marks, _ = _read_part(path)
+            ids, marks = read_ids(path)
         target = self.folder / PARTS / f"{part_name(ids, marks)}.parquet"
         with telling(self.folder):
             os.replace(path, target)
@@ -276,6 +280,7 @@ def read_ids(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _read_part(file: Path) -> _Part:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
@@ -284,14 +289,18 @@ def _read_part(file: Path) -> _Part:
                 raise ValueError("it has other columns than rows of answers")
             metadata = part.schema_arrow.metadata or {}
             marks, files = (np.frombuffer(base64.b64decode(metadata.get(name, b"")), "<i8") for name in (MARKS, FILES))
-            return _Part(part.read(["id"])["id"].to_numpy(), marks, files.reshape(-1, 2))
+            rows = part.read(["id", "image_id", "error"])
+            failed = np.unique(rows.filter(pc.not_equal(rows["error"], ""))["image_id"].to_numpy())
+            return _Part(rows["id"].to_numpy(), marks, files.reshape(-1, 2), failed)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it is damaged or cut short: {error}") from None
 
 
-def _read_parts(folder: Path) -> tuple[Ids, Files, int, list[Damage]]:
-    """What is done, which files were read, in how many rows; damaged parts are moved away."""
+def _read_parts(folder: Path) -> tuple[Ids, Files, int, int, list[Damage]]:
+    """What is done, which files were read, in how many rows, how many images have errors; damaged parts are moved
+    away."""
     done, files, rows, damaged = [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)], 0, []
+    failed = [np.empty(0, np.int64)]
     for file in part_files(folder):
         try:
             part = _read_part(file)
@@ -304,8 +313,10 @@ def _read_parts(folder: Path) -> tuple[Ids, Files, int, list[Damage]]:
             continue
         done += [part.ids, part.marks]
         files.append(part.files)
+        failed.append(part.failed)
         rows += len(part.ids)
-    return Ids(np.concatenate(done)), Files(np.concatenate(files)), rows, damaged
+    failures = len(np.unique(np.concatenate(failed)))
+    return Ids(np.concatenate(done)), Files(np.concatenate(files)), rows, failures, damaged
 
 
 def _record(folder: Path, asked: Mapping[str, Any]) -> str:

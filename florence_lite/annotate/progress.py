@@ -39,7 +39,8 @@ class Report:
     """What a run came to.
 
     images: that the source lists, as far as the run came; of these done: answered before; duplicates: of the same bytes
-    as another one; answered: in this run; failed: those of them with an error. errors: kind → images; first: kind → the
+    as another one; answered: in this run; failed: those of them with an error; failed_before: images of the folder that
+    had one before. errors: kind → images; first: kind → the
     first of them. foreign: images with answers that are unsure; left_out: instances that scored too little. rows: that
     this run added, in `parts` files; seconds: from the first image to the last. damaged: parts that had to be redone.
     """
@@ -50,6 +51,7 @@ class Report:
     duplicates: int = 0
     answered: int = 0
     failed: int = 0
+    failed_before: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     foreign: int = 0
@@ -85,17 +87,21 @@ class Report:
             apart.append(f"{self.duplicates:,} of the same bytes as others, listed in duplicates.jsonl")
         told = ", ".join(filter(None, apart))
         rate = f", {_rate(self.answered / self.seconds)}" if self.answered and self.seconds else ""
-        return [
-            f"{self.answered:,} of {self.images:,} images answered{f' ({told})' if told else ''}",
+        all_done = 0 < self.done == self.images
+        lines = [
+            f"all {self.images:,} images were answered before"
+            if all_done
+            else f"{self.answered:,} of {self.images:,} images answered{f' ({told})' if told else ''}",
             *(f"  {count:,} × {kind}; the first: {self.first[kind]}" for kind, count in self.errors.most_common()),
-            *(
-                [f"  {self.left_out:,} instances scored too little and were left out (dropped)"]
-                if self.left_out
-                else []
-            ),
-            *([f"  {self.foreign:,} images {FOREIGN}"] if self.foreign else []),
-            f"{self.rows:,} rows in {self.parts:,} new parts, {duration(self.seconds)}{rate}: {self.output}",
         ]
+        if self.left_out:
+            lines.append(f"  {self.left_out:,} instances scored too little and were left out (dropped)")
+        if self.foreign:
+            lines.append(f"  {self.foreign:,} images {FOREIGN}")
+        if self.failed_before:
+            lines.append(f"  {self.failed_before:,} images had an error before; their rows tell it")
+        rows = f"{self.rows:,} rows in {self.parts:,} new parts, {duration(self.seconds)}{rate}"
+        return [*lines, f"{rows}: {self.output}"]
 
 
 def told_of(answers: Answers) -> Told:

@@ -75,8 +75,8 @@ def annotate(
 ) -> None:
     """Ask tasks about every image of a source and write the answers as parquet files, each exactly once.
 
-    Whatever ends the command, the same command goes on. The exit code is 1 where some images could not be answered, 2
-    where none could.
+    Whatever ends the command, the same command goes on. The exit code is 1 where some images could not be answered, now
+    or before, 2 where none could.
     """
     sources = [each for each in source or [] if not _MARKER.fullmatch(each)]
     markers = [*(tasks or []), *(each for each in source or [] if _MARKER.fullmatch(each))]
@@ -101,8 +101,8 @@ def annotate(
     else:
         for line in report.lines():
             show(line)
-    if report.failed:
-        raise typer.Exit(1 if report.failed < report.answered or report.done else 2)
+    if report.failed or report.failed_before:
+        raise typer.Exit(2 if report.failed == report.answered and not report.done else 1)
 
 
 def _configured(file: Path | None, changes: dict[str, Any]) -> AnnotateConfig:

@@ -83,6 +83,7 @@ def test_the_same_run_again_does_nothing(finished):
     before = {file: file.read_bytes() for file in part_files(config.output)}
     report = annotate(config, tell=lambda line: None)
     assert (report.rows, report.answered, report.done, report.failed) == (0, 0, 39, 0)
+    assert report.failed_before == 2 and "2 images had an error before" in "\n".join(report.lines())
     assert {file: file.read_bytes() for file in part_files(config.output)} == before and first.rows > 100
 
 

@@ -30,7 +30,7 @@ def test_annotate_writes_rows_and_tells_what_it_did(command, asked, photos, tmp_
     assert {row["task"] for row in rows(tmp_path)} == {"<OD>", "<CAPTION>"}
     code, out, _ = command("annotate", tmp_path, *asked, "--json")
     report = json.loads(out)
-    assert code == 0 and (report["images"], report["done"], report["rows"]) == (6, 6, 0)
+    assert code == 1 and (report["images"], report["done"], report["rows"], report["failed_before"]) == (6, 6, 0, 1)
 
 
 def test_phrases_text_and_several_checkpoints(command, asked, photos, tmp_path, tiny):
