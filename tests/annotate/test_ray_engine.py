@@ -226,7 +226,8 @@ def test_the_same_rows_though_a_worker_is_killed(config, expected, ray, monkeypa
     assert (report.images, report.answered, report.failed) == (39, 39, 2) and report.rows == len(read_rows(expected))
     assert not os.listdir(os.path.join(config.output, STAGING))
     assert any("a worker died" in line for line in told) and not ray.is_initialized()
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    assert out == "" and "Traceback" not in err  # on a busy machine the raylet itself may speak of the death
 
 
 def test_what_is_wrong_in_a_worker_is_told_in_its_words(config, ray, capfd):
