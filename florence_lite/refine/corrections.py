@@ -11,9 +11,11 @@ from pathlib import Path
 from florence_lite.answers import Box, Instance, Polygons, same_label
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
+from florence_lite.data.readers.annotated import PARTS, RUN
 from florence_lite.data.readers.answers import CAPTIONS
 from florence_lite.data.rows import AnswerRow, ImageSource, Query, int64_of
 from florence_lite.data.samples import Sample
+from florence_lite.files import read_json_object
 from florence_lite.geometry import box_iou
 from florence_lite.refine.judged import PERSON, ImageRows, JudgedRow
 from florence_lite.refine.stage import Stage
@@ -51,8 +53,9 @@ def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
 
     An image is known by its path, else by its content, else by a name that is the number of the image, else by its file
     name where only one image is called so; then it may be a scaled copy. Raises what `read_dataset` raises, and
-    ValueError where no image is one of the rows'.
+    ValueError for a folder of a model's answers, and where no image is one of the rows'.
     """
+    _refuse_answers(Path(path))
     try:
         dataset = read_dataset(path, outside=True)
     except ValueError as error:
@@ -71,6 +74,16 @@ def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
             f"{corrected.unmatched[-len(dataset)]}"
         )
     return corrected
+
+
+def _refuse_answers(path: Path) -> None:
+    """Raises ValueError for a folder that annotate or refine wrote: what a model says would count as a person's."""
+    folder = next((each.parent for each in (path, path.parent) if each.name == PARTS and each.is_dir()), path)
+    if (folder / PARTS).is_dir() or ((folder / RUN).is_file() and "florence_lite" in read_json_object(folder / RUN)):
+        raise ValueError(
+            f"the corrections {path} are answers of a model, as annotate and refine write them into {folder}; give a "
+            "file that a person has edited, such as a copy of the to_check.jsonl that refine writes"
+        )
 
 
 class _KnownImages:
