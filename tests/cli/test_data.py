@@ -43,11 +43,16 @@ def test_convert_tells_what_was_written_and_what_is_lost(command, photos, tmp_pa
     code, out, err = command("data", "convert", photos, "--to", "yolo", "--output", tmp_path / "out")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        f"1 of 1 images in {tmp_path}/out",
+        f"1 of 1 images in {tmp_path}/out; images are links; --copy-images copies them",
         "left out: 1 × spelling of categories",
         "data.yaml names images as val too; put other images there to measure on",
     ]
     assert [item.label for item in read_dataset(tmp_path / "out")[0].annotation.objects] == ["猫", "red[31mdog"]
+
+
+def test_convert_says_nothing_of_links_where_there_are_none(command, photos, tmp_path):
+    code, out, _ = command("data", "convert", photos, "--to", "coco", "--output", tmp_path / "out", "--copy-images")
+    assert code == 0 and out.splitlines()[0] == f"1 of 1 images in {tmp_path}/out"
 
 
 def test_convert_asks_for_columns_where_they_are_needed(command, photos, tmp_path):

@@ -65,7 +65,7 @@ def write_dataset(
         if not out.images:
             lost = ", ".join(f"{count} × {kind}" for kind, count in out.left_out.items())
             raise ValueError(f"nothing of the data can be written as {format}: {lost or 'there are no images'}")
-    return Written(output, out.images, dict(out.left_out.most_common()), out.hint)
+    return Written(output, out.images, dict(out.left_out.most_common()), out.hint, out.linked)
 
 
 def _splits(dataset: Dataset | Sequence[Sample] | Mapping[str, Dataset]) -> Mapping[str, Dataset | Sequence[Sample]]:
