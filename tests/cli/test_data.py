@@ -83,6 +83,20 @@ def test_captions_with_a_prefix(command, tmp_path):
     assert code == 2 and f"error: {tmp_path}/a.txt would be overwritten" in err
 
 
+def test_captions_beside_images_of_which_one_lies_elsewhere(command, tmp_path):
+    records = []
+    for place in ("here/a.png", "there/b.png"):
+        (tmp_path / place).parent.mkdir()
+        Image.new("RGB", (20, 10)).save(tmp_path / place)
+        records.append(json.dumps({"image": place, "captions": ["a cat"]}))
+    (tmp_path / "data.jsonl").write_text("\n".join(records))
+    asked = ("data", "convert", tmp_path / "data.jsonl", "--to", "captions", "--output")
+    code, _, err = command(*asked, tmp_path / "here")
+    assert code == 2 and f"for the image {tmp_path}/there/b.png lies elsewhere; give the folder that holds all" in err
+    assert not list(tmp_path.rglob("*.txt"))
+    assert command(*asked, tmp_path / "new")[0] == 0 and len(list((tmp_path / "new").glob("*.txt"))) == 2
+
+
 CONVERT_MISTAKES = [
     (("--to", "voc2"), "choose one of coco, voc"),
     (("--to", "captions"), "nothing of the data can be written as captions"),

@@ -57,8 +57,10 @@ def write_dataset(
         raise ValueError(f"prefix is {prefix!r}, which only the format {captions.NAME!r} has")
     splits = {name: _as_dataset(each) for name, each in _splits(dataset).items()}
     output, writer = Path(output), WRITERS[format]
-    if format == captions.NAME and captions.lie_in(splits, output):
-        return captions.write_beside(splits, output, prefix)
+    if format == captions.NAME:
+        if not (elsewhere := captions.not_in(splits, output)):
+            return captions.write_beside(splits, output, prefix)
+        captions.refuse_others(output, elsewhere)
     with building(output) as folder:
         out = Output(folder, format, writer.FORMATS[format], copy_images, tell=tell)
         writer.write(splits, out, **({"prefix": prefix} if prefix else {}))
