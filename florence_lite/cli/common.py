@@ -199,6 +199,8 @@ def in_options(message: str) -> str:
             value = value[1:-1]
         if name in ("region", "tile"):
             value = value.replace(",", "").upper()
+        if name == "format":
+            value = value.strip("\"'")  # a word, which needs no quotes
         if name == "columns":
             value = value.replace('"', "").replace(": ", "=")
         return f"--{_OPTIONS.get(name, name)} {value}".rstrip()

@@ -1,6 +1,7 @@
 """`florence-lite data`: what `check` prints steers no terminal and survives every encoding; what `convert` writes."""
 
 import json
+import shlex
 
 import pytest
 from PIL import Image
@@ -55,13 +56,18 @@ def test_convert_says_nothing_of_links_where_there_are_none(command, photos, tmp
     assert code == 0 and out.splitlines()[0] == f"1 of 1 images in {tmp_path}/out"
 
 
-def test_convert_asks_for_columns_where_they_are_needed(command, photos, tmp_path):
-    code, out, _ = command("data", "convert", photos, "--to", "huggingface", "--output", tmp_path / "out")
-    columns = ["image=image", "boxes_xywh=objects.bbox", "labels=objects.category"]
-    options = [word for column in columns for word in ("--column", column)]
-    assert code == 0 and out.splitlines()[-1] == f"read with {' '.join(options)}"
-    again = ("--format", "huggingface", *options, "--to", "coco", "--output", tmp_path / "coco")
-    assert command("data", "convert", tmp_path / "out", *again)[0] == 0
+@pytest.mark.parametrize("format", ["huggingface", "datasets"])
+def test_convert_prints_a_command_that_reads_tables(command, photos, tmp_path, tiny, format):
+    folder = tmp_path / "my tables"
+    code, out, _ = command("data", "convert", photos, "--to", format, "--output", folder)
+    said, _, printed = out.splitlines()[-1].partition(": ")
+    assert (code, said) == (0, "read with") and printed.startswith("florence-lite data check ")
+    words = shlex.split(printed)[1:]
+    assert command(*words, "--checkpoint", tiny)[:1] == (0,)
+    again = ("data", "convert", *words[2:], "--to", "coco", "--output", tmp_path / "coco")
+    assert command(*again)[0] == 0
+    code, _, err = command("data", "check", folder, "--checkpoint", tiny)
+    assert code == 2 and "read it with --format huggingface and --column image=… that say which" in err
 
 
 def test_captions_with_a_prefix(command, tmp_path):

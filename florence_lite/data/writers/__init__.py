@@ -62,7 +62,7 @@ def write_dataset(
             return captions.write_beside(splits, output, prefix)
         captions.refuse_others(output, elsewhere)
     with building(output) as folder:
-        out = Output(folder, format, writer.FORMATS[format], copy_images, tell=tell)
+        out = Output(folder, format, writer.FORMATS[format], copy_images, tell=tell, destination=output)
         writer.write(splits, out, **({"prefix": prefix} if prefix else {}))
         if not out.images:
             lost = ", ".join(f"{count} × {kind}" for kind, count in out.left_out.items())

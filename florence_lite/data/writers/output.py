@@ -92,10 +92,10 @@ class Picture(NamedTuple):
 class Output:
     """A folder on its way.
 
-    folder: that is written. format: one of the writer's names. says: of `PARTS`, what it holds; the rest is counted.
-    copy_images: files of images are copied, instead of linked. has_something: whether the format can say anything of an
-    annotation; images of which it cannot are left out. tell: is called for each. linked: images that are links so far.
-    without_dots: names have none before their ending.
+    folder: that is written. destination: where it will lie at the end. format: one of the writer's names. says: of
+    `PARTS`, what it holds; the rest is counted. copy_images: files of images are copied, instead of linked.
+    has_something: whether the format can say anything of an annotation; images of which it cannot are left out. tell:
+    is called for each. linked: images that are links so far. without_dots: names have none before their ending.
     """
 
     folder: Path
@@ -108,6 +108,7 @@ class Output:
     left_out: Counter[str] = field(default_factory=Counter)
     hint: str = ""
     linked: int = 0
+    destination: Path | None = None
     without_dots: bool = False
     _names: set[str] = field(default_factory=set)
     _numbers: defaultdict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))
