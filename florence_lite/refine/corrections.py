@@ -13,6 +13,7 @@ from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.readers.annotated import PARTS, RUN
 from florence_lite.data.readers.answers import CAPTIONS
+from florence_lite.data.readers.records import REPAIRED
 from florence_lite.data.rows import AnswerRow, ImageSource, Query, int64_of
 from florence_lite.data.samples import Sample
 from florence_lite.files import read_json_object
@@ -41,11 +42,13 @@ _ASPECT = 0.02  # by how much, as a share, the sides of a scaled copy may differ
 @dataclass
 class Corrected:
     """annotations: image → what a person says of it. images: in the file. unmatched: those that belong to no image of
-    the rows, and why, a line each."""
+    the rows or of which something could not be read, and why, a line each. repaired: what was used otherwise than it
+    stands there, a line each."""
 
     annotations: dict[int, Annotation] = field(default_factory=dict)
     images: int = 0
     unmatched: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
 
 
 def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
@@ -61,7 +64,9 @@ def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
     except ValueError as error:
         raise ValueError(f"corrections: {error}; an annotation file must lie where its images are found") from None
     known = _KnownImages(folder)
-    corrected = Corrected(images=len(dataset), unmatched=[f"{problem}" for problem in dataset.problems])
+    corrected = Corrected(images=len(dataset))
+    for problem in dataset.problems:
+        (corrected.repaired if problem.kind in REPAIRED else corrected.unmatched).append(f"{problem}")
     for sample in dataset:
         found = known.find(sample)
         if isinstance(found, str):
@@ -156,12 +161,16 @@ class Corrections(Stage):
         image.rows += said
 
     def told(self) -> list[str]:
-        unmatched = self.corrected.unmatched
         lines = [f"{len(self.corrected.annotations)} of {self.corrected.images} corrected images are among the rows'"]
-        if unmatched:
-            lines += [f"{len(unmatched)} could not be used:", *(f"  {line}" for line in unmatched[:10])]
-        if len(unmatched) > 10:
-            lines.append("  and more, see report.json")
+        unmatched, repaired = self.corrected.unmatched, self.corrected.repaired
+        for said, listed, where in (
+            ("could not be used", unmatched, "see report.json"),
+            ("were repaired", repaired, "as florence-lite data check lists them"),
+        ):
+            if listed:
+                lines += [f"{len(listed)} {said}:", *(f"  {line}" for line in listed[:10])]
+            if len(listed) > 10:
+                lines.append(f"  and more, {where}")
         measured = [each for several in self._measured.values() for each in several]
         if measured:
             lines.append("objects of <OD> that are right in corrected images, by score:")
