@@ -17,7 +17,7 @@ from florence_lite import __version__
 from florence_lite.annotate.parts import write_durably
 from florence_lite.data.readers.annotated import PARTS, RUN
 from florence_lite.data.rows import SCHEMA_VERSION
-from florence_lite.files import read_json_object
+from florence_lite.files import read_json_object, refuse_long_name
 from florence_lite.refine.config import RefineConfig
 from florence_lite.refine.corrections import Corrections, read_corrections
 from florence_lite.refine.duplicates import Duplicates
@@ -257,7 +257,8 @@ def _check_packages() -> None:
 
 
 def _check_output(folder: Path, to: Path, corrections: str | os.PathLike | None) -> None:
-    """Raises ValueError where the output would overwrite anything but an output."""
+    """Raises ValueError where the output would overwrite anything but an output, or has too long a name."""
+    refuse_long_name(to)
     if to == folder or to in folder.parents or folder in to.parents:
         raise ValueError(f"the output {to} must be another folder than {folder}, neither around it nor in it")
     if to.exists() and not to.is_dir():

@@ -117,6 +117,14 @@ def test_mistakes_of_convert(command, photos, tmp_path, options, message):
     assert (code, out) == (2, "") and message in err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("format", ["coco", "captions"])
+def test_a_name_that_is_too_long_is_told(command, photos, tmp_path, tiny, format):
+    code, _, err = command("data", "convert", photos, "--to", format, "--output", tmp_path / (250 * "x"))
+    assert code == 2 and f"error: the output {tmp_path}"[:40] in err and "give a shorter one" in err
+    code, _, err = command("data", "check", photos, "--checkpoint", tiny, "--sheet", tmp_path / (255 * "x" + ".png"))
+    assert code == 2 and "error: --sheet /" in err and "give a shorter one" in err
+
+
 def test_convert_refuses_a_folder_with_something_in_it(command, photos):
     code, _, err = command("data", "convert", photos, "--to", "coco", "--output", photos)
     assert code == 2 and "is there already; give an empty folder or a new name" in err

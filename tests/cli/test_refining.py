@@ -80,6 +80,7 @@ def test_corrections_that_cannot_be_used_set_the_exit_code(command, answers, tmp
         (("--with", "regions"), "regions.by: no row is of the task '<REGION_TO_CATEGORY>'"),
         (("--config", "nothing.toml"), "there is no configuration of refine at 'nothing.toml'"),
         (("--corrections", "nothing.jsonl"), "nothing.jsonl"),
+        (("--to", 250 * "x"), "is too long for the file system; give a shorter one"),
         (("--sheet", -1), "--sheet -1 must be a whole number of at least 0"),
     ],
 )
