@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -24,6 +26,17 @@ def refuse_lfs_pointer(file: Path) -> None:
             raise ValueError(
                 f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull` there, or copy the real file"
             )
+
+
+def refuse_long_name(output: Path, what: str = "the output", spare: int = 12) -> None:
+    """ValueError, naming `what` is to be written, where its name or path, with `spare` more letters for what is built
+    beside it, is longer than the file system takes."""
+    try:
+        os.lstat(output.with_name(output.name + spare * "_") if output.name else output)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            said = f"{str(output)[:60]}… has a name or path that is too long for the file system"
+            raise ValueError(f"{what} {said}; give a shorter one") from None
 
 
 def read_text(file: Path, largest: int | None = None) -> str:

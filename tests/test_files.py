@@ -4,11 +4,27 @@ import re
 
 import pytest
 
-from florence_lite.files import LFS_POINTER, read_json, read_json_object, read_text, read_toml, replace_text
+from florence_lite.files import (
+    LFS_POINTER,
+    read_json,
+    read_json_object,
+    read_text,
+    read_toml,
+    refuse_long_name,
+    replace_text,
+)
 
 
 def read_table(file):
     return read_toml(file, "card")
+
+
+def test_a_long_name_is_refused_before_anything_is_written(tmp_path):
+    refuse_long_name(tmp_path / "gone" / "a")
+    refuse_long_name(tmp_path / ("a" * 250), spare=0)
+    for output in (tmp_path / ("a" * 250), tmp_path / ("a" * 300), tmp_path / "/".join(["ab"] * 2000)):
+        with pytest.raises(ValueError, match="^the output /.* is too long for the file system; give a shorter one"):
+            refuse_long_name(output)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["bare", "byte order mark"])

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from florence_lite import __version__
 from florence_lite.data.rows import SCHEMA_VERSION, AnswerRow, schema, to_record
-from florence_lite.files import read_json_object
+from florence_lite.files import read_json_object, refuse_long_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -244,6 +244,7 @@ def open_output(folder: str | os.PathLike, asked: Mapping[str, Any]) -> Iterator
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.abspath(folder))
+    refuse_long_name(folder, spare=0)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output {folder} is a file; it must be a folder, which is made if it is not there")
     if folder.is_dir() and not (folder / RECORD).is_file() and (others := _foreign(folder)):

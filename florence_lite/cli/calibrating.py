@@ -58,11 +58,14 @@ def calibrate(
     goes into the folder of a local checkpoint, or into --output, which `from_pretrained(calibration=…)` takes.
     """
     from florence_lite.cards.calibration import FILE
+    from florence_lite.files import refuse_long_name
 
     if picture is not None:
         check_picture("--picture", picture)
     local = Path(checkpoint) if checkpoint is not None and Path(checkpoint).is_dir() else None
     file = output or local
+    if file is not None:
+        refuse_long_name(file, "--output")
     if file is not None and file.is_dir():
         file = file / FILE
     if file is not None and file.suffix.lower() != ".json":

@@ -113,6 +113,9 @@ def check_picture(option: str, file: Path) -> None:
     """Raises ValueError, naming the option, where no picture can be written into a file of this name."""
     from PIL import Image
 
+    from florence_lite.files import refuse_long_name
+
+    refuse_long_name(file, option, spare=0)
     if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{option} {file}: the name must end in an image format that can be written, such as .png")
     if not file.parent.is_dir():
@@ -199,6 +202,8 @@ def in_options(message: str) -> str:
             value = value[1:-1]
         if name in ("region", "tile"):
             value = value.replace(",", "").upper()
+        if name == "format":
+            value = value.strip("\"'")  # a word, which needs no quotes
         if name == "columns":
             value = value.replace('"', "").replace(": ", "=")
         return f"--{_OPTIONS.get(name, name)} {value}".rstrip()

@@ -109,7 +109,8 @@ def convert(
     problems = Counter(problem.kind for dataset in datasets.values() for problem in dataset.problems)
     if problems:
         show(f"problems of {source}: {kinds_listed(dict(problems.most_common()))}; florence-lite data check lists them")
-    show(f"{written.images} of {images} images in {written.path}")
+    links = "; images are links; --copy-images copies them" if written.linked else ""
+    show(f"{written.images} of {images} images in {written.path}{links}")
     if written.left_out:
         show(f"left out: {kinds_listed(written.left_out)}")
     if written.hint:

@@ -57,6 +57,8 @@ def refine(
 
     OUT is a data set that train, eval and data read. OUT/near.html shows what is nearest to a threshold, and tells how
     corrections come back.
+
+    The exit code is 1 where OUT was written but some of the corrections could not be used.
     """
     from florence_lite.progress import progress_bar
     from florence_lite.refine import RefineConfig
@@ -86,8 +88,10 @@ def refine(
         )
     if as_json:
         show_json(report.to_dict())
-        return
-    for line in report.lines():
-        show(line)
-    if report.sheet:
-        show(f"nearest to a threshold: {report.sheet} images, shown in {Path(to) / 'near.html'}")
+    else:
+        for line in report.lines():
+            show(line)
+        if report.sheet:
+            show(f"nearest to a threshold: {report.sheet} images, shown in {Path(to) / 'near.html'}")
+    if report.unmatched:
+        raise typer.Exit(1)

@@ -20,7 +20,7 @@ import glob
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
@@ -95,10 +95,17 @@ def list_images(sources: Sources, column: str | None = None) -> Iterator[ListedI
     column: of parquet files and data sets of Hugging Face, which holds the images; recognised where it is None.
 
     Raises, at once, FileNotFoundError for a source that is not there and ValueError for one that is of no known kind,
-    cannot be opened or has no such column; at the end, ValueError where nothing at all was listed.
+    cannot be opened or has no such column, and where a column is given but no source has columns; at the end,
+    ValueError where nothing at all was listed.
     """
     sources = _as_list(sources)
-    return _some(chain.from_iterable([_source(each, column) for each in sources]), sources)
+    listed = [_source(each, column) for each in sources]
+    if column is not None and not any(map(_has_columns, sources)):
+        raise ValueError(
+            f"column is {column!r}, but {', '.join(sources)} has no columns, which parquet files and data sets of "
+            "Hugging Face have; leave it out, or name such files (of a folder with images no others are read)"
+        )
+    return _some(chain.from_iterable(listed), sources)
 
 
 def count_images(sources: Sources, column: str | None = None) -> int:
@@ -197,6 +204,24 @@ def _source(source: str, column: str | None) -> Iterator[ListedImage]:
     raise FileNotFoundError(
         f"source {source} does not exist (looked in {os.path.dirname(os.path.abspath(source))}){hint}"
     )
+
+
+def _has_columns(source: str) -> bool:
+    """Whether a source that is there is, or holds, a table in which a column is looked for."""
+    if source.startswith(HUGGING_FACE) or is_saved(source):
+        return True
+    if os.path.isdir(source):
+        folder = os.path.abspath(source)
+        return not _holds(folder, is_image_name) and _holds(folder, _is_parquet)
+    return any(map(_is_parquet, [source] if os.path.lexists(source) else _matching(source)))
+
+
+def _holds(folder: str, wanted: Callable[[str], bool]) -> bool:
+    return any(isinstance(each, str) for each in _walk(folder, wanted, set()))
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(PARQUET)
 
 
 def _file(path: str, column: str | None) -> Iterator[ListedImage]:

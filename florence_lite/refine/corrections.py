@@ -11,9 +11,12 @@ from pathlib import Path
 from florence_lite.answers import Box, Instance, Polygons, same_label
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation
+from florence_lite.data.readers.annotated import PARTS, RUN
 from florence_lite.data.readers.answers import CAPTIONS
+from florence_lite.data.readers.records import REPAIRED
 from florence_lite.data.rows import AnswerRow, ImageSource, Query, int64_of
 from florence_lite.data.samples import Sample
+from florence_lite.files import read_json_object
 from florence_lite.geometry import box_iou
 from florence_lite.refine.judged import PERSON, ImageRows, JudgedRow
 from florence_lite.refine.stage import Stage
@@ -39,11 +42,13 @@ _ASPECT = 0.02  # by how much, as a share, the sides of a scaled copy may differ
 @dataclass
 class Corrected:
     """annotations: image → what a person says of it. images: in the file. unmatched: those that belong to no image of
-    the rows, and why, a line each."""
+    the rows or of which something could not be read, and why, a line each. repaired: what was used otherwise than it
+    stands there, a line each."""
 
     annotations: dict[int, Annotation] = field(default_factory=dict)
     images: int = 0
     unmatched: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
 
 
 def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
@@ -51,14 +56,17 @@ def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
 
     An image is known by its path, else by its content, else by a name that is the number of the image, else by its file
     name where only one image is called so; then it may be a scaled copy. Raises what `read_dataset` raises, and
-    ValueError where no image is one of the rows'.
+    ValueError for a folder of a model's answers, and where no image is one of the rows'.
     """
+    _refuse_answers(Path(path))
     try:
         dataset = read_dataset(path, outside=True)
     except ValueError as error:
         raise ValueError(f"corrections: {error}; an annotation file must lie where its images are found") from None
     known = _KnownImages(folder)
-    corrected = Corrected(images=len(dataset), unmatched=[f"{problem}" for problem in dataset.problems])
+    corrected = Corrected(images=len(dataset))
+    for problem in dataset.problems:
+        (corrected.repaired if problem.kind in REPAIRED else corrected.unmatched).append(f"{problem}")
     for sample in dataset:
         found = known.find(sample)
         if isinstance(found, str):
@@ -71,6 +79,16 @@ def read_corrections(path: str | os.PathLike, folder: Path) -> Corrected:
             f"{corrected.unmatched[-len(dataset)]}"
         )
     return corrected
+
+
+def _refuse_answers(path: Path) -> None:
+    """Raises ValueError for a folder that annotate or refine wrote: what a model says would count as a person's."""
+    folder = next((each.parent for each in (path, path.parent) if each.name == PARTS and each.is_dir()), path)
+    if (folder / PARTS).is_dir() or ((folder / RUN).is_file() and "florence_lite" in read_json_object(folder / RUN)):
+        raise ValueError(
+            f"the corrections {path} are answers of a model, as annotate and refine write them into {folder}; give a "
+            "file that a person has edited, such as a copy of the to_check.jsonl that refine writes"
+        )
 
 
 class _KnownImages:
@@ -143,12 +161,16 @@ class Corrections(Stage):
         image.rows += said
 
     def told(self) -> list[str]:
-        unmatched = self.corrected.unmatched
         lines = [f"{len(self.corrected.annotations)} of {self.corrected.images} corrected images are among the rows'"]
-        if unmatched:
-            lines += [f"{len(unmatched)} could not be used:", *(f"  {line}" for line in unmatched[:10])]
-        if len(unmatched) > 10:
-            lines.append("  and more, see report.json")
+        unmatched, repaired = self.corrected.unmatched, self.corrected.repaired
+        for said, listed, where in (
+            ("could not be used", unmatched, "see report.json"),
+            ("were repaired", repaired, "as florence-lite data check lists them"),
+        ):
+            if listed:
+                lines += [f"{len(listed)} {said}:", *(f"  {line}" for line in listed[:10])]
+            if len(listed) > 10:
+                lines.append(f"  and more, {where}")
         measured = [each for several in self._measured.values() for each in several]
         if measured:
             lines.append("objects of <OD> that are right in corrected images, by score:")

@@ -17,7 +17,7 @@ from florence_lite import __version__
 from florence_lite.annotate.parts import write_durably
 from florence_lite.data.readers.annotated import PARTS, RUN
 from florence_lite.data.rows import SCHEMA_VERSION
-from florence_lite.files import read_json_object
+from florence_lite.files import read_json_object, refuse_long_name
 from florence_lite.refine.config import RefineConfig
 from florence_lite.refine.corrections import Corrections, read_corrections
 from florence_lite.refine.duplicates import Duplicates
@@ -68,6 +68,7 @@ def refine(
     parts_of(folder)
     _check_output(folder, to, corrections)
     corrected = None if corrections is None else read_corrections(corrections, folder)
+    unchanged = [] if corrections is None else _told_unchanged(Path(corrections), (folder, to))
     with written_as_a_whole(to) as partial:
         scratch = partial / "scratch"
         (scratch / "buckets").mkdir(parents=True)
@@ -86,6 +87,7 @@ def refine(
         for each, counts in zip(stages, report.stages, strict=True):
             counts.told = each.told()
         report.unmatched = corrected.unmatched if corrected else []
+        report.notes += unchanged
         if found := near.found():
             report.sheet = len(found)
             report.notes += write_sheet(found, partial, scratch / "near", to)
@@ -226,6 +228,23 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
+def _told_unchanged(corrections: Path, folders: Sequence[Path]) -> list[str]:
+    """A line where corrections are what refine wrote to be corrected, as the reports beside them or in `folders` tell;
+    else none."""
+    reports = {folder / REPORT for folder in (Path(os.path.abspath(corrections)).parent, *folders)}
+    known = {_report(file).get("to_check") for file in reports}
+    if not (digest := _digest(corrections)) or digest not in known:
+        return []
+    return [
+        f"warning: nothing in {corrections} was changed since refine wrote it; the model's answers in it count as a "
+        "person's"
+    ]
+
+
+def _report(file: Path) -> dict[str, Any]:
+    return read_json_object(file, largest=2**26) if file.is_file() else {}
+
+
 # ---- the output as a whole -------------------------------------------------------------------------------------------
 
 
@@ -238,14 +257,15 @@ def _check_packages() -> None:
 
 
 def _check_output(folder: Path, to: Path, corrections: str | os.PathLike | None) -> None:
-    """Raises ValueError where the output would overwrite anything but an output."""
+    """Raises ValueError where the output would overwrite anything but an output, or has too long a name."""
+    refuse_long_name(to)
     if to == folder or to in folder.parents or folder in to.parents:
         raise ValueError(f"the output {to} must be another folder than {folder}, neither around it nor in it")
     if to.exists() and not to.is_dir():
         raise ValueError(f"the output {to} is a file; name a folder")
     if not to.is_dir() or not any(to.iterdir()):
         return
-    report = read_json_object(to / REPORT, largest=2**26) if (to / REPORT).is_file() else {}
+    report = _report(to / REPORT)
     if report.get("made_by") != MADE_BY:
         raise ValueError(f"the output {to} holds something else than what refine writes; name a new folder")
     if corrections is not None and to in Path(os.path.abspath(corrections)).parents:

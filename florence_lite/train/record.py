@@ -22,7 +22,7 @@ from florence_lite import __version__
 from florence_lite.checkpoint import Pretrained
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset, Sample
-from florence_lite.files import read_json_object, replace_text
+from florence_lite.files import read_json_object, refuse_long_name, replace_text
 from florence_lite.train.config import RunConfig
 from florence_lite.train.digests import update_with_tensors
 from florence_lite.train.folders import STATE, bring_back_all, check_best, forget_best, is_begun, whole_state
@@ -80,12 +80,14 @@ def run_folder(
     continue_with_changes: go on with settings or contents that have changed; what has, is told and noted.
 
     Raises ValueError where another run works in the folder, where settings or contents have changed, where the folder
-    holds a run without a record, where its state is missing or damaged, and where the run is longer already.
+    holds a run without a record or has too long a name, where its state is missing or damaged, and where the run is
+    longer already.
     """
     output = Path(config.output)
     lock = FileLock(output / LOCK)
 
     def enter() -> int | None:
+        refuse_long_name(output, "output =", spare=0)
         if output.exists() and not output.is_dir():
             raise ValueError(f"output = {config.output!r} is a file; it must be the folder of a run")
         output.mkdir(parents=True, exist_ok=True)

@@ -107,6 +107,8 @@ def toml(tmp_path):
         (["photoz", "--tasks", "<OD>", "--output", "{out}"], "source photoz does not exist"),
         ([empty, "--tasks", "<OD>", "--output", "{out}"], "holds no images"),
         ([parquet_without_images, "--tasks", "<OD>", "--output", "{out}"], "no column that is known to hold images"),
+        (["{photo}", "--tasks", "<OD>", "--column", "pic", "--output", "{out}"], "column is 'pic', but"),
+        (["{photo}", "--tasks", "<OD>", "--output", 300 * "x"], "is too long for the file system; give a shorter one"),
         (["{photo}", "--tasks", "<ODD>", "--output", "{out}"], "'<ODD>'"),
         (["{photo}", "--tasks", "<VQA>", "--output", "{out}"], "task <VQA> needs --text"),
         (["{photo}", "--tasks", "<OD>", "--text", "a", "--output", "{out}"], "none of the --tasks takes it: <OD>"),

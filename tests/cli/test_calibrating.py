@@ -66,6 +66,7 @@ def test_data_of_ones_own(command, tiny, fitted, tmp_path):
     [
         (["--output", "no-such-folder/a.json"], "there is no folder"),
         (["--output", "c.txt"], "--output c.txt: the name must end in .json, or be that of a folder"),
+        (["--output", 255 * "c" + ".json"], "is too long for the file system; give a shorter one"),
         (["--picture", "a.txt"], "--picture a.txt: the name must end in an image format"),
         (["--format", "coco"], "belong to annotated images"),
         (["--split", "tset"], "unknown split 'tset'"),

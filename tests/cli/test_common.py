@@ -17,7 +17,7 @@ from florence_lite.cli.common import in_options, say_error
         ("labels=… has no part, nor has threshold=…", "--label … has no part, nor has --threshold …"),
         ("needs region=(x0, y0, x1, y1) in pixels", "needs --region X0 Y0 X1 Y1 in pixels"),
         ("region=(1, 2.5, -3, 4) must", "--region 1 2.5 -3 4 must"),
-        ('read with format="huggingface"', 'read with --format "huggingface"'),
+        ('read with format="huggingface"', "read with --format huggingface"),
         ("Say which with format=…", "Say which with --format …"),
         ('needs columns={"image": …} that', "needs --column image=… that"),
         ("names no base: call from_pretrained(BASE, adapter=…)", "names no base: give --checkpoint BASE --adapter …"),

@@ -1,6 +1,7 @@
 """`florence-lite data`: what `check` prints steers no terminal and survives every encoding; what `convert` writes."""
 
 import json
+import shlex
 
 import pytest
 from PIL import Image
@@ -43,20 +44,30 @@ def test_convert_tells_what_was_written_and_what_is_lost(command, photos, tmp_pa
     code, out, err = command("data", "convert", photos, "--to", "yolo", "--output", tmp_path / "out")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        f"1 of 1 images in {tmp_path}/out",
+        f"1 of 1 images in {tmp_path}/out; images are links; --copy-images copies them",
         "left out: 1 × spelling of categories",
         "data.yaml names images as val too; put other images there to measure on",
     ]
     assert [item.label for item in read_dataset(tmp_path / "out")[0].annotation.objects] == ["猫", "red[31mdog"]
 
 
-def test_convert_asks_for_columns_where_they_are_needed(command, photos, tmp_path):
-    code, out, _ = command("data", "convert", photos, "--to", "huggingface", "--output", tmp_path / "out")
-    columns = ["image=image", "boxes_xywh=objects.bbox", "labels=objects.category"]
-    options = [word for column in columns for word in ("--column", column)]
-    assert code == 0 and out.splitlines()[-1] == f"read with {' '.join(options)}"
-    again = ("--format", "huggingface", *options, "--to", "coco", "--output", tmp_path / "coco")
-    assert command("data", "convert", tmp_path / "out", *again)[0] == 0
+def test_convert_says_nothing_of_links_where_there_are_none(command, photos, tmp_path):
+    code, out, _ = command("data", "convert", photos, "--to", "coco", "--output", tmp_path / "out", "--copy-images")
+    assert code == 0 and out.splitlines()[0] == f"1 of 1 images in {tmp_path}/out"
+
+
+@pytest.mark.parametrize("format", ["huggingface", "datasets"])
+def test_convert_prints_a_command_that_reads_tables(command, photos, tmp_path, tiny, format):
+    folder = tmp_path / "my tables"
+    code, out, _ = command("data", "convert", photos, "--to", format, "--output", folder)
+    said, _, printed = out.splitlines()[-1].partition(": ")
+    assert (code, said) == (0, "read with") and printed.startswith("florence-lite data check ")
+    words = shlex.split(printed)[1:]
+    assert command(*words, "--checkpoint", tiny)[:1] == (0,)
+    again = ("data", "convert", *words[2:], "--to", "coco", "--output", tmp_path / "coco")
+    assert command(*again)[0] == 0
+    code, _, err = command("data", "check", folder, "--checkpoint", tiny)
+    assert code == 2 and "read it with --format huggingface and --column image=… that say which" in err
 
 
 def test_captions_with_a_prefix(command, tmp_path):
@@ -78,6 +89,20 @@ def test_captions_with_a_prefix(command, tmp_path):
     assert code == 2 and f"error: {tmp_path}/a.txt would be overwritten" in err
 
 
+def test_captions_beside_images_of_which_one_lies_elsewhere(command, tmp_path):
+    records = []
+    for place in ("here/a.png", "there/b.png"):
+        (tmp_path / place).parent.mkdir()
+        Image.new("RGB", (20, 10)).save(tmp_path / place)
+        records.append(json.dumps({"image": place, "captions": ["a cat"]}))
+    (tmp_path / "data.jsonl").write_text("\n".join(records))
+    asked = ("data", "convert", tmp_path / "data.jsonl", "--to", "captions", "--output")
+    code, _, err = command(*asked, tmp_path / "here")
+    assert code == 2 and f"for the image {tmp_path}/there/b.png lies elsewhere; give the folder that holds all" in err
+    assert not list(tmp_path.rglob("*.txt"))
+    assert command(*asked, tmp_path / "new")[0] == 0 and len(list((tmp_path / "new").glob("*.txt"))) == 2
+
+
 CONVERT_MISTAKES = [
     (("--to", "voc2"), "choose one of coco, voc"),
     (("--to", "captions"), "nothing of the data can be written as captions"),
@@ -90,6 +115,14 @@ CONVERT_MISTAKES = [
 def test_mistakes_of_convert(command, photos, tmp_path, options, message):
     code, out, err = command("data", "convert", photos, *options, "--output", tmp_path / "out")
     assert (code, out) == (2, "") and message in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["coco", "captions"])
+def test_a_name_that_is_too_long_is_told(command, photos, tmp_path, tiny, format):
+    code, _, err = command("data", "convert", photos, "--to", format, "--output", tmp_path / (250 * "x"))
+    assert code == 2 and f"error: the output {tmp_path}"[:40] in err and "give a shorter one" in err
+    code, _, err = command("data", "check", photos, "--checkpoint", tiny, "--sheet", tmp_path / (255 * "x" + ".png"))
+    assert code == 2 and "error: --sheet /" in err and "give a shorter one" in err
 
 
 def test_convert_refuses_a_folder_with_something_in_it(command, photos):

@@ -53,6 +53,23 @@ def test_corrections(command, answers, tmp_path):
     assert sum(sample.annotation.is_negative for sample in read_dataset(tmp_path / "out")) == 1
 
 
+def test_corrections_that_cannot_be_used_set_the_exit_code(command, answers, tmp_path):
+    good = '{"image": "0.png", "objects": [{"label": "dog", "box": [10, 10, 120, 40]}]}\n'  # reaches out, is clipped
+    bad = '{"image": "1.png", "objects": [{"label": "dog", "bbox": [10, 10, 50, 40]}]}\n'
+    asked = ("refine", answers, "--to", tmp_path / "out", "--corrections", tmp_path / "own.jsonl")
+    (tmp_path / "own.jsonl").write_text(good)
+    code, out, _ = command(*asked)
+    assert code == 0 and "1 were repaired:" in out and "could not be used" not in out
+    (tmp_path / "own.jsonl").write_text(good + bad)
+    for more in ((), ("--json",)):
+        code, out, _ = command(*asked, *more)
+        assert code == 1 and len(read_dataset(tmp_path / "out")) == 3
+    assert (
+        len(json.loads(out)["unmatched"]) == 1
+        and "it has no \"box\", only 'label', 'bbox'" in json.loads(out)["unmatched"][0]
+    )
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -63,6 +80,7 @@ def test_corrections(command, answers, tmp_path):
         (("--with", "regions"), "regions.by: no row is of the task '<REGION_TO_CATEGORY>'"),
         (("--config", "nothing.toml"), "there is no configuration of refine at 'nothing.toml'"),
         (("--corrections", "nothing.jsonl"), "nothing.jsonl"),
+        (("--to", 250 * "x"), "is too long for the file system; give a shorter one"),
         (("--sheet", -1), "--sheet -1 must be a whole number of at least 0"),
     ],
 )

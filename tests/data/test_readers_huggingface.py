@@ -153,7 +153,7 @@ def test_saved_data_sets_and_splits(tmp_path):
         assert [sample.load().size for sample in dataset] == [SIZE] * len(captions)
     with pytest.raises(ValueError, match="has no split 'test', only train, validation"):
         read_dataset(tmp_path / "saved", "huggingface", "test", columns)
-    with pytest.raises(ValueError, match="was saved by datasets: read it with format='huggingface' and columns"):
+    with pytest.raises(ValueError, match='was saved by datasets: read it with format="huggingface" and columns'):
         read_dataset(tmp_path / "saved")
 
 

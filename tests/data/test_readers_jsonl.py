@@ -78,6 +78,26 @@ def test_coordinates_in_another_size(tmp_path):
     assert kinds(dataset) == {"scaled to the image": 1}
 
 
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            {"objects": [{"label": "a", "bbox": [1, 1, 5, 5]}]},
+            "objects[0]: box left out: it has no \"box\", only 'label', 'bbox'",
+        ),
+        ({"regions": [{"text": "a"}]}, "regions[0]: box left out: it has no \"box\", only 'text'"),
+        (
+            {"lines": [{"text": "a", "box": [1, 1, 5, 5]}]},
+            "lines[0]: quad left out: it has no \"quad\", only 'text', 'box'",
+        ),
+    ],
+)
+def test_a_place_under_another_key_is_named(tmp_path, record, message):
+    dataset = read_record(tmp_path, **record)
+    assert [str(problem).partition(", ")[2] for problem in dataset.problems] == [message]
+    assert not dataset[1].annotation.exhaustive
+
+
 def test_references_follow_the_objects_that_remain(tmp_path):
     boxes = [[5, 5, 5, 9], [10, 10, 30, 30]]
     dataset = read_record(

@@ -132,6 +132,15 @@ def test_formats_that_cannot_be_told(tmp_path):
     with pytest.raises(ValueError, match=r"several formats: coco \(instances.json\); jsonl \(data.jsonl\). Say which"):
         read_dataset(tmp_path)
     assert read_dataset(tmp_path, "jsonl").format == "jsonl"
+    (tmp_path / "conv" / "data").mkdir(parents=True)
+    (table := tmp_path / "conv" / "data" / "train.parquet").write_bytes(b"PAR1")
+    for path, folder in ((tmp_path / "conv", tmp_path / "conv"), (table, table.parent)):
+        with pytest.raises(ValueError, match=f'^{folder} holds tables, .* format="huggingface" and columns='):
+            read_dataset(path)
+    (tmp_path / "saved" / "train").mkdir(parents=True)
+    (tmp_path / "saved" / "train" / "state.json").write_text("{}")
+    with pytest.raises(ValueError, match=f'^{tmp_path}/saved/train holds tables, .* format="huggingface"'):
+        read_dataset(tmp_path / "saved")
     with pytest.raises(ValueError, match="holds no files of the format 'voc': .xml"):
         read_dataset(tmp_path, "voc")
     with pytest.raises(ValueError, match="format is 'COCO'; choose auto or one of coco, voc"):

@@ -131,6 +131,21 @@ def test_a_tar_that_is_damaged_between_members_is_noticed(tmp_path):
     assert not first.error and "what follows is damaged" in last.error
 
 
+@pytest.mark.parametrize("source", ["", "b.png", "*.png", "../list.txt", "../shard.tar"])
+def test_a_column_of_what_has_none_is_refused(folder, source):
+    (folder.parent / "list.txt").write_text(f"{folder}/b.png")
+    tar_of(folder.parent / "shard.tar", {"a.png": PICTURES[0]})
+    with pytest.raises(ValueError, match="column is 'pic', but .* has no columns, which parquet files .* leave it out"):
+        list_images(str(folder / source), "pic")
+
+
+def test_a_column_of_some_sources_is_taken(folder, tmp_path):
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.table({"pic": PICTURES[:2]}), tmp_path / "tables" / "a.parquet")
+    for source, count in (([folder, tmp_path / "tables"], 6), (tmp_path / "tables", 2), (f"{tmp_path}/tables/*", 2)):
+        assert len(list(list_images(source, "pic"))) == count
+
+
 @pytest.mark.parametrize("column", [pa.array(PICTURES), pa.array([{"bytes": each, "path": None} for each in PICTURES])])
 def test_bytes_in_a_parquet_file(tmp_path, column):
     table = pa.table({"id": list(range(6)), "photo": column})

@@ -205,6 +205,27 @@ def test_corrections_in_the_output_are_refused(answered, tmp_path):
         refine(tmp_path / "in", tmp_path / "out", corrections=tmp_path / "nothing.jsonl")
 
 
+@pytest.mark.parametrize("place", ["in", "in/parts", "refined", "refined/parts"])
+def test_a_models_answers_are_no_corrections(answered, tmp_path, place):
+    refine(tmp_path / "in", tmp_path / "refined")
+    folder = place.split("/")[0]
+    with pytest.raises(ValueError, match=f"are answers of a model, .* into {tmp_path / folder}; give a file that a"):
+        refine(tmp_path / "in", tmp_path / "out", corrections=tmp_path / place)
+    assert not (tmp_path / "out").exists()
+
+
+def test_corrections_in_which_nothing_was_changed_are_told(answered, tmp_path):
+    write_answers(tmp_path / "in", [listed(picture(tmp_path / "photos", "near.png", 7), item("dog", score=0.25))])
+    refine(tmp_path / "in", tmp_path / "refined")
+    file = tmp_path / "refined" / "to_check.jsonl"
+    line = f"warning: nothing in {file} was changed since refine wrote it; the model's answers in it count as a"
+    report = refine(tmp_path / "in", tmp_path / "out", corrections=file)
+    assert any(told.startswith(line) for told in report.lines())
+    file.write_text(file.read_text().replace("dog", "fox"))
+    report = refine(tmp_path / "in", tmp_path / "out2", corrections=file)
+    assert report.added and not any("was changed" in told for told in report.lines())
+
+
 @pytest.mark.parametrize("in_a_tar", [False, True])
 def test_what_is_near_goes_out_is_edited_and_comes_back(tmp_path, in_a_tar):
     """The file of what is near, copied elsewhere, is a correction as it stands; what is edited in it wins."""

@@ -37,9 +37,9 @@ def train(capsys, toy_tokenizer, tmp_path):
     (data / "instances.json").write_text(json.dumps(content))
     base = write_base(toy_tokenizer, "decoder", tmp_path / "base")
 
-    def call(*options, rate=1e-3, metric="<OD>/ap50") -> tuple[int, str, str]:
+    def call(*options, rate=1e-3, metric="<OD>/ap50", output="run") -> tuple[int, str, str]:
         file = tmp_path / "run.toml"
-        file.write_text(RUN.format(output=tmp_path / "run", base=base, data=data, rate=rate, metric=metric))
+        file.write_text(RUN.format(output=tmp_path / output, base=base, data=data, rate=rate, metric=metric))
         with pytest.raises(SystemExit) as ended:
             cli.app(["train", str(file), *options], prog_name="florence-lite")
         return (ended.value.code or 0, *capsys.readouterr())
@@ -87,6 +87,11 @@ def test_a_metric_that_is_not_measured_is_told_with_file_and_field(train, tmp_pa
     code, out, err = train(metric="<OD>/ap5")
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {tmp_path / 'run.toml'}: [validation] metric = '<OD>/ap5' is not measured; choose")
+
+
+def test_an_output_whose_name_is_too_long(train):
+    code, _, err = train(output=300 * "x")
+    assert code == 2 and "error: output = /" in err and "is too long for the file system; give a shorter one" in err
 
 
 def test_an_output_that_is_a_file(train, tmp_path):

@@ -39,7 +39,7 @@ from florence_lite.data.readers import (
     webdataset,
     yolo,
 )
-from florence_lite.data.readers.files import files_of
+from florence_lite.data.readers.files import files_below, files_of
 from florence_lite.data.readers.huggingface import from_columns
 from florence_lite.data.samples import Dataset, Problem
 
@@ -48,6 +48,7 @@ __all__ = ["READERS", "from_columns", "read_dataset"]
 _MODULES = (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr, labelstudio, webdataset, captions, annotated)
 READERS: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
 FORMATS = (*READERS, huggingface.NAME)
+_AS_TABLE = f'read it with format="{huggingface.NAME}" and columns={{"image": …}} that say which column holds what'
 
 
 def read_dataset(
@@ -112,8 +113,16 @@ def _candidates(path: Path, format: str) -> tuple[str, ...]:
     if format != "auto":
         return (format,)
     if path.is_dir() and huggingface.is_saved(path):
-        raise ValueError(f"{path} was saved by datasets: read it with format={huggingface.NAME!r} and columns")
+        raise ValueError(f"{path} was saved by datasets: {_AS_TABLE}")
     return tuple(READERS)
+
+
+def _folder_of_tables(path: Path) -> Path | None:
+    """The folder from which `datasets` would load parquet files, or what it saved; None where there are none."""
+    if path.is_file():
+        return path.parent if path.suffix.lower() == ".parquet" else None
+    saved = (file.parent for file in files_below(path, ("dataset_dict.json", "state.json"), 2))
+    return next(saved, path if files_below(path, (".parquet",)) else None)
 
 
 def _folder_of(file: Path) -> Path:
@@ -128,4 +137,6 @@ def _unclear(path: Path, format: str, found: dict[str, list[Path]]) -> str:
     if format != "auto":
         return f"{path} holds no files of the format {format!r}: {READERS[format].LOOKS_FOR}"
     looked = "; ".join(f"{name}: {reader.LOOKS_FOR}" for name, reader in READERS.items())
+    if tables := _folder_of_tables(path):
+        return f"{tables} holds tables, of no other known format: {_AS_TABLE}. Looked for {looked}"
     return f"{path} is of no known format. Looked for {looked}. Say which it is with format=…"

@@ -31,7 +31,7 @@ Lines of prompts and answers, {"image": …, "prefix": "<OD>", "suffix": "dog<lo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -168,7 +168,7 @@ def annotation_of(record: dict[str, Any], frame: ImageFrame) -> Annotation:
             objects.append(item)
     lines = []
     for number, entry in enumerate(_dicts(record, "lines")):
-        quad = frame.quad(entry.get("quad"), f"lines[{number}]")
+        quad = _placed(frame.quad, entry, "quad", frame, "lines", f"lines[{number}]")
         if quad is not None:
             score = frame.score(entry.get("score"), f"lines[{number}]")
             lines.append(TextLine(_text(entry, "text", f"lines[{number}]"), quad, score))
@@ -177,7 +177,8 @@ def annotation_of(record: dict[str, Any], frame: ImageFrame) -> Annotation:
     quads = [frame.quad(entry.get("quad"), f"ignored_lines[{n}]") for n, entry in illegible]
     regions = []
     for number, entry in enumerate(_dicts(record, "regions")):
-        box = frame.box(entry.get("box"), f"regions[{number}]", part="regions")
+        read = partial(frame.box, part="regions")
+        box = _placed(read, entry, "box", frame, "regions", f"regions[{number}]")
         if box is not None:
             regions.append(Region(_text(entry, "text", f"regions[{number}]"), box))
     exhaustive = record.get("exhaustive", [name for name in LISTS if record.get(name) is not None])
@@ -220,8 +221,21 @@ def _object(entry: dict, what: str, frame: ImageFrame) -> ObjectAnnotation | Non
     label, phrase = _text(entry, "label", what, needed=False), _text(entry, "phrase", what, needed=False)
     if "label" not in entry and not phrase:
         raise Unclear(f"{what} has neither label nor phrase")
+    if box is None:
+        return _lacks("box", entry, frame, "objects", what)
     item = frame.object(label.strip(), box, polygons, phrase.strip(), what, entry.get("score"))
     return item and replace(item, polygons=(*item.polygons, *outlines))
+
+
+def _placed(read: Callable, entry: dict, key: str, frame: ImageFrame, part: str, what: str) -> Any:
+    """The place under a key; None, reported, where there is none or one that cannot be read."""
+    return read(entry[key], what) if entry.get(key) is not None else _lacks(key, entry, frame, part, what)
+
+
+def _lacks(key: str, entry: dict, frame: ImageFrame, part: str, what: str) -> None:
+    frame.lose(
+        part, f"{key} left out", f'it has no "{key}", only {", ".join(map(repr, entry))[:100] or "nothing"}', what
+    )
 
 
 def _expressions(record: dict, place: dict[int, int], frame: ImageFrame) -> Iterable[ReferringExpression]:

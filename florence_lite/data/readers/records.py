@@ -13,6 +13,16 @@ from florence_lite.data.readers.files import read_lines
 from florence_lite.data.samples import Dataset, Problem
 
 Row = TypeVar("Row")
+REPAIRED = frozenset(
+    (
+        "box clipped",
+        "quad clipped",
+        "quad turned",
+        "outline made a quad",
+        "scaled to the image",
+        "image found elsewhere",
+    )
+)  # kinds of problems of what was used all the same
 
 
 class Unclear(ValueError):

@@ -19,6 +19,7 @@ from florence_lite.data.samples import Dataset, Sample
 from florence_lite.data.writers import captions, coco, huggingface, jsonl, labelstudio, voc, webdataset, yolo
 from florence_lite.data.writers.jsonl import to_jsonl
 from florence_lite.data.writers.output import Output, Written, building
+from florence_lite.files import refuse_long_name
 
 __all__ = ["WRITERS", "Written", "to_jsonl", "write_dataset"]
 
@@ -48,8 +49,8 @@ def write_dataset(
     It is built beside its place and appears there whole, or not at all. What the format cannot say is counted in what
     is returned, and so are images that cannot be read, which are left out with what is known about them.
 
-    Raises ValueError for a format that is unknown, an output that is not empty, and data of which the format can say
-    nothing; OSError where it cannot be written.
+    Raises ValueError for a format that is unknown, an output that is not empty or has too long a name, and data of
+    which the format can say nothing; OSError where it cannot be written.
     """
     if format not in WRITERS:
         raise ValueError(f"format is {format!r}; choose one of {', '.join(WRITERS)}")
@@ -57,15 +58,18 @@ def write_dataset(
         raise ValueError(f"prefix is {prefix!r}, which only the format {captions.NAME!r} has")
     splits = {name: _as_dataset(each) for name, each in _splits(dataset).items()}
     output, writer = Path(output), WRITERS[format]
-    if format == captions.NAME and captions.lie_in(splits, output):
-        return captions.write_beside(splits, output, prefix)
+    refuse_long_name(output)
+    if format == captions.NAME:
+        if not (elsewhere := captions.not_in(splits, output)):
+            return captions.write_beside(splits, output, prefix)
+        captions.refuse_others(output, elsewhere)
     with building(output) as folder:
-        out = Output(folder, format, writer.FORMATS[format], copy_images, tell=tell)
+        out = Output(folder, format, writer.FORMATS[format], copy_images, tell=tell, destination=output)
         writer.write(splits, out, **({"prefix": prefix} if prefix else {}))
         if not out.images:
             lost = ", ".join(f"{count} × {kind}" for kind, count in out.left_out.items())
             raise ValueError(f"nothing of the data can be written as {format}: {lost or 'there are no images'}")
-    return Written(output, out.images, dict(out.left_out.most_common()), out.hint)
+    return Written(output, out.images, dict(out.left_out.most_common()), out.hint, out.linked)
 
 
 def _splits(dataset: Dataset | Sequence[Sample] | Mapping[str, Dataset]) -> Mapping[str, Dataset | Sequence[Sample]]:

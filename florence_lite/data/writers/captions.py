@@ -27,11 +27,25 @@ def write(splits: Mapping[str, Dataset], output: Output, prefix: str = "") -> No
             file.write_text(_text(annotation, prefix, output), encoding="utf-8", newline="\n")
 
 
-def lie_in(splits: Mapping[str, Dataset], folder: Path) -> bool:
-    """Whether all images are files in a folder or below it."""
+def not_in(splits: Mapping[str, Dataset], folder: Path) -> str:
+    """The first image that is no file in a folder or below it; "" where all are."""
     folder = Path(os.path.abspath(folder))
-    images = (image for dataset in splits.values() for image in dataset.images)
-    return all(isinstance(image, Path) and image.absolute().is_relative_to(folder) for image in images)
+    images = (named for dataset in splits.values() for named in zip(dataset.images, dataset.names, strict=True))
+    for image, name in images:
+        if not isinstance(image, Path):
+            return name
+        if not image.absolute().is_relative_to(folder):
+            return str(image)
+    return ""
+
+
+def refuse_others(folder: Path, elsewhere: str) -> None:
+    """Raises ValueError for a folder that holds files already, beside which not all texts can be written."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is there already, and texts cannot be written beside its images, for the image {elsewhere} "
+            "lies elsewhere; give the folder that holds all images as files, or an empty folder or a new name"
+        )
 
 
 def write_beside(splits: Mapping[str, Dataset], folder: Path, prefix: str) -> Written:

@@ -7,6 +7,7 @@ a list that is empty says that there is none. `COLUMNS` tells `read_dataset` wha
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,7 +68,9 @@ def write(splits: Mapping[str, Dataset], output: Output) -> None:
     if output.format == "datasets":
         _save_to_disk({split: list(map(str, paths)) for split, paths in files.items()}, "" in splits, output.folder)
     told = {meaning: column for meaning, column in COLUMNS.items() if _has(columns, column)}
-    output.hint = "read with " + " ".join(f"--column {meaning}={column}" for meaning, column in told.items())
+    options = " ".join(f"--column {meaning}={column}" for meaning, column in told.items())
+    folder = shlex.quote(str(output.destination or output.folder))
+    output.hint = f"read with: florence-lite data check {folder} --format huggingface {options}"
 
 
 def _columns(known: Sequence[Annotation], classes: Classes) -> dict[str, Any]:

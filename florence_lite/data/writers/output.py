@@ -68,13 +68,14 @@ class Written:
     """What was written.
 
     path: the folder or file. images: how many. left_out: what the format cannot say, or what could not be read → how
-    often. hint: how others read it, "" where that needs no words.
+    often. hint: how others read it, "" where that needs no words. linked: how many images are links to their files.
     """
 
     path: Path
     images: int
     left_out: Mapping[str, int]
     hint: str = ""
+    linked: int = 0
 
 
 class Picture(NamedTuple):
@@ -91,10 +92,10 @@ class Picture(NamedTuple):
 class Output:
     """A folder on its way.
 
-    folder: that is written. format: one of the writer's names. says: of `PARTS`, what it holds; the rest is counted.
-    copy_images: files of images are copied, instead of linked. has_something: whether the format can say anything of an
-    annotation; images of which it cannot are left out. tell: is called for each. without_dots: names have none before
-    their ending.
+    folder: that is written. destination: where it will lie at the end. format: one of the writer's names. says: of
+    `PARTS`, what it holds; the rest is counted. copy_images: files of images are copied, instead of linked.
+    has_something: whether the format can say anything of an annotation; images of which it cannot are left out. tell:
+    is called for each. linked: images that are links so far. without_dots: names have none before their ending.
     """
 
     folder: Path
@@ -106,6 +107,8 @@ class Output:
     images: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     hint: str = ""
+    linked: int = 0
+    destination: Path | None = None
     without_dots: bool = False
     _names: set[str] = field(default_factory=set)
     _numbers: defaultdict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))
@@ -163,6 +166,7 @@ class Output:
         if not self.copy_images:
             try:
                 path.symlink_to(os.path.abspath(picture.content))
+                self.linked += 1
                 return
             except OSError:  # a file system, or a user, without links
                 pass
