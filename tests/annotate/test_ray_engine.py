@@ -92,7 +92,7 @@ def test_a_worker_stages_what_the_embedded_engine_commits(config, expected, open
     for outcome in told + outcomes_of(config, batches[:2]):
         opened.commit(outcome.staged)
     assert_same(config.output, expected)
-    assert sum(bool(each.errors) for outcome in told for each in outcome.images) == 2
+    assert sum(bool(each.told.errors) for outcome in told for each in outcome.images) == 2
     assert {outcome.revisions for outcome in told} == {tuple({row["revision"] for row in read_rows(expected)})}
 
     done = outcomes_of(config, batches, opened.done.numbers())
