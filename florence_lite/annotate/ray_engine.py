@@ -275,19 +275,20 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
             "engine ray needs the package ray: pip install 'florence-lite[distributed]'; the embedded engine needs "
             "nothing more"
         ) from None
+    logged = os.environ["RAY_LOG_TO_DRIVER"] != "0"  # which Ray reads when it is imported, maybe long before
     processors, address, connected = 1, os.environ.get("RAY_ADDRESS"), ray.is_initialized()
     if not connected and address:
         try:
             if there := re.fullmatch(r"(.+):(\d+)", address):  # which Ray would try for minutes
                 socket.create_connection((there[1], int(there[2])), timeout=10).close()
             with _connecting():
-                ray.init(address)
+                ray.init(address, log_to_driver=logged)
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise ValueError(f"RAY_ADDRESS = {address!r}: there is no cluster to connect to: {_line(error)}") from None
     elif not connected:
         processors = max(1, (os.cpu_count() or 1) // workers)
         with _connecting():
-            ray.init("local", num_cpus=workers * processors, include_dashboard=False)
+            ray.init("local", num_cpus=workers * processors, include_dashboard=False, log_to_driver=logged)
         there = int(ray.cluster_resources().get("GPU", 0))
         if _needs_gpu(config) and there < workers:
             ray.shutdown()

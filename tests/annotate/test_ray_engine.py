@@ -24,6 +24,8 @@ NONE_DONE = np.empty(0, np.int64)
 @pytest.fixture
 def ray():
     """Ray, where it is installed; skips where not. No process of it may outlive the test."""
+    for name, value in ray_engine.SETTINGS.items():  # some of which Ray reads when it is imported
+        os.environ.setdefault(name, value)
     if sys.platform == "win32":
         pytest.skip("processes are killed by signals")
     yield pytest.importorskip("ray", reason="needs the extra distributed")
