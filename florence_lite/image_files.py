@@ -125,7 +125,7 @@ def _file(source: str | os.PathLike, what: str) -> BinaryIO:
     except FileNotFoundError:
         if re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(source), re.IGNORECASE):
             raise ValueError(f"{what} is an address; download it first and give the file or its bytes") from None
-        raise FileNotFoundError(f"{what} does not exist") from None
+        raise FileNotFoundError(f"{what} does not exist (looked in {path.absolute().parent})") from None
     except (OSError, ValueError) as error:  # a name that the system refuses
         raise ValueError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -123,7 +124,8 @@ def kind_of(error: str, source: str) -> str:
 
 
 class Progress:
-    """Shows how far a run is, as a bar in a terminal and otherwise in a line of a log every half a minute.
+    """Shows how far a run is, as a bar in a terminal and otherwise in lines of a log: at the beginning, after the first
+    images, and every half a minute.
 
     total: images of the source, as soon as somebody knows. tell: gets each line. clock: gives seconds.
     """
@@ -137,13 +139,16 @@ class Progress:
     ):
         self.report, self.tell, self.interval, self.clock = report, tell, interval, clock
         self.total: int | None = None
-        self.started = self._told = clock()
+        self.started = clock()
+        self._told = -math.inf
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._bar = stack.enter_context(progress_bar(True, "{task.description}"))
             self._task = self._bar.add_task("begins", total=None)
             self._stack = stack.pop_all()
+        if self._bar.disable:
+            self.tell(f"answers go to {self.report.output}")
         return self
 
     def __exit__(self, *fault: Any) -> None:

@@ -187,6 +187,7 @@ def _source(source: str, column: str | None) -> Iterator[ListedImage]:
         if source.lower().endswith(PARQUET):
             image_column(open_parquet(source), column, source)
         elif source.lower().endswith(LISTS):
+            _check_start(source)
             return _list(os.path.abspath(source))
         elif not source.lower().endswith(TARS) and not is_image_name(source):
             raise ValueError(
@@ -293,6 +294,18 @@ def _matching(pattern: str) -> Iterator[str]:
     else:
         for _, files in groupby(glob.iglob(pattern, recursive=True), key=os.path.dirname):
             yield from (file for file in sorted(files) if os.path.isfile(file))
+
+
+def _check_start(path: str) -> None:
+    """ValueError for a list whose first path leads to an image from the working folder, but not from its own."""
+    with open(path, "rb") as file:
+        first = file.readline().decode("utf-8-sig", errors="replace").strip()
+    folder = os.path.dirname(os.path.abspath(path))
+    if first and os.path.isfile(first) and not os.path.exists(os.path.join(folder, first)):
+        raise ValueError(
+            f"list {path}: {first} is there from the working folder, but relative paths of a list lead from the list's "
+            f"own folder, {folder}; write absolute paths, or the list where they lead from"
+        )
 
 
 def _list(path: str) -> Iterator[ListedImage]:

@@ -117,12 +117,21 @@ def write_sheet(found: list[list[Near]], folder: Path, scratch: Path, output: Pa
 
 
 def _tile(near: list[Near], content: bytes) -> Image.Image:
-    """The image with what is near on it, green if it is kept and red if not; words stand below."""
-    shown = [each for each in near if each.instance.bounds is not None]
-    instances = [each.instance for each in shown]
+    """The image with what is near on it, green if it is kept and red if not; words stand below, and on the region that
+    they are about."""
+    placed = [(each, _placed(each)) for each in near]
+    shown = [each for each, instance in placed if instance.bounds is not None]
+    instances = [instance for _, instance in placed if instance.bounds is not None]
     colors = [KEPT if each.is_kept else DROPPED for each in shown]
-    words = "\n".join(each.instance.label for each in near if each.place is None)
+    words = "\n".join(each.instance.label for each, instance in placed if instance.bounds is None)
     return draw(load_image(content), instances, near[0].row.size_wh, words, TILE, colors)
+
+
+def _placed(near: Near) -> Instance:
+    """The instance; words about a region as one that lies there."""
+    region = near.row.question.region
+    is_about_region = near.place is None and region is not None
+    return replace(near.instance, box=tuple(region)) if is_about_region else near.instance
 
 
 def _named(tile: Image.Image, near: list[Near]) -> Image.Image:

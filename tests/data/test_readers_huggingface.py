@@ -202,3 +202,13 @@ def test_null_beside_an_empty_list_is_not_none(tmp_path, columns):
     Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
     rows = datasets.Dataset.from_list([{"image": str(tmp_path / "a.png"), "none": None, "empty": []}])
     assert from_columns(rows, {"image": "image", **columns})[0].annotation.exhaustive == set()
+
+
+def test_a_single_parquet_file(tmp_path):
+    rows(words=["a dog"]).to_parquet(tmp_path / "one.parquet")
+    columns = {"image": "photo", "caption": "words"}
+    dataset = read_dataset(tmp_path / "one.parquet", "huggingface", columns=columns)
+    assert len(dataset) == 1 and dataset[0].load().size == SIZE
+    (tmp_path / "one.csv").write_text("photo,words")
+    with pytest.raises(ValueError, match="one.csv is no parquet file; give one"):
+        read_dataset(tmp_path / "one.csv", "huggingface", columns=columns)

@@ -134,8 +134,8 @@ def test_formats_that_cannot_be_told(tmp_path):
     assert read_dataset(tmp_path, "jsonl").format == "jsonl"
     (tmp_path / "conv" / "data").mkdir(parents=True)
     (table := tmp_path / "conv" / "data" / "train.parquet").write_bytes(b"PAR1")
-    for path, folder in ((tmp_path / "conv", tmp_path / "conv"), (table, table.parent)):
-        with pytest.raises(ValueError, match=f'^{folder} holds tables, .* format="huggingface" and columns='):
+    for path in (tmp_path / "conv", table):
+        with pytest.raises(ValueError, match=f'^{path} holds tables, .* format="huggingface" and columns='):
             read_dataset(path)
     (tmp_path / "saved" / "train").mkdir(parents=True)
     (tmp_path / "saved" / "train" / "state.json").write_text("{}")
@@ -145,7 +145,7 @@ def test_formats_that_cannot_be_told(tmp_path):
         read_dataset(tmp_path, "voc")
     with pytest.raises(ValueError, match="format is 'COCO'; choose auto or one of coco, voc"):
         read_dataset(tmp_path, "COCO")
-    with pytest.raises(FileNotFoundError, match='nowhere; one of the Hub is read with format="huggingface"'):
+    with pytest.raises(FileNotFoundError, match=r"nowhere \(looked in .*\)$"):
         read_dataset(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="columns are for the format 'huggingface'"):
         read_dataset(tmp_path, "jsonl", columns={"image": "image"})

@@ -255,3 +255,12 @@ def test_a_large_tar_and_parquet_file_are_never_in_memory(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak + highest < 12e6, path
+
+
+def test_a_list_whose_paths_lead_from_elsewhere_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "lists" / "all.txt").write_text("a.png\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"a.png is there from the working folder, but .* own folder, .*lists; write"):
+        list_images("lists/all.txt")

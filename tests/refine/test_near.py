@@ -97,3 +97,11 @@ def test_no_page_where_nothing_has_a_score(tmp_path):
     write_answers(tmp_path / "in", [listed(picture(tmp_path, "a.png", 1), item("dog", score=None))])
     assert refine(tmp_path / "in", tmp_path / "out").sheet == 0
     assert not (tmp_path / "out" / "near.html").exists()
+
+
+def test_words_about_a_region_are_drawn_on_it(tmp_path):
+    row = said(picture(tmp_path, "a.png", 1), "dog", "<REGION_TO_CATEGORY>", 0.31, region=(20.0, 15.0, 60.0, 45.0))
+    write_answers(tmp_path / "in", [row])
+    refine(tmp_path / "in", tmp_path / "out", RefineConfig(sheet=1))
+    pixels = np.array(Image.open(tmp_path / "out" / "near.png").convert("RGB"))
+    assert (pixels == paler(KEPT, 0.31)).all(-1).any()

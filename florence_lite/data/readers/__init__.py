@@ -19,6 +19,7 @@ read(files, root, split, outside).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -48,6 +49,7 @@ __all__ = ["READERS", "from_columns", "read_dataset"]
 _MODULES = (coco, voc, yolo, jsonl, refcoco, icdar, paddleocr, labelstudio, webdataset, captions, annotated)
 READERS: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
 FORMATS = (*READERS, huggingface.NAME)
+_FILES = (".json", ".jsonl", ".tar", ".tgz", ".parquet", ".xml", ".txt", ".yaml", ".yml")
 _AS_TABLE = f'read it with format="{huggingface.NAME}" and columns={{"image": …}} that say which column holds what'
 
 
@@ -78,7 +80,7 @@ def read_dataset(
     if format == huggingface.NAME:
         return huggingface.read(str(path), split, columns, outside)
     if not os.path.exists(path):
-        raise FileNotFoundError(f'there is no data set {path}; one of the Hub is read with format="{huggingface.NAME}"')
+        raise FileNotFoundError(_missing(str(path)))
     path = Path(os.path.abspath(path))
     seen = {name: files_of(READERS[name], path) for name in _candidates(path, format)}
     found = {name: files for name, (files, _) in seen.items() if files}
@@ -100,6 +102,12 @@ def read_dataset(
     return replace(dataset, problems=(*_passed_over(seen[name][1], name, root), *dataset.problems))
 
 
+def _missing(path: str) -> str:
+    told = f"there is no data set {path} (looked in {os.path.dirname(os.path.abspath(path))})"
+    may_be_of_the_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.lower().endswith(_FILES)
+    return f'{told}; one of the Hub is read with format="{huggingface.NAME}"' if may_be_of_the_hub else told
+
+
 def _passed_over(files: Sequence[Path], name: str, root: Path) -> list[Problem]:
     """Files that could have been of the format by their endings."""
     if name == annotated.NAME:
@@ -117,10 +125,10 @@ def _candidates(path: Path, format: str) -> tuple[str, ...]:
     return tuple(READERS)
 
 
-def _folder_of_tables(path: Path) -> Path | None:
-    """The folder from which `datasets` would load parquet files, or what it saved; None where there are none."""
+def _tables(path: Path) -> Path | None:
+    """The parquet file, the folder of them or what `datasets` saved; None where there is nothing of the kind."""
     if path.is_file():
-        return path.parent if path.suffix.lower() == ".parquet" else None
+        return path if path.suffix.lower() == ".parquet" else None
     saved = (file.parent for file in files_below(path, ("dataset_dict.json", "state.json"), 2))
     return next(saved, path if files_below(path, (".parquet",)) else None)
 
@@ -137,6 +145,6 @@ def _unclear(path: Path, format: str, found: dict[str, list[Path]]) -> str:
     if format != "auto":
         return f"{path} holds no files of the format {format!r}: {READERS[format].LOOKS_FOR}"
     looked = "; ".join(f"{name}: {reader.LOOKS_FOR}" for name, reader in READERS.items())
-    if tables := _folder_of_tables(path):
+    if tables := _tables(path):
         return f"{tables} holds tables, of no other known format: {_AS_TABLE}. Looked for {looked}"
     return f"{path} is of no known format. Looked for {looked}. Say which it is with format=…"

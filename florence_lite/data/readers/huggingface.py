@@ -78,7 +78,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def read(path: str, split: str | None, columns: Mapping[str, str] | None, outside: bool = False) -> Dataset:
-    """The data set of a Hub id, a folder that `datasets` loads or one that it saved.
+    """The data set of a Hub id, a folder that `datasets` loads or one that it saved, or a parquet file.
 
     Raises ValueError as `from_columns`, and for a split that is not there; ModuleNotFoundError without `datasets`.
     """
@@ -88,9 +88,14 @@ def read(path: str, split: str | None, columns: Mapping[str, str] | None, outsid
         remedy = "pip install 'florence-lite[train]'"
         raise ModuleNotFoundError(f"the package datasets is missing; {remedy}", name="datasets") from None
 
-    cache = Path(datasets.config.HF_CACHE_HOME)
-    places = Places(Path(os.path.abspath(path)), None if outside else (Path(os.path.abspath(path)), cache))
-    loaded = datasets.load_from_disk(path) if is_saved(Path(path)) else datasets.load_dataset(path)
+    root, cache = Path(os.path.abspath(path)), Path(datasets.config.HF_CACHE_HOME)
+    if root.is_file():
+        if root.suffix.lower() != ".parquet":
+            raise ValueError(f"{path} is no parquet file; give one, a folder of them, or an id of the Hub")
+        root, loaded = root.parent, datasets.Dataset.from_parquet(path)
+    else:
+        loaded = datasets.load_from_disk(path) if is_saved(root) else datasets.load_dataset(path)
+    places = Places(root, None if outside else (root, cache))
     if isinstance(loaded, datasets.DatasetDict):
         chosen = [n for n in loaded if split is None] or [n for n in split_words(split or "") if n in loaded][:1]
         if not chosen:
