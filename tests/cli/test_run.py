@@ -98,7 +98,7 @@ def test_unreadable_image_leaves_the_others_answered(command, tiny, photos):
     failed = {record["image"]: record["error"] for record in records if "error" in record}
     assert failed == {
         photos[3]: f"image {photos[3]} holds no image of a known format, whatever its name says",
-        "missing.png": "image missing.png does not exist",
+        "missing.png": f"image missing.png does not exist (looked in {Path.cwd()})",
     }
     assert err.splitlines() == [f"error: {reason}" for reason in failed.values()]
 

@@ -115,7 +115,8 @@ def test_a_broken_image_costs_no_answer(florence, paths):
         number: (number, str(paths[number])) for number in errors
     }
     assert str(errors[5]) == f"image {paths[5]} holds no image of a known format, whatever its name says"
-    assert str(errors[12]) == f"image {paths[12]} does not exist" and isinstance(errors[12].reason, FileNotFoundError)
+    assert str(errors[12]) == f"image {paths[12]} does not exist (looked in {paths[12].parent})"
+    assert isinstance(errors[12].reason, FileNotFoundError)
     assert f"image {paths[19]} is damaged or cut short" in str(errors[19])
     for number, answer in enumerate(answers):
         if number not in errors:
