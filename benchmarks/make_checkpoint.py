@@ -126,7 +126,8 @@ def write_card(**tables: Mapping[str, object]) -> None:
         table = re.compile(rf"^\[{name}\]\n(?:[^\[\n].*\n)*", re.MULTILINE)
         if not table.search(text):
             raise SystemExit(f"{CARD} has no table [{name}]")
-        text = table.sub(lambda _, new="".join([f"[{name}]\n", *lines]): new, text)
+        new = "".join([f"[{name}]\n", *lines])
+        text = table.sub(new.replace("\\", "\\\\"), text)
     CARD.write_text(text, encoding="utf-8")
 
 
