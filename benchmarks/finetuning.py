@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("config", help="TOML file of the run")
     parser.add_argument("data", help="folder of the data set")
     parser.add_argument("--output", required=True, help="folder for the run")
+    parser.add_argument("--checkpoint", help="start from it, instead of that of the file")
     parser.add_argument("--random", action="store_true", help="start from random weights")
     parser.add_argument("--steps", type=int, help="instead of those of the file")
     arguments = parser.parse_args()
@@ -42,6 +43,7 @@ def main() -> None:
         data=tuple(replace(each, path=arguments.data) for each in config.data),
         validation=replace(config.validation, path=arguments.data),
         steps=arguments.steps or config.steps,
+        checkpoint=arguments.checkpoint or config.checkpoint,
     )
     if arguments.random:
         config = replace(config, checkpoint=str(random_weights(config.checkpoint, output / "start")))
