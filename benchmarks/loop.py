@@ -137,7 +137,10 @@ class Loop:
         return {name: metrics[name] for name in ("ap", "ap50", "box_f1")}
 
     def counts(self, name: str) -> dict:
-        return json.loads((self.output / f"{name}-refined" / "report.json").read_text())
+        """Objects that were read, and that each stage left out."""
+        report = json.loads((self.output / f"{name}-refined" / "report.json").read_text())
+        left_out = {stage["name"]: stage["instances"] for stage in report["stages"] if stage["instances"]}
+        return {"read": report["read"]["instances"], "left out": left_out}
 
 
 def copy_photos(samples: Sequence[Sample], folder: Path) -> None:
