@@ -1,4 +1,4 @@
-"""The pages that people read, the README and those of docs/, as the tests see them: blocks of code, inline code, tables.
+"""The pages that people read, the README and those of docs/, as the tests see them: code in blocks and lines, tables.
 
 How a block is marked says what is done with it:
 

@@ -10,7 +10,8 @@ from importlib import import_module
 
 import griffe
 
-ENTRY = re.compile(r"^(\w+(?:, \w+)*): (?=\S)(.*)$")
+ENTRY = re.compile(r"^(?!None\b)(\w+(?:, \w+)*): (?=\S)(.*)$")
+PARAGRAPH = re.compile(r"(?!None\b)[A-Z]")  # begins one, directly behind an item
 
 
 def listed(docstring: str) -> str:
@@ -25,15 +26,18 @@ def listed(docstring: str) -> str:
         if line.startswith(">>> ") and not example:
             lines += ["", "```py"]
             example = True
-        elif entry and not item or item and line and not entry and not line.startswith(" "):  # a list begins or ends
+        elif entry and not item:  # a list begins
             lines.append("")
+        elif item and not entry and (PARAGRAPH.match(line) or (line and not lines[-1] and line[0] != " ")):  # or ends
+            lines.append("")
+            item = False
         if example:
             line = line[4:]
         elif entry:
             names = ", ".join(f"**`{name}`**" for name in entry[1].split(", "))
             line = f"- {names}: {entry[2]}"
         lines.append(line)
-        item = bool(entry) or (item and (not line or line.startswith(" ")))
+        item = bool(entry) or item
     return "\n".join([*lines, "```"] if example else lines)
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 SAMPLE = ROOT / "florence_lite" / "cli" / "sample.jpg"  # what `florence-lite run sample` opens
 MEADOW, LIONS, DONUTS = (ROOT / "examples" / f"{name}.png" for name in ("meadow", "lions", "donuts"))
+SIDE = 480  # pixels
 RABBIT = (79, 14, 176, 113)  # x0 y0 x1 y1 in pixels of LIONS
 
 PICTURES: dict[str, Callable[[Florence], Image.Image]] = {
@@ -41,7 +42,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     for name, draw in PICTURES.items():
         picture = draw(florence)
-        picture.thumbnail((640, 640))
+        picture.thumbnail((SIDE, SIDE))
         picture.save(IMAGES / f"{name}.webp", quality=85, method=6)
         print(f"{name}.webp  {picture.width}×{picture.height}  {(IMAGES / f'{name}.webp').stat().st_size // 1000} kB")
 
