@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, fetches nothing from elsewhere, and has each page as Markdown too."""
+"""The documentation site builds without a warning, fetches nothing from elsewhere, and has each page as Markdown."""
 
 import re
 import subprocess
