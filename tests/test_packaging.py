@@ -25,7 +25,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
 
-# What stays from version to version, with `__version__`; the README says so.
+# What stays from version to version, with `__version__`; docs/reference.md says so.
 PUBLIC = [
     "Answer",
     "Florence",
