@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from florence_lite.cli.common import Adapter, Checkpoint, Device, Precision, load, needing, say, within
 
 MB = 2**20
+KEEP_ALIVE = 75  # seconds that a connection may be idle: longer than proxies keep theirs, who would find it closed
 
 
 def serve(
@@ -50,8 +52,16 @@ def serve(
     with listening:
         florence = load(checkpoint, device, adapter, precision)
         app = create_app(florence, max_queue, max_upload * MB, timeout, cache * MB)
-        # h11 limits headers; what clients do wrong is no news for standard error.
-        config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_level="warning", access_log=False)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what clients do wrong is told to them
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_level="error",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE,
+        )
         shown, number = listening.getsockname()[:2]
         address = f"[{shown}]:{number}" if ":" in shown else f"{shown}:{number}"
         say(f"{florence.name} answers at http://{address} (described at /docs)")
