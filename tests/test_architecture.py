@@ -41,6 +41,7 @@ ROOMS = (
     "scenes",
     "annotate",
     "refine",
+    "serve",
     "cli",
     "__main__",
 )
@@ -53,7 +54,7 @@ FEW_PACKAGES = {
     "engine": {"torch"},
 }
 CORE = {"torch", "tokenizers", "safetensors", "huggingface_hub", "PIL", "numpy", "typer", "rich"}
-MAY_NEED_EXTRAS = {"data", "rules", "evaluate", "train", "scenes"}
+MAY_NEED_EXTRAS = {"data", "rules", "evaluate", "train", "scenes", "serve"}
 
 
 class Import(NamedTuple):

@@ -198,3 +198,16 @@ def test_many_phrases_in_one_call_equal_single_ones():
     for row in told["rows"]:
         assert row["phrases"] == 12 >= row["present"] and row["ratio"] > 0 and row["largest_difference"] <= 1e-4
     assert told["memory"]["peak_growth_mib"] <= told["memory"]["bound_mib"] == 1024
+
+
+def test_a_server_is_measured_with_equal_answers(tmp_path):
+    for package in ("fastapi", "uvicorn", "python_multipart"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extra serve)")
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(BENCHMARKS / "serving.py"), "--requests", "6", "--rounds", "1", "--clients", "2"]
+    done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    fresh, shared = json.loads(out.read_text())["rows"]
+    for row in (fresh, shared):
+        assert row["requests"] == 6 and row["requests_a_second"].keys() == {"single calls", "2 clients"}
+        assert all(rate > 0 for rate in row["times_single_calls"].values())

@@ -199,7 +199,18 @@ def test_core_dependencies_stay_few():
         "defusedxml",
         "pyyaml",
     }
-    assert EXTRAS.keys() == {"train", "eval", "annotate", "distributed", "vis", "scenes", "flash", "test", "all"}
+    assert EXTRAS.keys() == {
+        "train",
+        "eval",
+        "annotate",
+        "distributed",
+        "serve",
+        "vis",
+        "scenes",
+        "flash",
+        "test",
+        "all",
+    }
 
 
 def imported(file: Path) -> set[str]:

@@ -23,6 +23,7 @@ from florence_lite.cli.refining import refine
 from florence_lite.cli.retrieving import find, match, rank
 from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.segmenting import panoptic, remove, segment
+from florence_lite.cli.serving import serve
 from florence_lite.cli.training import evaluate, train
 
 MISTAKES = (ValueError, OSError, FloatingPointError)  # of a user: input, files, a learning rate that is too high
@@ -67,6 +68,7 @@ app.command()(train)
 app.command()(calibrate)
 app.command("eval", cls=_EvalCommand)(evaluate)
 app.command()(annotate)
+app.command()(serve)
 
 
 def main() -> None:

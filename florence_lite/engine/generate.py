@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -248,6 +249,9 @@ class DecodingBatch:
         """Offer every search the best next ids of its rows, scores [R, V], which are changed. Returns what `_arrange`
         needs."""
         by_width: dict[int, list[int]] = {}
+        for search in self.searches:
+            if search.abandoned:
+                search.fail(CancelledError("nobody waits for this answer"))
         unharmed = [search for search in self.searches if search.fault is None]
         for search in unharmed:
             by_width.setdefault(search.options.num_beams, []).extend(search.rows)

@@ -20,7 +20,7 @@ from florence_lite.engine.options import Generated, GenerationOptions
 class Search:
     """State that all searches share. `result` is None until the answer is finished; then no histories are left.
 
-    fault: what ended the search without a result.
+    fault: what ended the search without a result. abandoned: nobody wants the result, so that the next step ends it.
     rows: which decoder rows the histories have at present; size: how many ids take part. Kept by the loop.
     states: where each history stands in the guide; all None without one.
     trails: for each history, the rows that predicted its ids, one for each `advance`: (trail before, row), () at first.
@@ -30,6 +30,7 @@ class Search:
     rows = range(0)
     size = 0
     trail: tuple = ()
+    abandoned = False
 
     def __init__(self, start: int, options: GenerationOptions):
         self.options = options

@@ -58,6 +58,11 @@ class DecodingQueue:
             self._waiting.append(ticket)
         return ticket
 
+    def drop(self, ticket: Ticket) -> None:
+        """Leave a row out: at once if it has not begun, else with the next step."""
+        if not ticket.answer.cancel() and ticket.search is not None:
+            ticket.search.abandoned = True
+
     @torch.inference_mode()
     def step(self) -> list[Ticket]:
         """Let rows that wait begin, if there is room for them, and find the next id of all that have begun. Returns

@@ -7,15 +7,17 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from florence_lite.answers import Instance
 from florence_lite.inference.answering import Answering, Asked, Request, joined
 from florence_lite.inference.continuous import TOGETHER, DecodingQueue, Ticket
 from florence_lite.inference.encoded import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, OpenedImage
+from florence_lite.inference.streaming import growing
 from florence_lite.results import Result
 
 READERS = 4  # threads that read files
@@ -85,10 +87,11 @@ class Pipeline:
             question.answer.set_exception(CancelledError())
         self._opening.clear()
         self._question_of.clear()
+        self._queue = DecodingQueue(self._answering.decoding)
 
     def __bool__(self) -> bool:
         """Whether there is work."""
-        return bool(self._opening or self._question_of)
+        return bool(self._opening or self._question_of or self._queue)
 
     @property
     def takes_more(self) -> bool:
@@ -135,6 +138,25 @@ class Pipeline:
         self._take_encoded(question)
         return question.answer
 
+    def stream(
+        self, image: EncodedImage, asked: Asked, options: Mapping[str, Any], keep_image: bool
+    ) -> Iterator[list[str | Instance | Result]]:
+        """As `ask` of one prompt, bit by bit: what `florence_lite.inference.streaming.growing` yields, whose prompts
+        join those of the others. Raises ValueError, at once, for a prompt that cannot be asked about this image."""
+        requests = self._answering.requests(asked, image.size_wh)
+        return growing(self._answering, image, requests, options, keep_image, self._queue)
+
+    def drop(self, answer: Future[list[Result]]) -> None:
+        """Answer a question no more: what waits is left out, and what is being decoded ends with the next step. Its
+        future, one of `ask`, ends with CancelledError."""
+        for question in [each for each in self._opening if each.answer is answer]:
+            self._opening.remove(question)
+        for ticket in [ticket for ticket, each in self._question_of.items() if each.answer is answer]:
+            del self._question_of[ticket]
+            self._queue.drop(ticket)
+        if not answer.done() and not answer.cancel():
+            answer.set_exception(CancelledError())
+
     def _take_encoded(self, question: _Question) -> None:
         if question.weighs:  # several are weighed together
             self._opening.append(question)
@@ -148,7 +170,9 @@ class Pipeline:
             self._encode(ready)
         else:
             for ticket in self._queue.step():
-                question = self._question_of.pop(ticket)
+                question = self._question_of.pop(ticket, None)
+                if question is None:  # of a stream, or dropped
+                    continue
                 question.left -= 1
                 if not question.left:
                     self._answer(question)

@@ -34,46 +34,73 @@ def stream(
     certain, which with beams is when all of them have these ids; then the `Result`. Nothing is worked out before it is
     asked for, and closing the generator ends the work. Raises as `Answering.answer`, at once.
     """
-    rows = answering.rows([(image, request) for request in requests], options)
+    queue = DecodingQueue(answering.decoding)
+    lists = growing(answering, image, requests, options, keep_image, queue)
 
     def bit_by_bit() -> Iterator[str | Instance | Result]:
-        if options.get("choices") is not None:  # which are weighed, not written
-            yield joined(answering.answer([(image, request) for request in requests], options, keep_image))
-            return
-        results: list[Result] = []
-        for few in chunks(list(zip(requests, rows, strict=True)), AT_ONCE):
-            results += yield from _stream(answering, image, few, options, keep_image)
-        yield joined(results)
+        for events in lists:
+            yield from events
+            if queue:
+                queue.step()
 
     return bit_by_bit()
 
 
-def _stream(
+def growing(
+    answering: Answering,
+    image: EncodedImage,
+    requests: Sequence[Request],
+    options: Mapping[str, Any],
+    keep_image: bool,
+    queue: DecodingQueue,
+) -> Iterator[list[str | Instance | Result]]:
+    """What `stream` yields, in lists, [] among them: what has become known each time. In between, somebody has to let
+    `queue` step, which may be answering other rows too. A generator that is closed takes its rows out of it."""
+    rows = answering.rows([(image, request) for request in requests], options)
+
+    def lists() -> Iterator[list[str | Instance | Result]]:
+        if options.get("choices") is not None:  # which are weighed, not written
+            yield [joined(answering.answer([(image, request) for request in requests], options, keep_image))]
+            return
+        results: list[Result] = []
+        for few in chunks(list(zip(requests, rows, strict=True)), AT_ONCE):
+            results += yield from _together(answering, image, few, options, keep_image, queue)
+        yield [joined(results)]
+
+    return lists()
+
+
+def _together(
     answering: Answering,
     image: EncodedImage,
     asked: Sequence[tuple[Request, Row]],
     options: Mapping[str, Any],
     keep_image: bool,
-) -> Iterator[str | Instance]:
+    queue: DecodingQueue,
+) -> Iterator[list[str | Instance]]:
     """Requests that are answered together. Returns their results."""
-    queue = DecodingQueue(answering.decoding)
     tickets = [queue.submit(row) for _, row in asked]
     growing: list[_Growing | None] = [None] * len(asked)
     results: list[Result | None] = [None] * len(asked)
-    while queue:
-        queue.step()
-        for place, (ticket, (request, _)) in enumerate(zip(tickets, asked, strict=True)):
-            if results[place] is not None:
-                continue
-            decoded = ticket.answer.result() if ticket.answer.done() else None  # raises what went wrong
-            if growing[place] is None and ticket.search is not None:
-                growing[place] = _Growing(answering, request, image, queue, ticket, keep_image, options)
-            if growing[place] is not None:
-                yield from growing[place].read()
-            if decoded is not None:
-                results[place] = answering.result(request, image, decoded, keep_image, options)
+    try:
+        while any(result is None for result in results):
+            events: list[str | Instance] = []
+            for place, (ticket, (request, _)) in enumerate(zip(tickets, asked, strict=True)):
+                if results[place] is not None:
+                    continue
+                decoded = ticket.answer.result() if ticket.answer.done() else None  # raises what went wrong
+                if growing[place] is None and ticket.search is not None:
+                    growing[place] = _Growing(answering, request, image, queue, ticket, keep_image, options)
                 if growing[place] is not None:
-                    yield from growing[place].rest(results[place])
+                    events += growing[place].read()
+                if decoded is not None:
+                    results[place] = answering.result(request, image, decoded, keep_image, options)
+                    if growing[place] is not None:
+                        events += growing[place].rest(results[place])
+            yield events
+    finally:
+        for ticket in tickets:
+            queue.drop(ticket)
     return results
 
 

@@ -205,7 +205,7 @@ class Result:
             "task": self.task,
             "size_wh": list(self.size_wh),
             "text": self.text,
-            "instances": [_instance_dict(instance) for instance in self.instances],
+            "instances": [instance_dict(instance) for instance in self.instances],
             "parse_errors": self.parse_errors,
             "truncated": self.truncated,
             "dropped": self.dropped,
@@ -305,7 +305,7 @@ def _shown(bounds: Box | None) -> str:
     return "" if bounds is None else " ".join(f"{number:.1f}" for number in bounds)
 
 
-def _instance_dict(instance: Instance) -> dict[str, Any]:
+def instance_dict(instance: Instance) -> dict[str, Any]:
     bounds = instance.bounds
     entry = {"label": instance.label, "box": None if bounds is None else list(bounds), "score": instance.score}
     if instance.quad is not None:

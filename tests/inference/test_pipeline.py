@@ -232,3 +232,58 @@ def test_a_program_ends_in_silence_with_questions_on_the_way(tmp_path):
         [sys.executable, program, tmp_path / "one.png"], env=environment, capture_output=True, text=True, timeout=120
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "<OD>\n", "")
+
+
+def test_streams_are_answered_beside_questions(florence):
+    images = florence.encode([noise_image(seed) for seed in range(3)])
+    prompts = [Prompt("<OD>"), Prompt("<CAPTION>"), Prompt("<OPEN_VOCABULARY_DETECTION>", phrases=["dog", "a door"])]
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        futures = [pipeline.ask(image, asked(florence, prompts, {}), {}, False) for image in images]
+        streams = {
+            (image, prompt.task): pipeline.stream(image, asked(florence, [prompt], {})[0], {}, False)
+            for image in images
+            for prompt in prompts
+        }
+        told = {key: [] for key in streams}
+        for _ in range(100):
+            for key, stream in streams.items():
+                told[key] += next(stream, [])
+            if pipeline:
+                pipeline.step()
+    for image, future in zip(images, futures, strict=True):
+        for prompt, result in zip(prompts, future.result(timeout=0), strict=True):
+            *instances, last = [each for each in told[image, prompt.task] if not isinstance(each, str)]
+            assert last.token_ids == result.token_ids and len(instances) == len(last.instances)
+            assert result.to_dict()["text"] == last.text
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_what_is_dropped_changes_nothing_for_the_others(florence, options):
+    images = florence.encode([noise_image(seed) for seed in range(4)])
+    [od] = asked(florence, [Prompt("<OD>")], options)
+    expected = [florence.run(image, "<OD>", **options).token_ids for image in images]
+    with Pipeline(florence.encoder, florence.answering) as pipeline:
+        futures = [pipeline.ask(image, [od], options, False) for image in images]
+        streams = [pipeline.stream(image, od, options, False) for image in images]
+        for step in range(4):
+            pipeline.step()
+            for stream in streams:
+                next(stream, None)
+            if step == 1:
+                pipeline.drop(futures[1])
+                streams.pop(1).close()
+        waiting = pipeline.ask(images[0], [od], options, False)
+        pipeline.drop(waiting)
+        weighed = {"choices": ["this", "that"]}
+        [question] = asked(florence, [Prompt("<VQA>", "what?")], weighed)
+        pipeline.drop(pipeline.ask(images[0], [question], weighed, False))
+        steps = 0
+        while pipeline:
+            pipeline.step()
+            steps += 1
+        assert steps < 100
+    for dropped in (futures[1], waiting):
+        with pytest.raises(CancelledError):
+            dropped.result(timeout=0)
+    for number in (0, 2, 3):
+        assert futures[number].result(timeout=0)[0].token_ids == expected[number]
