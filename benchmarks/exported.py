@@ -3,7 +3,8 @@
 There are four: the vision tower with its projector (for one number of images each), the encoder, cross-attention's keys
 and values, and a step of the decoder, which takes the keys and values of self-attention so far and returns them with
 those of the new id. They are those of `florence-lite export`, with all sizes fixed that are known beforehand. The loop
-around the steps is plain numpy: greedy, or a beam search under the same rules. Needs onnx and onnxscript to export, and onnxruntime or openvino to run.
+around the steps is plain numpy: greedy, or a beam search under the same rules. Needs onnx and onnxscript to export, and
+onnxruntime or openvino to run.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from florence_lite.cards import tasks
 from florence_lite.export.runner import Runner
 from florence_lite.florence import Florence
@@ -46,7 +48,7 @@ def compare(florence: Florence, folder: Path, images: Sequence[Any]) -> Comparis
     ours = [
         florence.run(picture, prompts, constrained=False, num_beams=1, max_new_tokens=MOST_IDS) for picture in pictures
     ]
-    exported = Runner(folder) if pictures else None
+    exported = Runner(folder, torch.get_num_threads()) if pictures else None
     pairs = []
     for picture, results in zip(pictures, ours, strict=True):
         encoded = exported.encode(picture)

@@ -84,7 +84,7 @@ class Runner:
         for filling, phrase in self._fillings(prompt, task, inputs, size_wh):
             ids, presence = self._decode(features, task, task["template"].replace("{input}", filling), phrase)
             text = self.tokenizer.decode(ids, skip_special_tokens=False)
-            places = self._places(ids, task["grammar"], size_wh)
+            places = self.read(ids, task["grammar"], size_wh)
             if task["input"] == "phrases" and phrase:  # boxes may come without words, because one phrase was asked for
                 places = [place._replace(label=place.label or phrase) for place in places]
             answers.append(Answer(ids, text, places, presence))
@@ -191,9 +191,11 @@ class Runner:
     def _text_ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _places(self, answer: Sequence[int], form: dict[str, Any], size_wh: tuple[int, int]) -> list[Place]:
-        """The boxes, quads and polygons that ids name. form: of the answer, its grammar in the library, which also
-        counts and mends what is out of place; here that is passed over."""
+    def read(self, answer: Sequence[int], form: dict[str, Any], size_wh: tuple[int, int]) -> list[Place]:
+        """The boxes, quads and polygons that ids name, in pixels of an image of this size. form: "grammar" of a task.
+
+        What is out of place is passed over; the library's reader also counts it and mends what it can.
+        """
         ids, bins, group = self.ids, self.about["bins"], form["group"]
         places: list[Place] = []
         words: list[int] = []
