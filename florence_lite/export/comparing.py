@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
 
 import torch
+from PIL import Image
 
 from florence_lite.cards import tasks
 from florence_lite.export.runner import Runner
 from florence_lite.florence import Florence
-from florence_lite.images import load_image
 
+GREEDY = {"constrained": False, "num_beams": 1, "do_sample": False}  # options of a call that answers like the runner
 MOST_IDS = 64  # of an answer that is compared
 
 
@@ -41,13 +41,10 @@ class Comparison:
         )
 
 
-def compare(florence: Florence, folder: Path, images: Sequence[Any]) -> Comparison:
-    """Ask both the same. folder: of an export. images: as `load_image` takes them, whose errors are raised."""
-    pictures = [load_image(image) for image in images]
+def compare(florence: Florence, folder: Path, pictures: Sequence[Image.Image]) -> Comparison:
+    """Ask both the same. folder: of an export. pictures: as `load_image` returns them."""
     prompts = [card.name for card in tasks() if card.input == "none"]
-    ours = [
-        florence.run(picture, prompts, constrained=False, num_beams=1, max_new_tokens=MOST_IDS) for picture in pictures
-    ]
+    ours = [florence.run(picture, prompts, **GREEDY, max_new_tokens=MOST_IDS) for picture in pictures]
     exported = Runner(folder, torch.get_num_threads()) if pictures else None
     pairs = []
     for picture, results in zip(pictures, ours, strict=True):

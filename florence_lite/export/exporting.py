@@ -15,10 +15,11 @@ import torch
 
 from florence_lite.cards import Calibration, TaskCard, task, tasks
 from florence_lite.export import runner
-from florence_lite.export.comparing import Comparison, compare
+from florence_lite.export.comparing import GREEDY, Comparison, compare
 from florence_lite.export.parts import encoder_graph, quiet, step_graph, vision_graph
 from florence_lite.files import refuse_long_name, replace_text
 from florence_lite.florence import Florence
+from florence_lite.images import load_image
 from florence_lite.tokens import grammar
 
 TARGETS = {  # with the extra and the packages that each needs
@@ -26,11 +27,7 @@ TARGETS = {  # with the extra and the packages that each needs
     "openvino": ("openvino", ("onnx", "onnxscript", "openvino")),
 }
 PRECISIONS = ("fp32", "int8")
-GREEDY = {
-    "constrained": False,
-    "num_beams": 1,
-    "do_sample": False,
-}  # the options of a call that the runner answers like
+NAMED_IDS = ("bos", "eos", "sep", "poly_open", "poly_close", "loc_first")  # of a vocabulary
 SENTENCE = "sentence"  # any free prompt
 
 
@@ -46,7 +43,8 @@ def export(
 
     folder: a new or an empty one. It is written at once, when everything is done.
     to: "onnx" or "openvino". precision: "int8" stores the matrices of ONNX graphs in 8 bits, which changes answers.
-    images: on which the answers of the folder are compared with those of `florence`, as `load_image` takes them.
+    images: on which the answers of the folder are compared with those of `florence`, as `load_image` takes them; its
+        errors are raised.
     progress: told the name of each part before it is made, which takes up to minutes.
 
     Returns how many answers about `images` are other ones. Raises ValueError for an unknown target or precision, a
@@ -56,6 +54,7 @@ def export(
     folder = Path(folder)
     check_call(folder, to, precision)
     _check_weights(florence)
+    pictures = [load_image(image) for image in images]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         partial = Path(scratch, "whole")
@@ -65,7 +64,7 @@ def export(
         replace_text(partial / "export.json", json.dumps(about(florence, to, precision), indent=1) + "\n")
         shutil.copyfile(runner.__file__, partial / "runner.py")
         progress("comparison")
-        found = compare(florence, partial, images)
+        found = compare(florence, partial, pictures)
         if folder.is_dir():
             folder.rmdir()
         partial.rename(folder)
@@ -130,7 +129,7 @@ def _write_graphs(florence: Florence, folder: Path, to: str, precision: str, pro
             import openvino
 
             openvino.save_model(openvino.convert_model(file), file.with_suffix(".xml"), compress_to_fp16=False)
-            for written in folder.glob(f"{name}.onnx*"):
+            for written in _files_of(file):
                 written.unlink()
 
 
@@ -142,7 +141,14 @@ def _store_in_8_bits(file: Path) -> None:
 
         quantizer = MatMulNBitsQuantizer(onnx.load(file), bits=8, block_size=32, is_symmetric=True)
         quantizer.process()
+        for written in _files_of(file):
+            written.unlink()
         quantizer.model.save_model_to_file(str(file))
+
+
+def _files_of(graph: Path) -> list[Path]:
+    """The file of an ONNX graph, and that of its weights where these are too large for one."""
+    return list(graph.parent.glob(f"{graph.name}*"))
 
 
 # ---- what the runner has to know -------------------------------------------------------------------------------------
@@ -169,10 +175,7 @@ def about(florence: Florence, to: str, precision: str) -> dict[str, Any]:
         "bins": config.bins,
         "known_ids": florence.answering.ids(GREEDY),
         "ids": {
-            **{
-                name: getattr(vocabulary, name)
-                for name in ("bos", "eos", "sep", "poly_open", "poly_close", "loc_first")
-            },
+            **{name: getattr(vocabulary, name) for name in NAMED_IDS},
             "text_first": vocabulary.text_ids.start,
             "text_end": vocabulary.text_ids.stop,
         },

@@ -81,8 +81,8 @@ def test_folders_that_hold_something(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": torch.bfloat16}, r"float32 weights, these are bfloat16: load with dtype=torch.float32"),
-        ({"dtype": torch.float16}, r"float32 weights, these are float16: load with dtype=torch.float32"),
+        ({"dtype": torch.bfloat16}, "float32 weights, these are bfloat16: load with dtype=torch.float32"),
+        ({"dtype": torch.float16}, "float32 weights, these are float16: load with dtype=torch.float32"),
         ({"device": "meta"}, r'the weights are on meta: load with device="cpu"'),
     ],
 )
@@ -115,6 +115,13 @@ def test_missing_packages(tiny, tmp_path, monkeypatch, to, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModuleNotFoundError, match=rf"{package} is missing; pip install 'florence-lite\[{extra}\]'"):
         export(tiny, tmp_path / "out", to)
+    assert not left(tmp_path)
+
+
+def test_images_are_opened_first(tiny, tmp_path):
+    pytest.importorskip("onnxscript", reason="the extra export is not installed")
+    with pytest.raises(FileNotFoundError, match="no-such.png"):
+        export(tiny, tmp_path / "out", images=[tmp_path / "no-such.png"])
     assert not left(tmp_path)
 
 
