@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from florence_lite import Florence, tasks
@@ -19,6 +20,7 @@ from florence_lite.export.runner import Runner
 from florence_lite.tokens import Codec, grammar
 from tests.tiny import noise_image
 
+ROUNDING = 1e-4  # of float32, in the logits of one network by two runtimes
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WITHOUT = """
 import runpy, sys
@@ -40,9 +42,10 @@ def inputs(card, words: str, phrases: list[str]) -> tuple[dict, list[str]]:
     }[card.input]
 
 
-def check_parity(florence: Florence, folder: Path, pictures: list, words: str, phrases: list[str]) -> int:
-    """Asserts equal ids for every task. Returns how many ids were compared."""
-    exported, compared = Runner(folder, 1), 0
+def check_parity(florence: Florence, folder: Path, pictures: list, words: str, phrases: list[str]) -> tuple[int, int]:
+    """Asserts equal ids for every task, up to where two are equally likely. Returns the answers that were compared, and
+    how many of them part at such a place."""
+    exported, compared, parted = Runner(folder, 1), 0, 0
     for picture in pictures:
         encoded = exported.encode(picture)
         for card in tasks():
@@ -51,12 +54,28 @@ def check_parity(florence: Florence, folder: Path, pictures: list, words: str, p
             result = florence.run(picture, card.name, **given, constrained=False, num_beams=1)
             answers = exported.ask(encoded, card.name, *said)
             ids = [token_id for answer in answers for token_id in answer.ids]
-            assert ids == list(result.token_ids), card.name
+            if ids != list(result.token_ids):
+                assert card.input != "phrases"
+                prompt = card.prompt(**given, size_wh=picture.size, bins=florence.model.config.bins)
+                assert margin(florence, picture, prompt, ids, list(result.token_ids)) < ROUNDING, card.name
+                parted += 1
             if result.presence:
                 asked = [answer.presence for answer in answers]
                 assert asked == pytest.approx(list(result.presence.values()), abs=1e-4)
-            compared += len(ids)
-    return compared
+            compared += len(answers)
+    return compared, parted
+
+
+@torch.inference_mode()
+def margin(florence: Florence, picture: Image.Image, prompt: str, ids: list[int], expected: list[int]) -> float:
+    """How much likelier the expected id is where an answer parts from it, as a difference of log-probabilities."""
+    place = next(place for place, pair in enumerate(zip(ids, expected, strict=False)) if pair[0] != pair[1])
+    model, sentence = florence.model, florence.tokenizer.encode_prompt(prompt)
+    on_decoder = model.config.prompt_side == "decoder"
+    states, _ = model.encode(florence.encode(picture).features[None], None if on_decoder else torch.tensor([sentence]))
+    read = [*(sentence if on_decoder else [2]), *expected[:place]]
+    logits = model.logits(model.decode(torch.tensor([read]), model.cross_cache(states)))[0, -1]
+    return abs(float(logits[expected[place]] - logits[ids[place]]))
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
@@ -69,7 +88,8 @@ def test_ids_are_those_of_the_checkpoint(traced, reuse, tmp_path, layout, to):
         folder = tmp_path / "openvino"
         exporting.export(florence, folder, to)
     pictures = [noise_image(1), noise_image(2)]
-    assert check_parity(florence, folder, pictures, "the dog and the cat", ["stop sign", "the dog"]) > 100
+    compared, parted = check_parity(florence, folder, pictures, "the dog and the cat", ["stop sign", "the dog"])
+    assert compared == 2 * (len(tasks()) + 1) and parted <= 1
 
 
 def test_sentences_and_short_answers(traced):
@@ -89,7 +109,8 @@ def test_the_embedded_checkpoint(tmp_path, to):
     exporting.export(florence, tmp_path / "out", to)
     pictures = [Image.open(file) for file in sorted(EXAMPLES.glob("*.png"))]
     phrases = ["the rabbit", "all lions", "the penguin"]
-    assert check_parity(florence, tmp_path / "out", pictures, "what is the largest object?", phrases) > 1000
+    compared, parted = check_parity(florence, tmp_path / "out", pictures, "what is the largest object?", phrases)
+    assert compared == 4 * (len(tasks()) + 2) and parted <= 2
 
 
 # ---- in --------------------------------------------------------------------------------------------------------------
@@ -101,7 +122,7 @@ def test_images_are_prepared_alike(traced, tmp_path, mode):
     picture = noise_image(4).convert(mode)
     if mode == "RGBA":
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    file = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     turned = Image.Exif()
     turned[0x0112] = 6
     picture.save(file, exif=turned)
