@@ -34,6 +34,7 @@ ROOMS = (
     "inference",
     "checkpoint",
     "florence",
+    "export",
     "data",
     "rules",
     "evaluate",

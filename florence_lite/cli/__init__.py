@@ -19,6 +19,7 @@ from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
+from florence_lite.cli.exporting import export
 from florence_lite.cli.refining import refine
 from florence_lite.cli.retrieving import find, match, rank
 from florence_lite.cli.running import RunCommand, run
@@ -69,6 +70,7 @@ app.command()(calibrate)
 app.command("eval", cls=_EvalCommand)(evaluate)
 app.command()(annotate)
 app.command()(serve)
+app.command()(export)
 
 
 def main() -> None:

@@ -185,7 +185,7 @@ _OPTIONS = {  # arguments of Python whose options have another name
     "columns": "column",
 }
 _ARGUMENT = re.compile(  # name="value" as messages write it; no part of a path
-    r"""(?<![\w/\\.-])(texts?|phrases|choices|labels|threshold|region|tile|format|split|columns|device|precision)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
+    r"""(?<![\w/\\.-])(texts?|phrases|choices|labels|threshold|region|tile|format|split|columns|device|precision|to)(?:\[\d+\])?=("[^"]*"|'[^']*'|[(\[{][^)\]}]*[)\]}]|…)"""
 )
 
 
@@ -202,7 +202,7 @@ def in_options(message: str) -> str:
             value = value[1:-1]
         if name in ("region", "tile"):
             value = value.replace(",", "").upper()
-        if name == "format":
+        if name in ("format", "precision", "to"):
             value = value.strip("\"'")  # a word, which needs no quotes
         if name == "columns":
             value = value.replace('"', "").replace(": ", "=")
