@@ -7,7 +7,7 @@ import numpy as np
 from florence_lite import Florence
 
 florence = Florence.from_pretrained("scenes-nano")
-result = florence.panoptic(Path(__file__).with_name("meadow.png"), stuff=["the sky", "the grass"])
+result = florence.panoptic(Path(__file__).with_name("football.png"), stuff=["the sky", "the grass"])
 
 for segment in result.segments:
     kind = "thing" if segment.is_thing else "stuff"
