@@ -124,9 +124,10 @@ def write_card(**tables: Mapping[str, object]) -> None:
     for name, values in tables.items():
         lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()]
         table = re.compile(rf"^\[{name}\]\n(?:[^\[\n].*\n)*", re.MULTILINE)
-        if not table.search(text):
+        found = table.search(text)
+        if found is None:
             raise SystemExit(f"{CARD} has no table [{name}]")
-        text = table.sub(lambda _, new="".join([f"[{name}]\n", *lines]): new, text)
+        text = "".join([text[: found.start()], f"[{name}]\n", *lines, text[found.end() :]])
     CARD.write_text(text, encoding="utf-8")
 
 

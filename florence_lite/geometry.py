@@ -198,7 +198,8 @@ def solid_rings(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> list[ND
     ordered = sorted((np.asarray(ring, dtype=np.float64) for ring in rings), key=polygon_area, reverse=True)
     if len(ordered) == 1:
         return ordered
-    covered, parts = np.zeros(size_wh[::-1], dtype=bool), []
+    covered = np.zeros(size_wh[::-1], dtype=bool)
+    parts: list[NDArray[np.float64]] = []
     for ring in ordered:
         inside = rasterize([ring], size_wh)
         if not parts or (inside & ~covered).sum() * 2 > inside.sum():
@@ -272,7 +273,7 @@ def _trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     down = np.empty(len(x), dtype=np.int64)
     down[by_column] = by_column[np.arange(len(x)) ^ 1]
 
-    across, down = across.tolist(), down.tolist()
+    along_row, along_column = across.tolist(), down.tolist()
     corners = np.stack([x, y], axis=1).astype(np.float64)
     seen = [False] * len(across)
     rings = []
@@ -281,9 +282,9 @@ def _trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
             continue
         ring, corner = [], start
         while not seen[corner]:
-            ring += [corner, across[corner]]
-            seen[corner] = seen[across[corner]] = True
-            corner = down[across[corner]]
+            ring += [corner, along_row[corner]]
+            seen[corner] = seen[along_row[corner]] = True
+            corner = along_column[along_row[corner]]
         rings.append(corners[ring])
     return rings
 

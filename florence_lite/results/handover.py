@@ -86,7 +86,7 @@ def yolo_row(number: int, box: ArrayLike, rings: Sequence[NDArray[np.float64]], 
         shares = np.clip(joined_ring(rings) / size_wh, 0, 1).ravel()
     else:
         low, high = np.clip(np.reshape(box, (2, 2)) / size_wh, 0, 1)
-        shares = [*(low + high) / 2, *(high - low)]
+        shares = np.concatenate([(low + high) / 2, high - low])
     return f"{number} {' '.join(np.format_float_positional(each, _DIGITS, trim='-') for each in shares)}"
 
 
@@ -122,7 +122,13 @@ def _labelme_shapes(instances: Iterable[Instance], size_wh: tuple[int, int]) -> 
     for instance in instances:
         if instance.kind == "label":
             continue
-        shape = {"label": instance.label, "group_id": None, "description": "", "flags": {}, "mask": None}
+        shape: dict[str, Any] = {
+            "label": instance.label,
+            "group_id": None,
+            "description": "",
+            "flags": {},
+            "mask": None,
+        }
         if instance.score is not None:
             shape["score"] = instance.score
         if instance.box is not None:
