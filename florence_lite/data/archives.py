@@ -16,7 +16,7 @@ def members(path: str) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes] | 
     packed = not path.lower().endswith(".tar")
     with tarfile.open(path, "r|*" if packed else "r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # which tarfile would keep
+            tar.members.clear()  # which tarfile would keep
             if member.isfile():
                 yield member, tar.extractfile(member).read if packed or member.issparse() else None
         if not packed:

@@ -144,7 +144,7 @@ class Result:
         _check_share("iou", iou)
         labels, boxes = np.array(self.labels, dtype=object), self.boxes_xyxy
         scores = np.array([0.0 if score is None else score for score in self.scores])
-        placed: NDArray[np.bool_] = ~np.isnan(boxes).any(axis=1)
+        placed: NDArray[np.bool_] = np.logical_not(np.isnan(boxes).any(axis=1))
         kept: NDArray[np.bool_] = np.logical_not(placed)
         for label in set(self.labels):
             [rows] = np.nonzero(placed & (labels == label))

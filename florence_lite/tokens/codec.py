@@ -195,9 +195,9 @@ class AnswerStream:
             return Instance(label, polygons=tuple(self._rings), **place)
         if not self._bins:
             return Instance(label, **place)
-        numbers = self._points()
+        numbers: Any = self._points()
         if len(numbers) == 8:
-            return Instance(label, quad=tuple(numbers), **place)
+            return Instance(label, quad=numbers, **place)
         x0, y0, x1, y1 = numbers
         self._parse_errors += x1 < x0 or y1 < y0
         return Instance(label, box=(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), **place)
