@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Labels from a list of your own: nothing else can be said, and what is not on the list is called by what is."""
 
 from pathlib import Path

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Questions with a closed list of answers: one of the list is always given, with a probability for each."""
 
 from dataclasses import replace

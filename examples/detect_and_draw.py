@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Find the objects in an image and draw them:  python detect_and_draw.py [IMAGE]"""
 
 import sys

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Look through a folder for what a phrase names:  python find_in_folder.py [FOLDER PHRASE]"""
 
 import sys

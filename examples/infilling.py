@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Words that a sentence lacks, from the picture: each <mask> gets one or more."""
 
 from pathlib import Path

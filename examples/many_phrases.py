@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Ask for hundreds of phrases at once: each gets its own probability, and boxes only where it is present."""
 
 from pathlib import Path

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Ask many things about one image: it goes through the vision tower once, and the prompts are answered in one batch."""
 
 from pathlib import Path

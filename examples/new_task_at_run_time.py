@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Give a task a name of its own: a sentence with a place for the input, and the form of its answer."""
 
 from pathlib import Path

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Find what phrases name; a phrase that names nothing in the image brings no box."""
 
 from pathlib import Path

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Objects as soon as each is found, a caption word by word, and the whole answer at the end."""
 
 from pathlib import Path

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["florence-lite[train]", "transformers>=5.0"]
+# [tool.uv.sources]
+# florence-lite = { path = ".." }
+# ///
 """Fine-tune with transformers.Trainer:  python transformers_trainer.py DATA OUTPUT [--steps 300] [--checkpoint NAME]
 
 DATA is a data set in any format that `florence-lite data check` knows. The library brings the batches and the loss,

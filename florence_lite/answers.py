@@ -65,7 +65,7 @@ class Instance:
         points = tuple(map(tuple, ring))
         if all(len(p) == 2 and type(p[0]) is type(p[1]) is float and math.isfinite(p[0] + p[1]) for p in points):
             return points  # as other instances keep them
-        return tuple(self._numbers("point", point, 2) for point in points)
+        return tuple((x, y) for x, y in (self._numbers("point", point, 2) for point in points))
 
     @property
     def kind(self) -> str:

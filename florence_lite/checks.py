@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a number that a float can hold, so neither infinite nor NaN; True and False are none."""
     try:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -21,12 +21,12 @@ def is_number(value: object) -> bool:
         return False
 
 
-def is_positive(value: object) -> bool:
+def is_positive(value: object) -> TypeGuard[float]:
     """Whether it is such a number above 0."""
     return is_number(value) and value > 0
 
 
-def is_whole(value: object, least: int) -> bool:
+def is_whole(value: object, least: int) -> TypeGuard[int]:
     """Whether it is a whole number of at least `least`; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 

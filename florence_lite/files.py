@@ -87,7 +87,7 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no {what} at {str(file)!r}")
     text = read_text(file, TOML_BYTES)
     # The parser's time and memory grow with the square of the parts of a dotted key.
-    deep = _LONG_KEY.search(text)
+    deep = bool(_LONG_KEY.search(text))
     try:
         if not deep:
             return tomllib.loads(text)

@@ -193,6 +193,27 @@ def rasterize_window(
     return (slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])), inside
 
 
+def solid_rings(rings: Sequence[ArrayLike], size_wh: tuple[int, int]) -> list[NDArray[np.float64]]:
+    """Those of a shape's outlines that enclose something which the larger ones do not, largest first: without holes."""
+    ordered = sorted((np.asarray(ring, dtype=np.float64) for ring in rings), key=polygon_area, reverse=True)
+    if len(ordered) == 1:
+        return ordered
+    covered = np.zeros(size_wh[::-1], dtype=bool)
+    parts: list[NDArray[np.float64]] = []
+    for ring in ordered:
+        inside = rasterize([ring], size_wh)
+        if not parts or (inside & ~covered).sum() * 2 > inside.sum():
+            parts.append(ring)
+            covered |= inside
+    return parts
+
+
+def joined_ring(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """One ring float[n, 2] through all parts: from each to the next and, at the end, all the way back."""
+    closed = [np.concatenate([part, part[:1]]) for part in parts] if len(parts) > 1 else list(parts)
+    return np.concatenate(closed + [part[:1] for part in parts[-2:0:-1]])
+
+
 def mask_iou(a: ArrayLike, b: ArrayLike) -> float:
     """Intersection over union of two masks bool[H, W]; 0 where both are empty."""
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
@@ -252,7 +273,7 @@ def _trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     down = np.empty(len(x), dtype=np.int64)
     down[by_column] = by_column[np.arange(len(x)) ^ 1]
 
-    across, down = across.tolist(), down.tolist()
+    along_row, along_column = across.tolist(), down.tolist()
     corners = np.stack([x, y], axis=1).astype(np.float64)
     seen = [False] * len(across)
     rings = []
@@ -261,9 +282,9 @@ def _trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
             continue
         ring, corner = [], start
         while not seen[corner]:
-            ring += [corner, across[corner]]
-            seen[corner] = seen[across[corner]] = True
-            corner = down[across[corner]]
+            ring += [corner, along_row[corner]]
+            seen[corner] = seen[along_row[corner]] = True
+            corner = along_column[along_row[corner]]
         rings.append(corners[ring])
     return rings
 

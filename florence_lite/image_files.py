@@ -242,7 +242,7 @@ def orientation_of(image: Image.Image) -> int:
     """EXIF's number of how the stored pixels lie, 1 for upright; data that cannot be read says nothing."""
     try:
         if image.format == "PNG" and not is_decoded(image):
-            if _has_late_exif(image.fp):
+            if _has_late_exif(image.fp):  # type: ignore[attr-defined]  # of a file that is still open
                 image.load()
             # A PNG's own method would decode every picture without EXIF data, to look for it behind the pixels.
             return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)

@@ -1,9 +1,11 @@
 """The examples run as they stand, from a folder of their own, and their truth describes their images."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from florence_lite.scenes import CLASSES, STYLES, TEST
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-TRAINING = {"transformers_trainer.py"}  # has a test of its own
-SCRIPTS = sorted({path.name for path in EXAMPLES.glob("*.py")} - TRAINING)
+OWN_TESTS = {"transformers_trainer.py", "video.py"}
+SCRIPTS = sorted({path.name for path in EXAMPLES.glob("*.py")} - OWN_TESTS)
+HEADER = re.compile(r"# /// script\n((?:#.*\n)+?)# ///\n")  # of PEP 723, here the first lines of a file
 TRUTH = json.loads((EXAMPLES / "truth.json").read_text(encoding="utf-8"))
 NOTEBOOK = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
 SCENES_MEASURED = 200  # from the first seed of the test split
@@ -31,7 +34,48 @@ needs_embedded = pytest.mark.skipif(
 def test_scripts_are_short(script):
     source = (EXAMPLES / script).read_text(encoding="utf-8")
     compile(source, script, "exec")
+    source = source[HEADER.match(source).end() :]
     assert source.startswith('"""') and len(source.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *sorted(OWN_TESTS)])
+def test_scripts_say_what_they_need(script):
+    """As PEP 723 has it, so that uv and pipx run them; from this checkout, where it is one."""
+    source = (EXAMPLES / script).read_text(encoding="utf-8")
+    lines = HEADER.match(source)[1].splitlines()
+    header = tomllib.loads("\n".join(line.removeprefix("#").removeprefix(" ") for line in lines))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert header["requires-python"] == project["requires-python"]
+    assert header["tool"]["uv"]["sources"] == {"florence-lite": {"path": ".."}}
+    names, extras = set(), set()
+    for each in header["dependencies"]:
+        name, listed = re.fullmatch(r"([\w-]+)(?:\[([\w,]+)])?(?:>=[\d.]+)?", each).groups()
+        names.add(name)
+        extras |= set(listed.split(",")) if listed else set()
+    assert "florence-lite" in names and extras <= project["optional-dependencies"].keys()
+    modules = {re.split(r"[\s.]", line)[1] for line in source.splitlines() if re.match(r"(from|import) ", line)}
+    at_hand = {"florence_lite", "numpy", "PIL", "torch", *sys.stdlib_module_names}  # what the package brings
+    assert modules - at_hand == names - {"florence-lite"}
+
+
+@needs_embedded
+def test_video_keeps_its_numbers(tmp_path, monkeypatch, capsys):
+    for package in ("supervision", "trackers"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    with Image.open(EXAMPLES / "meadow.png") as picture:
+        for number in range(3):
+            picture.crop((4 * number, 0, 200 + 4 * number, picture.height)).save(frames / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["video.py", "frames"])
+    runpy.run_path(str(EXAMPLES / "video.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert told.startswith("3 frames, drawn in tracked.gif; seen: {")
+    labels = re.findall(r"\d+: '(\w+)'", told)
+    assert "penguin" in labels and len(labels) == len(set(labels))  # each thing has one number
+    with Image.open("tracked.gif") as video:
+        assert video.n_frames == 3
 
 
 @needs_embedded

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -84,7 +85,8 @@ def checkout(tmp_path_factory) -> Path:
     copy = tmp_path_factory.mktemp("source")
     for name in ("florence_lite", "tasks", "checkpoints"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "LICENSE", PROJECT["project"]["readme"]):
+    documents = ("MANIFEST.in", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md")
+    for name in ("pyproject.toml", PROJECT["project"]["readme"], *documents):
         shutil.copy(ROOT / name, copy / name)
     return copy
 
@@ -96,6 +98,32 @@ def wheel(checkout) -> Path:
     done = subprocess.run([sys.executable, "-c", build], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return checkout / "dist" / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout) -> list[str]:
+    """What the source distribution holds, from its own folder on."""
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(checkout / "dist" / done.stdout.split()[-1]) as archive:
+        return [name.partition("/")[2] for name in archive.getnames()]
+
+
+def test_sdist_holds_what_a_build_needs(sdist):
+    kinds = (
+        "florence_lite/**/*.py",
+        "florence_lite/**/*.cpp",
+        "florence_lite/**/*.h",
+        "tasks/*.*",
+        "checkpoints/**/*.*",
+    )
+    needed = {file.relative_to(ROOT).as_posix() for kind in kinds for file in ROOT.glob(kind)}
+    needed = {name for name in needed if "__pycache__" not in name}
+    needed |= {"pyproject.toml", "README.md", "LICENSE", "florence_lite/py.typed", "florence_lite/cli/sample.jpg"}
+    needed |= {"CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md"}
+    assert "florence_lite/engine/fast/lanes.h" in needed and needed <= set(sdist)
+    assert not [name for name in sdist if name.split("/")[0] in ("tests", "benchmarks", "docs") or name.endswith(".so")]
 
 
 def test_package_list_names_every_folder():

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from florence_lite.checks import check_fields, hint
 from florence_lite.files import read_toml
 
-Card = TypeVar("Card")
+
+class Named(Protocol):
+    """What cards are found by."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Card = TypeVar("Card", bound=Named)
 
 
 class Registry(Generic[Card]):

@@ -66,7 +66,8 @@ def read_preprocessor(folder: str | os.PathLike, size_wh: tuple[int, int] = FLOR
     Raises ValueError naming the file and the field.
     """
     folder = Path(folder)
-    file, settings = folder / "preprocessor_config.json", {}
+    file = folder / "preprocessor_config.json"
+    settings: dict[str, Any] = {}
     if (folder / "processor_config.json").is_file():
         settings = read_json_object(folder / "processor_config.json").get("image_processor") or {}
     if settings:

@@ -248,8 +248,8 @@ def _explained(error: Exception, source: _Repository, what: str) -> OSError | Va
     if number is not None and not isinstance(error, ConnectionError | TimeoutError):
         return OSError(
             number,
-            f"cannot store {what} of {source} in {constants.HF_HUB_CACHE} ({error.strerror}): make room there or name "
-            "another folder in the variable HF_HOME",
+            f"cannot store {what} of {source} in {constants.HF_HUB_CACHE} ({getattr(error, 'strerror', error)}): make "
+            "room there or name another folder in the variable HF_HOME",
         )
     if "Consistency check" in str(error):
         beginnings = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs", "*.incomplete")

@@ -17,7 +17,7 @@ import typer
 from florence_lite.cli.annotating import annotate
 from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
-from florence_lite.cli.common import OutputError, say_error
+from florence_lite.cli.common import STOPPED, OutputError, say, say_error
 from florence_lite.cli.data import data_app
 from florence_lite.cli.exporting import export
 from florence_lite.cli.refining import refine
@@ -26,6 +26,7 @@ from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.segmenting import panoptic, remove, segment
 from florence_lite.cli.serving import serve
 from florence_lite.cli.training import evaluate, train
+from florence_lite.cli.usage import epilog
 
 MISTAKES = (ValueError, OSError, FloatingPointError)  # of a user: input, files, a learning rate that is too high
 
@@ -48,29 +49,32 @@ class _Commands(typer.core.TyperGroup):
         except MISTAKES as error:
             say_error(error)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            say("stopped")
+            raise typer.Exit(STOPPED) from None
 
 
 # Plain help: its brackets and markers are no markup, and it appears without loading rich.
 app = typer.Typer(
-    cls=_Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=epilog()
 )
-app.command(cls=RunCommand)(run)
-app.command()(segment)
-app.command()(panoptic)
-app.command()(remove)
-app.command()(match)
-app.command()(rank)
-app.command()(find)
-app.command()(tasks)
-app.command()(checkpoints)
-app.command()(refine)
+app.command(cls=RunCommand, epilog=epilog("run"))(run)
+app.command(epilog=epilog("segment"))(segment)
+app.command(epilog=epilog("panoptic"))(panoptic)
+app.command(epilog=epilog("remove"))(remove)
+app.command(epilog=epilog("match"))(match)
+app.command(epilog=epilog("rank"))(rank)
+app.command(epilog=epilog("find"))(find)
+app.command(epilog=epilog("tasks"))(tasks)
+app.command(epilog=epilog("checkpoints"))(checkpoints)
+app.command(epilog=epilog("refine"))(refine)
 app.add_typer(data_app, name="data")
-app.command()(train)
-app.command()(calibrate)
-app.command("eval", cls=_EvalCommand)(evaluate)
-app.command()(annotate)
-app.command()(serve)
-app.command()(export)
+app.command(epilog=epilog("train"))(train)
+app.command(epilog=epilog("calibrate"))(calibrate)
+app.command("eval", cls=_EvalCommand, epilog=epilog("eval"))(evaluate)
+app.command(epilog=epilog("annotate"))(annotate)
+app.command(epilog=epilog("serve"))(serve)
+app.command(epilog=epilog("export"))(export)
 
 
 def main() -> None:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from florence_lite.cli.common import AsJson, Threshold, needing, say, show, show_json
+from florence_lite.cli.common import STOPPED, AsJson, Threshold, needing, say, show, show_json
 from florence_lite.cli.running import read_phrases
 
 if TYPE_CHECKING:
     from florence_lite.annotate import AnnotateConfig
 
-STOPPED = 130  # the exit code after Ctrl-C
 _MARKER = re.compile(r"<\S+>")
 
 

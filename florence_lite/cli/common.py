@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from florence_lite.florence import Florence
 
 
+STOPPED = 130  # the exit code after Ctrl-C
+
+
 def within(least: int, most: int | None = None) -> Callable[..., Any]:
     """A callback of options whose numbers are limited. It raises ValueError, naming the option, the value and what is
     allowed."""
@@ -32,9 +35,21 @@ def within(least: int, most: int | None = None) -> Callable[..., Any]:
     return check
 
 
+def card_names(incomplete: str) -> list[str]:
+    """The checkpoint cards whose names begin so, for the completion of shells."""
+    from florence_lite.cards import checkpoints
+
+    return [card.name for card in checkpoints() if card.name.startswith(incomplete)]
+
+
 Checkpoint = Annotated[
     str | None,
-    typer.Option("--checkpoint", metavar="C", help="Name of a card, folder or Hub id; else the embedded checkpoint."),
+    typer.Option(
+        "--checkpoint",
+        metavar="C",
+        autocompletion=card_names,
+        help="Name of a card, folder or Hub id; else the embedded checkpoint.",
+    ),
 ]
 Adapter = Annotated[
     str | None,
@@ -139,6 +154,16 @@ def needing(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         say_error(f"the package {error.name} is missing; pip install 'florence-lite[{extra}]'")
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def stoppable(how: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C says `how` to go on, and ends the command; what was finished stays as it is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"stopped: {how()}")
+        raise typer.Exit(STOPPED) from None
 
 
 class OutputError(Exception):

@@ -18,6 +18,7 @@ from florence_lite.cli.common import (
     load,
     show,
     show_json,
+    stoppable,
     within,
 )
 from florence_lite.cli.inputs import Input, find_images
@@ -56,7 +57,7 @@ def match(
     florence = load(checkpoint, device, adapter)
     check_matching(florence.card, florence.name)
     report = AnswerReport(as_json)
-    with progress_bar(len(found) > FEW) as progress:
+    with stoppable(lambda: report.told_of(len(found))), progress_bar(len(found) > FEW) as progress:
         for image in progress.track(found, description="images"):
             try:
                 probabilities = florence.match(image.source, texts)[0].tolist()

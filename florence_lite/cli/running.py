@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from florence_lite.cli.answer_folder import AnswerFolder
 from florence_lite.cli.common import (
     Adapter,
     AsJson,
@@ -25,6 +26,7 @@ from florence_lite.cli.common import (
     say_error,
     show,
     show_json,
+    stoppable,
     within,
 )
 from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images
@@ -100,6 +102,14 @@ def run(
             metavar="OUT.png", help="Draw the answer into this file; of several images into OUT-1.png, OUT-2.png …"
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a JSON file and a picture of each answer into it, called as the image; what is there already "
+            "is not asked again.",
+        ),
+    ] = None,
 ) -> None:
     """Answer one prompt about each of the images.
 
@@ -126,21 +136,37 @@ def run(
         raise ValueError(
             "--stream prints an answer before all of it is known: leave --json, --choice, --nms and --tile out"
         )
+    if out is not None and picture is not None:
+        raise ValueError("--out draws a picture of every answer: leave --picture out")
     images = find_images(arguments)
+    asked = {"text": text, "phrases": phrases, "region": region, "threshold": threshold}
+    asked |= {"labels": label or None, "choices": choice or None}
+    folder = None
+    if out is not None:
+        how = {"nms": nms, "tile": tile, "checkpoint": checkpoint, "adapter": adapter, "precision": precision}
+        folder = AnswerFolder(out, images, {"prompt": prompt} | asked | how)
+        images = folder.images
+        if folder.done:
+            say(f"answered in {out} before: {folder.done} of {folder.done + len(images)} images")
+        if not images:
+            return
     files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter, precision)
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar
 
-    report = AnswerReport(as_json, nms, stream)
-    asked = {"text": text, "phrases": phrases, "region": region, "keep_image": picture is not None}
-    asked |= {"threshold": threshold, "labels": label or None, "choices": choice or None}
+    report = AnswerReport(as_json, nms, stream, folder)
+    asked["keep_image"] = picture is not None or folder is not None
     if stream:
         answers = _as_they_grow(florence, images, prompt, asked)
     else:
         answers = florence.run_each([image.source for image in images], prompt, tile=tile, **asked)
-    with progress_bar(len(images) > FEW and not stream) as progress:
+    how_on = f"the same command goes on, {out} has the answers" if out else "with --out FOLDER such a run can go on"
+    with (
+        stoppable(lambda: f"{report.told_of(len(images))}; {how_on}"),
+        progress_bar(len(images) > FEW and not stream) as progress,
+    ):
         bar = progress.add_task("images", total=len(images))
         for image, file, answer in zip(images, files, answers, strict=True):
             if isinstance(answer, ImageError):
@@ -251,6 +277,7 @@ class AnswerReport:
     as_json: bool
     nms: float | None = None
     told: bool = False  # whether what the answers say is shown already
+    folder: AnswerFolder | None = None
     answers: int = field(default=0, init=False)
     faults: int = field(default=0, init=False)
     foreign: int = field(default=0, init=False)
@@ -272,6 +299,7 @@ class AnswerReport:
         if self.as_json:
             extra = {} if picture is None else {"picture": str(picture) if drawn else None}
             show_json({"image": image, **result.to_dict(), **extra})
+            self._filed(image, result)
             return
         if not self.told:
             width, height = result.size_wh
@@ -280,6 +308,12 @@ class AnswerReport:
             show(f"  {line}")
         if drawn:
             show(f"  drawn in {picture}")
+        if self._filed(image, result):
+            show(f"  written to {self.folder.file(image)}")
+
+    def told_of(self, images: int) -> str:
+        """How many of the images are done."""
+        return f"{self.answers} of {images} images are answered"
 
     def finish(self, card: CheckpointCard | None, images: int) -> None:
         """Say what is to be said of all answers about a number of images; exits with 1 where something went wrong, with
@@ -288,6 +322,18 @@ class AnswerReport:
             say(foreign_note(card, self.foreign, images))
         if self.faults:
             raise typer.Exit(1 if self.answers else 2)
+
+    def _filed(self, image: str, result: Result) -> bool:
+        """Whether the answer stands in the folder, where there is one."""
+        if self.folder is None:
+            return False
+        try:
+            self.folder.write(image, result)
+        except (OSError, ValueError) as error:  # ValueError: too large for the format
+            self.faults += 1
+            say_error(f"{self.folder.file(image)} cannot be written: {getattr(error, 'strerror', None) or error}")
+            return False
+        return True
 
     def _drawn(self, result: Result, picture: Path) -> bool:
         try:

@@ -20,6 +20,7 @@ from florence_lite.cli.common import (
     say,
     show,
     show_json,
+    stoppable,
     within,
 )
 from florence_lite.cli.inputs import Input, find_images
@@ -71,13 +72,14 @@ def segment(
     florence = load(checkpoint, device, adapter)
     report = AnswerReport(as_json)
     options = {"keep_image": picture is not None, "threshold": threshold, "tile": tile}
-    for image, file in zip(found, files, strict=True):
-        try:
-            result = florence.segment(image.source, phrases=phrases, region=region, **options)
-        except (ValueError, OSError) as error:
-            report.failed(image.name, error)
-        else:
-            report.answered(image.name, result, file)
+    with stoppable(lambda: report.told_of(len(found))):
+        for image, file in zip(found, files, strict=True):
+            try:
+                result = florence.segment(image.source, phrases=phrases, region=region, **options)
+            except (ValueError, OSError) as error:
+                report.failed(image.name, error)
+            else:
+                report.answered(image.name, result, file)
     report.finish(florence.card, len(found))
 
 

@@ -23,6 +23,7 @@ from florence_lite.cli.common import (
     needing,
     read_data,
     say,
+    stoppable,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def train(
     An interrupted run goes on where it was. Standard output tells how far the run is, a line every half a minute where
     no bar does, and in its last line the folder of the checkpoint to go on with.
     """
+    with stoppable(lambda: "the same command goes on from the state that was saved last"):
+        folder = _trained(config, continue_with_changes)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one tells
+        print(folder)
+
+
+def _trained(config: Path, continue_with_changes: bool) -> Path:
+    """The folder of the checkpoint, after the run that a configuration describes."""
     from florence_lite.files import read_toml
     from florence_lite.train.config import CONFIGURATION, FineTuneConfig
 
@@ -58,19 +67,16 @@ def train(
 
             if own.validation:
                 _check_metric(config, own.validation)
-            folder = finetune(own, GENERATORS, continue_with_changes)
-    else:
-        from florence_lite.scenes.config import TrainConfig
+            return finetune(own, GENERATORS, continue_with_changes)
+    from florence_lite.scenes.config import TrainConfig
 
-        settings = TrainConfig.from_toml(config)
-        with needing("train,eval" if settings.evaluate_scenes else "train"):
-            from florence_lite.scenes.measure import scene_validation
-            from florence_lite.scenes.training import train as train_on_scenes
+    settings = TrainConfig.from_toml(config)
+    with needing("train,eval" if settings.evaluate_scenes else "train"):
+        from florence_lite.scenes.measure import scene_validation
+        from florence_lite.scenes.training import train as train_on_scenes
 
-            measure = scene_validation(settings).metrics if settings.evaluate_scenes else None
-            folder = train_on_scenes(settings, measure, continue_with_changes)
-    if os.environ.get("RANK", "0") == "0":  # of several processes one tells
-        print(folder)
+        measure = scene_validation(settings).metrics if settings.evaluate_scenes else None
+        return train_on_scenes(settings, measure, continue_with_changes)
 
 
 def _check_metric(config: Path, validation: ValidationConfig) -> None:

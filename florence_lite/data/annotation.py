@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from florence_lite.answers import Box, Polygons, confidence, set_frozen
+from florence_lite.answers import Box, Polygons, Quad, confidence, set_frozen
 from florence_lite.geometry import mask_to_rings
 
 LISTS = ("objects", "lines")  # what may be known to be complete
@@ -63,7 +63,7 @@ class TextLine:
     """
 
     text: str
-    quad: tuple[float, ...]
+    quad: Quad
     score: float | None = field(default=None, compare=False)
 
     def __post_init__(self):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 HUGGING_FACE = "datasets:"
 # What columns of images are called, the likeliest first.
-COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content", "path", "image_path")
-COLUMNS += ("file_name", "filename", "file", "filepath")
+_PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content")
+COLUMNS = (*_PICTURES, "path", "image_path", "file_name", "filename", "file", "filepath")
 ROWS_AT_ONCE = 16  # of a parquet file that are in memory
 BLOCK = 2**20  # bytes of it that are read at a time
 

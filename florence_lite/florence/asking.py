@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,13 @@ from numpy.typing import NDArray
 
 from florence_lite.answers import Instance
 from florence_lite.cards import Calibration, CheckpointCard, task
-from florence_lite.checkpoint import load_pretrained, save_checkpoint, write_companions
+from florence_lite.checkpoint import (
+    from_transformers,
+    load_pretrained,
+    save_checkpoint,
+    to_transformers,
+    write_companions,
+)
 from florence_lite.engine.fast import FastModel
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked
@@ -130,6 +137,36 @@ class Asking:
             memory,
             precision,
         )
+
+    @classmethod
+    def from_transformers(cls, model: Any, processor: Any) -> Self:
+        """A copy of transformers' Florence-2 (5.0 or newer): what one of the two learns later, the other does not.
+
+        model: a `transformers.Florence2ForConditionalGeneration`. processor: its `Florence2Processor`.
+
+        Type and device stay, but float32 takes the place of float16 on the CPU. With `compat=True` answers are
+        those of `model.generate`, id for id. Raises ValueError for anything else than such a model, for an adapter
+        that is not merged, quantised weights and a processor that does not belong to the model.
+        """
+        loaded = from_transformers(model, processor)
+        name = getattr(model, "name_or_path", "") or "from transformers"
+        return cls(loaded.model, loaded.tokenizer, None, loaded.preprocessor, loaded.decoding, name)
+
+    def to_transformers(self) -> tuple[Any, Any]:
+        """transformers' own model and processor (5.0 or newer) with a copy of the weights, in the same type and on the
+        same device; through a temporary folder.
+
+        Raises ImportError where transformers is missing, and ValueError for a network that reads its prompt in the
+        decoder, as `scenes-nano` does: transformers' class would answer something else.
+        """
+        if self.model.config.prompt_side != "encoder":
+            raise ValueError(
+                f"checkpoint {self.name!r} reads its prompt in the decoder, and transformers' class in the encoder: "
+                "its answers would be others. Ask it here"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return to_transformers(Path(folder), self.model.embed_tokens.weight.dtype, self.device)
 
     def save_pretrained(
         self, folder: str | os.PathLike, layout: str = "native", dtype: torch.dtype | None = None

@@ -86,7 +86,7 @@ def average_boxes(
             means = means[~np.isnan(means)]
             if len(means) == COORDINATES:
                 corners = np.sort(means.reshape(2, 2), axis=0)
-                instance = replace(instance, box=dequantize(corners, size_wh, bins).ravel())
+                instance = replace(instance, box=tuple(dequantize(corners, size_wh, bins).ravel()))
         averaged.append(instance)
     return tuple(averaged)
 

@@ -170,7 +170,8 @@ class FlorenceConfig:
         """Width and height of the feature maps of every stage."""
         vision, maps = self.vision, [self.image_size_wh]
         for patch, stride, padding in zip(vision.patch_sizes, vision.strides, vision.paddings, strict=True):
-            maps.append(tuple((side + 2 * padding - patch) // stride + 1 for side in maps[-1]))
+            width, height = ((side + 2 * padding - patch) // stride + 1 for side in maps[-1])
+            maps.append((width, height))
         return maps[1:]
 
     @property

@@ -5,7 +5,7 @@ panoptic   Panoptic: which segment each pixel belongs to
 removal    Removal: an image without what a phrase names
 ranking    Ranking: images against texts
 pictures   an answer drawn on its image
-handover   the same answer in the terms of COCO and of other libraries
+handover   the same answer in the terms of COCO, YOLO, LabelMe and of other libraries
 """
 
 from florence_lite.results.panoptic import Panoptic, Segment

@@ -1,24 +1,36 @@
-"""Results in the formats of other libraries: rows of COCO files, `supervision.Detections`.
+"""Results in the formats of other tools: rows of COCO, YOLO and LabelMe, objects of supervision and FiftyOne.
 
 Other libraries are imported only when they are asked for.
 """
 
 from __future__ import annotations
 
+import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from florence_lite.answers import Instance
-from florence_lite.geometry import mask_to_rle, polygon_area, rasterize
+from florence_lite.geometry import joined_ring, mask_to_rle, polygon_area, rasterize, solid_rings
+
+Classes = Mapping[str, int] | Sequence[str]
+"""The classes of a data set: label → number, or a list of labels, whose places from 0 on are the numbers."""
+
+LABELME_VERSION = "5.5.0"  # of the format; later ones read the same fields
+_DIGITS = 8  # of a share: a hundredth of a pixel in images of a million
 
 
 def label_id(label: str) -> int:
     """A number from 1 to 2³¹ - 1 for a label: the same in every image, process and machine; of 1,000 labels two share
     one with a probability of 1 in 4,000."""
     return zlib.crc32(label.encode("utf-8", "surrogatepass")) % (2**31 - 1) + 1
+
+
+# ---- COCO ------------------------------------------------------------------------------------------------------------
 
 
 def coco_place(instance: Instance, size_wh: tuple[int, int], masks: bool | None = None) -> dict[str, Any]:
@@ -61,14 +73,86 @@ def to_coco(
     return rows
 
 
-def to_supervision(instances: Sequence[Instance], size_wh: tuple[int, int], class_ids: Mapping[str, int] | None) -> Any:
+# ---- YOLO ------------------------------------------------------------------------------------------------------------
+
+
+def yolo_row(number: int, box: ArrayLike, rings: Sequence[NDArray[np.float64]], size_wh: tuple[int, int]) -> str:
+    """A line of a label file: the class, then in shares of the image the centre and the size of the box (x0 y0 x1 y1,
+    pixels), or, where there are `rings` float[n, 2] in pixels, the points of one ring through all of them.
+
+    Source: https://docs.ultralytics.com/datasets/.
+    """
+    if rings:
+        shares = np.clip(joined_ring(rings) / size_wh, 0, 1).ravel()
+    else:
+        low, high = np.clip(np.reshape(box, (2, 2)) / size_wh, 0, 1)
+        shares = np.concatenate([(low + high) / 2, high - low])
+    return f"{number} {' '.join(np.format_float_positional(each, _DIGITS, trim='-') for each in shares)}"
+
+
+def to_yolo(instances: Iterable[Instance], size_wh: tuple[int, int], classes: Classes) -> list[str]:
+    """Lines of a YOLO label file; see `Result.to_yolo`."""
+    numbered = _numbered(instances, classes)
+    outlined = all(instance.kind != "box" for instance, _ in numbered)
+    return [
+        yolo_row(number, instance.bounds, solid_rings(instance.outlines, size_wh) if outlined else [], size_wh)
+        for instance, number in numbered
+    ]
+
+
+# ---- LabelMe ---------------------------------------------------------------------------------------------------------
+
+
+def to_labelme(instances: Iterable[Instance], size_wh: tuple[int, int], image_path: str) -> dict[str, Any]:
+    """The content of a LabelMe file; see `Result.to_labelme`."""
+    width, height = size_wh
+    return {
+        "version": LABELME_VERSION,
+        "flags": {},
+        "shapes": list(_labelme_shapes(instances, size_wh)),
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+
+
+def _labelme_shapes(instances: Iterable[Instance], size_wh: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    groups = 0
+    for instance in instances:
+        if instance.kind == "label":
+            continue
+        shape: dict[str, Any] = {
+            "label": instance.label,
+            "group_id": None,
+            "description": "",
+            "flags": {},
+            "mask": None,
+        }
+        if instance.score is not None:
+            shape["score"] = instance.score
+        if instance.box is not None:
+            x0, y0, x1, y1 = instance.box
+            yield shape | {"shape_type": "rectangle", "points": [[x0, y0], [x1, y1]]}
+            continue
+        parts = solid_rings(instance.outlines, size_wh)
+        groups += len(parts) > 1
+        for part in parts:
+            group = groups if len(parts) > 1 else None
+            yield shape | {"shape_type": "polygon", "points": part.tolist(), "group_id": group}
+
+
+# ---- supervision and FiftyOne ----------------------------------------------------------------------------------------
+
+
+def to_supervision(instances: Iterable[Instance], size_wh: tuple[int, int], classes: Classes | None) -> Any:
     """The instances with coordinates as `supervision.Detections`; see `Result.to_supervision`."""
     try:
         import supervision
     except ImportError as error:
         raise ImportError("to_supervision needs the package supervision: pip install 'florence-lite[vis]'") from error
 
-    placed, numbers = zip(*numbered, strict=True) if (numbered := _numbered(instances, class_ids)) else ((), ())
+    placed, numbers = zip(*numbered, strict=True) if (numbered := _numbered(instances, classes)) else ((), ())
     scored = all(instance.score is not None for instance in placed)
     outlined = any(instance.polygons for instance in placed)
     data = {"class_name": np.array([instance.label for instance in placed], dtype=str)}
@@ -83,13 +167,48 @@ def to_supervision(instances: Sequence[Instance], size_wh: tuple[int, int], clas
     )
 
 
-def _numbered(instances: Iterable[Instance], ids: Mapping[str, int] | None) -> list[tuple[Instance, int]]:
-    """The instances that have coordinates, each with the number of its label; none whose label `ids` lacks."""
-    return [
-        (instance, label_id(instance.label) if ids is None else ids[instance.label])
-        for instance in instances
-        if instance.kind != "label" and (ids is None or instance.label in ids)
-    ]
+def to_fiftyone(instances: Iterable[Instance], size_wh: tuple[int, int], text: str, score: float | None) -> Any:
+    """A label of FiftyOne; see `Result.to_fiftyone`."""
+    try:
+        import fiftyone
+    except ImportError as error:
+        raise ImportError("to_fiftyone needs the package fiftyone: pip install fiftyone") from error
+
+    placed = [instance for instance in instances if instance.kind != "label"]
+    if text and not placed:
+        return fiftyone.Classification(label=text, confidence=score)
+    width, height = size_wh
+    if all(instance.kind == "box" for instance in placed):
+        detections = []
+        for instance in placed:
+            x0, y0, x1, y1 = instance.box
+            place = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+            detections.append(fiftyone.Detection(label=instance.label, bounding_box=place, confidence=instance.score))
+        return fiftyone.Detections(detections=detections)
+    polylines = []
+    for instance in placed:
+        shapes = [[(x / width, y / height) for x, y in ring] for ring in instance.outlines]
+        how = {"closed": True, "filled": bool(instance.polygons), "confidence": instance.score}
+        polylines.append(fiftyone.Polyline(label=instance.label, points=shapes, **how))
+    return fiftyone.Polylines(polylines=polylines)
+
+
+def _numbered(instances: Iterable[Instance], classes: Classes | None) -> list[tuple[Instance, int]]:
+    """The instances that have coordinates, each with the number of its label; those whose label the classes lack are
+    left out with a warning. Raises ValueError for classes that are no list or mapping, and for a list with twins."""
+    placed = [instance for instance in instances if instance.kind != "label"]
+    if classes is None:
+        return [(instance, label_id(instance.label)) for instance in placed]
+    if not isinstance(classes, Mapping):
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"classes is {classes!r}; it must be a list of labels, or a mapping from label to number")
+        if twins := [name for name, times in Counter(classes).items() if times > 1]:
+            raise ValueError(f"classes holds {twins[0]!r} more than once; each label has one number")
+        classes = {name: number for number, name in enumerate(classes)}
+    if unknown := Counter(instance.label for instance in placed if instance.label not in classes):
+        named = ", ".join(f"{label!r} ({times})" for label, times in unknown.most_common())
+        warnings.warn(f"left out, since the classes lack their label: {named}", stacklevel=4)
+    return [(instance, classes[instance.label]) for instance in placed if instance.label in classes]
 
 
 def _corners(instance: Instance) -> list[tuple[float, float]]:

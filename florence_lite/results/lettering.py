@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -157,7 +157,7 @@ def _is_unseen(character: str) -> bool:
 def _font(name: str | None, size: int) -> Font | None:
     """A font by file name, None where the system lacks it; without a name Pillow's own."""
     if name is None:
-        return ImageFont.load_default(size)
+        return cast(Font, ImageFont.load_default(size))  # it is another where Pillow lacks FreeType
     path = _font_file(name)
     return None if path is None else ImageFont.truetype(path, size)
 
@@ -166,7 +166,7 @@ def _font(name: str | None, size: int) -> Font | None:
 def _font_file(name: str) -> str | None:
     """Where the system keeps a font; it is searched once, whatever the sizes."""
     try:
-        return ImageFont.truetype(name, 10).path
+        return str(ImageFont.truetype(name, 10).path)
     except OSError:
         return None
 

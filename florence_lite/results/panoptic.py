@@ -175,7 +175,7 @@ class Panoptic:
             rows = np.flatnonzero((ids == segment.id).any(axis=1))
             if len(rows):
                 columns = np.flatnonzero((ids[rows[0] : rows[-1] + 1] == segment.id).any(axis=0))
-                found[segment.id] = tuple(map(int, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)))
+                found[segment.id] = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
         return found
 
     def _outlines(self) -> list[Instance]:
@@ -188,6 +188,6 @@ class Panoptic:
             if segment.id in bounds:
                 x0, y0, x1, y1 = bounds[segment.id]
                 rings = mask_to_rings(ids[y0:y1, x0:x1] == segment.id)
-                polygons = [((ring + (x0, y0)) * step).tolist() for ring in rings]
+                polygons: Any = [((ring + (x0, y0)) * step).tolist() for ring in rings]
                 instances.append(Instance(segment.label, polygons=polygons, score=segment.score))
         return instances

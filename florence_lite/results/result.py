@@ -18,7 +18,7 @@ from PIL import Image
 from florence_lite.answers import Answer, Box, Instance, confidence, set_frozen
 from florence_lite.checks import is_number
 from florence_lite.geometry import non_maximum_suppression, rasterize
-from florence_lite.results.handover import to_coco, to_supervision
+from florence_lite.results import handover
 from florence_lite.results.pictures import draw
 
 NOTEBOOK_SIDE = 1000  # pixels that a picture in a notebook has at most
@@ -144,8 +144,8 @@ class Result:
         _check_share("iou", iou)
         labels, boxes = np.array(self.labels, dtype=object), self.boxes_xyxy
         scores = np.array([0.0 if score is None else score for score in self.scores])
-        placed = ~np.isnan(boxes).any(1)
-        kept = ~placed
+        placed: NDArray[np.bool_] = np.logical_not(np.isnan(boxes).any(axis=1))
+        kept: NDArray[np.bool_] = np.logical_not(placed)
         for label in set(self.labels):
             [rows] = np.nonzero(placed & (labels == label))
             kept[rows[non_maximum_suppression(boxes[rows], scores[rows], iou)]] = True
@@ -224,12 +224,35 @@ class Result:
         for several, because COCO's lists of polygons cannot say a hole.
 
         category_ids: label → id, as the COCO file of a data set has them. Instances with a label outside it are left
-            out: the format cannot name them. Without it a label's id follows from its words (`handover.label_id`), so
-            that it is the same in all images.
+            out, with a warning: the format cannot name them. Without it a label's id follows from its words
+            (`handover.label_id`), so that it is the same in all images.
         """
-        return to_coco(self.instances, self.size_wh, image_id, category_ids)
+        return handover.to_coco(self.instances, self.size_wh, image_id, category_ids)
 
-    def to_supervision(self, class_ids: Mapping[str, int] | None = None) -> Any:
+    def to_yolo(self, classes: Mapping[str, int] | Sequence[str]) -> list[str]:
+        """Lines of a YOLO label file, one for each instance that has coordinates, without scores.
+
+        classes: the labels in the order of the data set (`Dataset.classes`, or the `names` of a data.yaml), or
+            label → number. Instances with another label are left out, with a warning.
+
+        A line holds the class, then shares of the image: the centre and the size of the box; or, where all instances
+        are quads or polygons, the points of the outline. That is one ring: parts are joined by lines that enclose
+        nothing, holes are filled. Raises ValueError for classes that are no list or mapping of labels.
+        """
+        return handover.to_yolo(self.instances, self.size_wh, classes)
+
+    def to_labelme(self, image_path: str) -> dict[str, Any]:
+        """The content of a LabelMe file, to be written as JSON beside the image: a rectangle or polygons for each
+        instance that has coordinates.
+
+        image_path: of the image, as seen from that file: "photo.jpg".
+
+        Parts of one instance share a group_id, and holes are filled, which polygons of LabelMe cannot have. A score
+        stands as "score" in its shape, where LabelMe keeps it when the file is saved again.
+        """
+        return handover.to_labelme(self.instances, self.size_wh, image_path)
+
+    def to_supervision(self, classes: Mapping[str, int] | Sequence[str] | None = None) -> Any:
         """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`.
 
         xyxy float[N, 4] pixels; class_id int[N], with data["class_name"] for it; data["xyxyxyxy"] float[N, 4, 2] where
@@ -237,10 +260,22 @@ class Result:
         and takes a fraction of its memory, or that array where the installed version has none; confidence float[N],
         None unless every instance was scored.
 
-        class_ids: label → number, as `category_ids` of `to_coco`. Raises ImportError where the package is not
-        installed.
+        classes: as in `to_yolo`, so that a label has one number in all images of a data set. Without it the number
+            follows from the words of the label, as in `to_coco`, which is the same in all images too.
+
+        Raises ImportError where the package is not installed, ValueError as `to_yolo`.
         """
-        return to_supervision(self.instances, self.size_wh, class_ids)
+        return handover.to_supervision(self.instances, self.size_wh, classes)
+
+    def to_fiftyone(self) -> Any:
+        """A label for a field of a FiftyOne sample, with coordinates as shares of the image; needs fiftyone.
+
+        `fiftyone.Detections` of boxes; `fiftyone.Polylines` where an instance is a quad or a polygon; of an answer in
+        words, which has no coordinates, `fiftyone.Classification` with the text as its label. Scores are confidences.
+
+        Raises ImportError where the package is not installed.
+        """
+        return handover.to_fiftyone(self.instances, self.size_wh, self.text, self.score)
 
     def draw(self, image: Any = None, max_side: int | None = None) -> Image.Image:
         """A new RGB picture of the answer: the image with shapes, labels and scores on it, and the words below it.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from florence_lite.cards import TaskCard, own_rule, tasks
 from florence_lite.cards import task as task_card
@@ -91,7 +92,8 @@ def needed(annotation: Annotation, tasks: Iterable[str]) -> Annotation:
             return False
 
     for name in (name for name in WORDS if getattr(annotation, name)):
-        fewer = replace(annotation, **{name: ()})
+        nothing: dict[str, Any] = {name: ()}
+        fewer = replace(annotation, **nothing)
         annotation = fewer if enough(fewer) else annotation
     if any(item.phrase for item in annotation.objects):
         fewer = replace(annotation, objects=tuple(replace(item, phrase="") for item in annotation.objects))

@@ -10,6 +10,7 @@ the locations (`car<loc_53>…`), and stripping would make a label that begins w
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -94,6 +95,11 @@ class Codec:
 class AnswerStream:
     """Reads an answer id by id. Made by `Codec.stream`."""
 
+    # The coordinates in hand, see `_forget`.
+    _bins: list[int]
+    _rings: list[tuple[tuple[float, float], ...]]
+    _coords_at: int | None
+
     def __init__(self, tokenizer: Tokenizer, form: Grammar, size_wh: tuple[int, int]):
         self._tokenizer = tokenizer
         self._vocabulary = tokenizer.vocabulary
@@ -168,9 +174,9 @@ class AnswerStream:
 
     def _forget(self) -> None:
         """No coordinates are in hand."""
-        self._bins: list[int] = []
-        self._rings: list[tuple[tuple[float, float], ...]] = []
-        self._coords_at: int | None = None
+        self._bins = []
+        self._rings = []
+        self._coords_at = None
 
     def _points(self) -> list[float]:
         """The coordinates in hand in pixels: x y x y …"""
@@ -180,7 +186,7 @@ class AnswerStream:
         if self._label_at is not None:
             self._label = self._tokenizer.decode(self._text)
         start = self._coords_at if self._label_at is None else self._label_at
-        place = {"tokens": (start, self._end), "coords_at": self._coords_at}
+        place: dict[str, Any] = {"tokens": (start, self._end), "coords_at": self._coords_at}
         label = self._label
         self._label_at = None
         if not self._form.inherits_label:
@@ -189,7 +195,7 @@ class AnswerStream:
             return Instance(label, polygons=tuple(self._rings), **place)
         if not self._bins:
             return Instance(label, **place)
-        numbers = self._points()
+        numbers: Any = self._points()
         if len(numbers) == 8:
             return Instance(label, quad=numbers, **place)
         x0, y0, x1, y1 = numbers

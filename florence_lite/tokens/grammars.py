@@ -51,7 +51,7 @@ class State(NamedTuple):
     """
 
     stage: Stage
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # hides the method of tuples, which nobody calls here
     ringed: bool = False
     labelled: bool = False
     skipping: bool = False

@@ -88,7 +88,8 @@ class Tokenizer:
         backend = _read_bpe(file, values) if file.name == "vocab.json" else _read_whole(file, values, dropped)
         bins = _count_locations(lambda token: token in records or backend.token_to_id(token) is not None)
         _supply_added_tokens(backend, bins or _DEFAULT_BINS)
-        size, own = backend.get_vocab_size(), []
+        size = backend.get_vocab_size()
+        own: list[AddedToken] = []
         for text, record in sorted(records.items(), key=lambda item: item[1].id):
             token_id = backend.token_to_id(text)
             place = size + len(own) if token_id is None else token_id

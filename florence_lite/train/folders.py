@@ -42,7 +42,7 @@ DESCRIBED = {  # file of weights → what every checkpoint with it has beside it
 
 def replace_folder(
     folder: Path,
-    write: Callable[[Path], None],
+    write: Callable[[Path], object],
     main: bool = True,
     wait: Callable[[], None] = lambda: None,
 ) -> None:

@@ -1,13 +1,17 @@
 """Answers in the terms of COCO and of supervision."""
 
 import json
+import re
 import sys
 import tracemalloc
 import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from florence_lite.answers import Instance
+from florence_lite.data import read_dataset
 from florence_lite.results import Result
 from florence_lite.results.handover import coco_place, label_id
 from tests.results.test_result import BOX, HOLED, QUAD, RING, WORDS, fifty_outlines, result
@@ -35,7 +39,8 @@ def test_to_coco():
 
 
 def test_to_coco_with_given_categories_leaves_other_labels_out():
-    rows = result(BOX, RING, BOX).to_coco(image_id=3, category_ids={"dog": 18})
+    with pytest.warns(UserWarning, match=r"left out, since the classes lack their label: 'cat' \(1\)"):
+        rows = result(BOX, RING, BOX).to_coco(image_id=3, category_ids={"dog": 18})
     assert [row["category_id"] for row in rows] == [18, 18]
 
 
@@ -50,7 +55,10 @@ def test_a_class_has_one_id_in_all_images(supervision):
         assert all(row["category_id"] == numbers[row["category_name"]] for row in rows) and len(rows) == 6
         for image in images:
             assert image.to_supervision(ids).class_id.tolist() == [numbers[label] for label in image.labels]
-    assert result(BOX, RING).to_supervision({"cat": 4}).data["class_name"].tolist() == ["cat"]
+    listed = [image.to_supervision(["ring", "cat", "dog"]).class_id.tolist() for image in images]
+    assert listed == [[2, 1], [1, 2], [0, 1]]
+    with pytest.warns(UserWarning, match=r"'dog' \(1\)"):
+        assert result(BOX, RING).to_supervision({"cat": 4}).data["class_name"].tolist() == ["cat"]
 
 
 def test_ids_of_labels_fit_and_differ():
@@ -157,3 +165,101 @@ def test_places_as_they_are_as_boxes_and_as_masks(instance, masks, area, segment
 def test_words_have_no_place():
     with pytest.raises(ValueError, match="instance 'a sentence' has no coordinates"):
         coco_place(WORDS, (64, 80))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("dog", "classes is 'dog'; it must be a list of labels"),
+        (["dog", "dog"], "holds 'dog' more than once"),
+        ([1], r"classes is \[1\]; it must be"),
+    ],
+)
+def test_wrong_classes_are_told(classes, message):
+    with pytest.raises(ValueError, match=message):
+        result(BOX).to_yolo(classes)
+
+
+def test_to_yolo():
+    assert result(BOX, BOX).to_yolo(["cat", "dog"]) == ["1 0.3125 0.5 0.3125 0.5"] * 2
+    assert result(WORDS).to_yolo(["cat"]) == []
+    [quad, ring] = result(QUAD, RING).to_yolo({"STOP": 5, "cat": 0})  # outlines, since all have one
+    assert quad == "5 0 0 0.625 0.125 0.625 0.375 0 0.25" and ring == "0 0 0 0.15625 0 0.15625 0.125 0 0.125"
+    assert result(HOLED).to_yolo(["ring"]) == [ring]  # the hole is filled
+    [box, round_it] = result(BOX, RING).to_yolo(["dog", "cat"])  # boxes, since one has no outline
+    assert box == "0 0.3125 0.5 0.3125 0.5" and round_it == "1 0.078125 0.0625 0.15625 0.125"
+    with pytest.warns(UserWarning, match=r"'cat' \(2\), 'dog' \(1\)"):
+        assert result(RING, BOX, RING).to_yolo(["bird"]) == []
+
+
+def test_rows_of_yolo_are_read_back(tmp_path):
+    labels = tmp_path / "labels"
+    for folder in (labels, tmp_path / "images"):
+        folder.mkdir()
+    Image.new("RGB", (64, 80)).save(tmp_path / "images" / "a.png")
+    (labels / "a.txt").write_text("\n".join(result(BOX, BOX).to_yolo(["cat", "dog"])))
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [cat, dog]\n")
+    [sample] = read_dataset(tmp_path, "yolo", "train")
+    assert {(item.label, item.box) for item in sample.annotation.objects} == {("dog", BOX.box)}
+
+
+TWO_PARTS = Instance("dogs", polygons=[[(0, 0), (10, 0), (10, 10)], [(20, 20), (50, 20), (50, 50)]])
+
+
+def test_to_labelme():
+    content = result(BOX, QUAD, WORDS, HOLED, TWO_PARTS).to_labelme("photo.jpg")
+    assert (content["imagePath"], content["imageWidth"], content["imageHeight"]) == ("photo.jpg", 64, 80)
+    box, quad, ring, *dogs = content["shapes"]
+    assert (box["label"], box["shape_type"], box["points"], box["score"]) == (
+        "dog",
+        "rectangle",
+        [[10, 20], [30, 60]],
+        0.75,
+    )
+    assert (quad["shape_type"], quad["points"]) == ("polygon", [[0, 0], [40, 10], [40, 30], [0, 20]])
+    assert len(ring["points"]) == 4 and ring["group_id"] is None  # the hole is filled
+    assert [len(each["points"]) for each in dogs] == [3, 3] and [each["group_id"] for each in dogs] == [1, 1]
+    assert "score" not in dogs[0]
+    assert json.loads(json.dumps(content)) == content
+
+
+@pytest.fixture
+def fiftyone(monkeypatch):
+    """A stand-in that keeps what it is given, by the package's names of its classes and fields."""
+
+    class Label(types.SimpleNamespace):
+        pass
+
+    module = types.ModuleType("fiftyone")
+    for name in ("Classification", "Detection", "Detections", "Polyline", "Polylines"):
+        setattr(module, name, type(name, (Label,), {}))
+    monkeypatch.setitem(sys.modules, "fiftyone", module)
+    return module
+
+
+def check_fiftyone(module):
+    [dog, other] = result(BOX, WORDS, Instance("cat", box=(0, 0, 64, 80))).to_fiftyone().detections
+    assert (dog.label, dog.confidence, list(dog.bounding_box)) == ("dog", 0.75, [10 / 64, 20 / 80, 20 / 64, 40 / 80])
+    assert other.confidence is None and list(other.bounding_box) == [0, 0, 1, 1]
+    lines = result(BOX, QUAD, HOLED).to_fiftyone()
+    assert isinstance(lines, module.Polylines)
+    assert [len(line.points) for line in lines.polylines] == [1, 1, 2]
+    assert [tuple(point) for point in lines.polylines[1].points[0]][1] == (40 / 64, 10 / 80)
+    assert [line.filled for line in lines.polylines] == [False, False, True]
+    told = Result("<CAPTION>", (64, 80), text="a dog", score=0.5).to_fiftyone()
+    assert isinstance(told, module.Classification) and (told.label, told.confidence) == ("a dog", 0.5)
+    assert result().to_fiftyone().detections == []
+
+
+def test_to_fiftyone(fiftyone):
+    check_fiftyone(fiftyone)
+
+
+def test_the_real_fiftyone_takes_it():
+    check_fiftyone(pytest.importorskip("fiftyone", reason="the package fiftyone is not installed"))
+
+
+def test_to_fiftyone_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    with pytest.raises(ImportError, match=re.escape("pip install fiftyone")):
+        result(BOX).to_fiftyone()
