@@ -7,7 +7,9 @@ done already in the recipe's output folder is not done again, so that the comman
 training may also have been made elsewhere by `florence-lite train`, on a GPU, and its folder brought here.
 
     checkpoint/   the weights and the tokenizer, which go to checkpoints/scenes-nano
-    figures/      what each command below printed; the figures that the card has are taken from there
+    figures/      for each digest of weights, what the commands below printed; the card's figures are taken from there
+
+Which figures the card has, the card says: a new one is written into it by hand, with any value, before.
 
 PHOTOGRAPHS: a folder of pictures that generated scenes teach nothing about, to measure that they are recognised as
 such. The card keeps its words: what changed in `hardware`, `protocol` and `notes` is for a person to say.
@@ -24,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from florence_lite.cards import checkpoint
 from florence_lite.scenes import HELD_OUT_STYLES
@@ -44,12 +47,12 @@ def main() -> None:
     arguments = parser.parse_args()
     config = TrainConfig.from_toml(arguments.recipe)
     output = Path(config.output)
-    figures = output / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     trained = output / "checkpoint"
-    if not trained.is_dir():
+    if not trained.is_dir() or (output / "state").is_dir():  # one without a state was trained elsewhere
         subprocess.run([*COMMAND, "train", arguments.recipe], check=True)
     install(trained)
+    figures = output / "figures" / digests()["model.safetensors"][:12]
+    figures.mkdir(parents=True, exist_ok=True)
     styles = tuple(dict.fromkeys(config.styles))
     fit = [sys.executable, str(HERE / "domain.py"), arguments.photographs, "--style", *styles, "--fit", str(figures)]
     printed([*fit, "--json"], figures / "domain.json")
@@ -58,14 +61,16 @@ def main() -> None:
     calibrate = [*COMMAND, "calibrate", "--split", "validation", "--count", str(COUNT), "--json"]
     write_card(calibration=printed(calibrate, figures / "calibration.json")["calibration"])
     metrics, margins = {}, {}
+    photographs = printed([*COMMAND, "run", arguments.photographs, "<OD>", "--json"], figures / "photographs.jsonl")
+    metrics["photographs/named"] = round(sum(bool(each["instances"]) for each in photographs) / len(photographs), 4)
     for name, (prefix, options) in measurements(styles).items():
         found = printed([*COMMAND, "eval", "--split", "test", "--json", *options], figures / f"{name}.json")
         metrics |= flat(prefix, found["metrics"])
         margins |= flat(prefix, found.get("margins", {}))
     known = checkpoint(NAME).metrics
     if missing := sorted(known.keys() - metrics.keys()):
-        print(f"the card has figures that were not measured and stay: {', '.join(missing)}", file=sys.stderr)
-    metrics = {name: metrics.get(name, before) for name, before in known.items()}
+        raise SystemExit(f"{CARD} has figures that are not measured here: {', '.join(missing)}; take them out")
+    metrics = {name: metrics[name] for name in known}
     write_card(metrics=metrics, margins={name: margins[name] for name in metrics if name in margins})
 
 
@@ -95,13 +100,16 @@ def measurements(styles: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
     }
 
 
-def printed(command: Sequence[str], file: Path) -> dict:
-    """The JSON that a command prints, or that it printed into the file before."""
+def printed(command: Sequence[str], file: Path) -> Any:
+    """The JSON that a command prints, or that it printed into the file before; of lines of JSON (`.jsonl`) a list."""
     if not file.is_file():
         print(f"{file.stem} …", file=sys.stderr)
         text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        file.write_text(text)
-    return json.loads(file.read_text())
+        written = file.with_suffix(".partial")
+        written.write_text(text)
+        written.replace(file)
+    text = file.read_text()
+    return [json.loads(line) for line in text.splitlines()] if file.suffix == ".jsonl" else json.loads(text)
 
 
 def flat(prefix: str, tables: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:

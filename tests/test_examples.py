@@ -22,7 +22,7 @@ SCRIPTS = sorted({path.name for path in EXAMPLES.glob("*.py")} - OWN_TESTS)
 HEADER = re.compile(r"# /// script\n((?:#.*\n)+?)# ///\n")  # of PEP 723, here the first lines of a file
 TRUTH = json.loads((EXAMPLES / "truth.json").read_text(encoding="utf-8"))
 NOTEBOOK = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
-SCENES_MEASURED = 200  # from the first seed of the test split
+SCENES_MEASURED = 1000  # from the first seed of the test split
 
 needs_embedded = pytest.mark.skipif(
     all(card.source != "embedded" for card in cards.checkpoints()),

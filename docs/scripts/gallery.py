@@ -15,7 +15,9 @@ from florence_lite import Florence
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 SAMPLE = ROOT / "florence_lite" / "cli" / "sample.jpg"  # what `florence-lite run sample` opens
-MEADOW, LIONS, DONUTS = (ROOT / "examples" / f"{name}.png" for name in ("meadow", "lions", "donuts"))
+MEADOW, LIONS, DONUTS, FOOTBALL = (
+    ROOT / "examples" / f"{name}.png" for name in ("meadow", "lions", "donuts", "football")
+)
 SIDE = 480  # pixels
 RABBIT = (79, 14, 176, 113)  # x0 y0 x1 y1 in pixels of LIONS
 
@@ -32,7 +34,7 @@ PICTURES: dict[str, Callable[[Florence], Image.Image]] = {
     "region": lambda florence: florence.describe(LIONS, region=RABBIT).draw(),
     "outlines": lambda florence: florence.segment(LIONS).draw(),
     "outline": lambda florence: florence.segment(LIONS, region=RABBIT).draw(),
-    "panoptic": lambda florence: florence.panoptic(MEADOW, stuff=["the sky", "the grass"]).draw(),
+    "panoptic": lambda florence: florence.panoptic(FOOTBALL, stuff=["the sky", "the grass"]).draw(),
     "removed": lambda florence: florence.remove(LIONS, "the rabbit", dilate=12).image,
 }
 

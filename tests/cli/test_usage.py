@@ -80,7 +80,7 @@ def called(*arguments, **environment) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("florence-lite se", ["segment"]),
+        ("florence-lite se", ["segment", "serve"]),
         ("florence-lite data c", ["check", "convert"]),
         ("florence-lite run --checkpoint sce", ["scenes-nano"]),
         ("florence-lite run --phr", ["--phrase", "--phrases-file"]),
