@@ -41,6 +41,7 @@ ROOMS = (
     "scenes",
     "annotate",
     "refine",
+    "demo",
     "cli",
     "__main__",
 )

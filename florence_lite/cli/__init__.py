@@ -19,6 +19,7 @@ from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import OutputError, say_error
 from florence_lite.cli.data import data_app
+from florence_lite.cli.demonstrating import demo
 from florence_lite.cli.refining import refine
 from florence_lite.cli.retrieving import find, match, rank
 from florence_lite.cli.running import RunCommand, run
@@ -67,6 +68,7 @@ app.command()(train)
 app.command()(calibrate)
 app.command("eval", cls=_EvalCommand)(evaluate)
 app.command()(annotate)
+app.command()(demo)
 
 
 def main() -> None:
