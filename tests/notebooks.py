@@ -24,6 +24,7 @@ SIDE = 600  # pixels that a picture in a notebook has at most
 QUALITY = 72  # of its JPEG
 SECONDS = 600  # that a cell may take, on a busy machine
 
+_TIMES = re.compile(r", \d[\d.]* s a step(, .+ left)?$", re.MULTILINE)  # of the machine, not of the notebook
 _EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")
 
 
@@ -60,7 +61,7 @@ def clean(notebook: Any, folder: Path) -> None:
             cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             if "text" in output:
-                output.text = _without(folder, output.text)
+                output.text = _TIMES.sub("", _without(folder, output.text))
             if "data" in output:
                 output.data = _smaller(output.data, folder)
                 output.metadata = {}

@@ -46,7 +46,7 @@ class Question:
             return task(self.task)
         if not self.text.strip():
             raise ValueError('a sentence of your own needs text="…", but nothing was given')
-        return task(self.text)
+        return task(self.text.strip())
 
     def prompt(self) -> Prompt:
         """Raises as `card`, and ValueError for a region that is no four numbers; what is missing, the network's call

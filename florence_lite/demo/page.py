@@ -4,6 +4,7 @@ import html
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -55,9 +56,9 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
                 # The library reads the file as it is, or says why it cannot.
                 dropped.preprocess = lambda given: None if given is None else given.path
                 chosen = gr.Dropdown(choices(), value="<OD>", label="task")
-                text = gr.Textbox(label="text", info="a caption, a question or a sentence", visible=False)
-                phrases = gr.Textbox(label="phrases", info="one a line", lines=3, visible=False)
-                region = gr.Textbox(label="region", info="x0 y0 x1 y1, in pixels of the image", visible=False)
+                text = gr.Textbox(label="text", info="a caption, a question or a sentence", visible="hidden")
+                phrases = gr.Textbox(label="phrases", info="one a line", lines=3, visible="hidden")
+                region = gr.Textbox(label="region", info="x0 y0 x1 y1, in pixels of the image", visible="hidden")
                 threshold = gr.Slider(0, 1, LEAST_SCORE, step=0.01, label="threshold", info=_threshold_told("<OD>"))
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary")
@@ -72,9 +73,10 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
         outputs = [picture, words, table, record, note]
 
         def on_ask(seen, path, chosen, text, phrases, region, threshold) -> Iterator[list]:
-            seen = seen or Visit()
-            with told():
-                for each in answer(florence, seen, path, Question(chosen, text, phrases, region), threshold):
+            # A field that nobody touched holds nothing at all.
+            seen, question = seen or Visit(), Question(chosen, text or "", phrases or "", region or "")
+            with told(path):
+                for each in answer(florence, seen, path, question, threshold):
                     yield [seen, *_values(each)]
 
         def on_threshold(seen, threshold) -> list:
@@ -86,12 +88,12 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
             field = "text" if chosen == FREE else taken(task(chosen))
             places = chosen == FREE or has_threshold(task(chosen))
             least = LEAST_SCORE if chosen == FREE else first_threshold(florence, task(chosen))
-            fields = [gr.update(visible=field == name) for name in ("text", "phrases", "region")]
+            fields = [gr.update(visible=field == name or "hidden") for name in ("text", "phrases", "region")]
             return [*fields, gr.update(visible=places, value=least, info=_threshold_told(chosen))]
 
         def on_click(path, region, event: gr.SelectData) -> list:
-            with told():
-                region = clicked(region, *event.index)
+            with told(path):
+                region = clicked(region or "", *event.index)
                 return [gr.update(value=region), with_region(path, region)]
 
         asked = [visit, dropped, chosen, text, phrases, region, threshold]
@@ -102,6 +104,7 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
             [visit, *outputs],
             concurrency_id="network",
             api_name="ask",
+            show_progress_on=picture,
         )
         stop.click(None, cancels=[asking], queue=False)
         threshold.release(on_threshold, [visit, threshold], outputs, api_name="threshold", show_progress="hidden")
@@ -111,13 +114,15 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """A visitor's mistake is shown in the page, in the library's words."""
+def told(path: str | None = None) -> Iterator[None]:
+    """A visitor's mistake is shown in the page, in the library's words. path: of an image, which they call by its name
+    alone: where the page keeps it is of no interest."""
     try:
         yield
     except (ValueError, OSError) as error:
+        message = str(error).replace(path, Path(path).name) if path else str(error)
         # The page reads messages as HTML, and they name tasks in angle brackets.
-        raise _gradio().Error(html.escape(str(error), quote=False), duration=15, print_exception=False) from error
+        raise _gradio().Error(html.escape(message, quote=False), duration=15, print_exception=False) from error
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def test_an_answer_comes_as_picture_words_table_and_json(client, lions):
     assert [row[0] for row in table["data"]] == [each["label"] for each in record["instances"]]
     assert "lion" in {row[0] for row in table["data"]} and table["headers"][:2] == ["label", "score"]
     assert "looked at in" in note and "answered in" in note
-    assert "looked at before" in ask(client, lions, "<CAPTION>")[-1]
+    untouched = ask(client, lions, "<CAPTION>", text=None, phrases=None, region=None)
+    assert "looked at before" in untouched[-1] and untouched[0]
 
 
 def test_instances_are_streamed(client, lions):
@@ -91,13 +92,14 @@ def test_the_threshold_moves_without_asking(client, lions, nano, monkeypatch):
 )
 def test_a_task_shows_its_fields(client, asked, seen):
     updates = client.predict(asked, api_name="/task")
-    assert [update["visible"] for update in updates] == seen
+    assert [update["visible"] is True for update in updates] == seen
 
 
 @pytest.mark.parametrize(
     ("marker", "more", "message"),
     [
         ("<VQA>", {}, 'task &lt;VQA&gt; needs text="…"'),
+        ("<REGION_TO_OCR>", {"region": None}, "needs region="),
         ("<REGION_TO_OCR>", {"region": "1 2 3"}, "must be four numbers"),
         ("<REGION_TO_OCR>", {"region": "1 2 3000 4"}, "3000"),
     ],
@@ -111,7 +113,7 @@ def test_mistakes_are_shown_in_the_librarys_words(client, lions, marker, more, m
 def test_files_that_are_no_images(client, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_text("no image", encoding="utf-8")
-    with pytest.raises(AppError, match="image"):
+    with pytest.raises(AppError, match="image broken.png "):
         ask(client, str(broken))
     with pytest.raises(AppError, match="there is no image"):
         ask(client, None)
