@@ -22,7 +22,7 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIDE = 600  # pixels that a picture in a notebook has at most
 QUALITY = 72  # of its JPEG
-SECONDS = 600  # that a cell may take, on a busy machine
+SECONDS = 1200  # that a cell may take, on a busy machine
 
 _TIMES = re.compile(r", \d[\d.]* s a step(, .+ left)?$", re.MULTILINE)  # of the machine, not of the notebook
 _EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")

@@ -13,7 +13,7 @@ def test_without_gradio_the_remedy_is_told(command, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--port", "0"], "--port 0 must be a number from 1 to 65535"), (["--port", "x"], "x")],
+    [(["--port", "0"], "--port 0 must be a number from 1 to 65535"), (["--port", "x"], "'--port'")],
 )
 def test_mistakes_are_told(command, arguments, message):
     code, out, err = command("demo", *arguments)

@@ -2,6 +2,7 @@
 
 import socket
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_the_command_serves_until_it_is_stopped(monkeypatch, capsys, tiny):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(demonstrating, "load", lambda *arguments: tiny)
-    monkeypatch.setattr(demonstrating.threading, "Event", Stopped)
+    monkeypatch.setattr(demonstrating, "threading", SimpleNamespace(Event=Stopped))
     with pytest.raises(demonstrating.typer.Exit) as ended:
         demonstrating.demo()
     assert ended.value.exit_code == 130
