@@ -47,12 +47,13 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
     with gr.Blocks(title="florence-lite", analytics_enabled=False, delete_cache=(SECONDS_KEPT, SECONDS_KEPT)) as page:
         visit = gr.State(None, time_to_live=SECONDS_KEPT)
         name = florence.card.name if florence.card else florence.name
-        gr.Markdown(f"## florence-lite\nCheckpoint `{name}`. Drop an image, choose a task, and ask.")
+        gr.Markdown(
+            f"## florence-lite\nCheckpoint `{name}`. Drop an image, choose a task, and ask. "
+            "Two clicks in the image are the corners of a region."
+        )
         with gr.Row():
             with gr.Column():
-                dropped = gr.Image(
-                    image, label="image: click two corners for a region", sources=["upload", "clipboard"], height=380
-                )
+                dropped = gr.Image(image, show_label=False, sources=["upload", "clipboard"], height=380)
                 # The library reads the file as it is, or says why it cannot.
                 dropped.preprocess = lambda given: None if given is None else given.path
                 chosen = gr.Dropdown(choices(), value="<OD>", label="task")
@@ -64,7 +65,7 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
                     ask = gr.Button("Ask", variant="primary")
                     stop = gr.Button("Stop")
             with gr.Column():
-                picture = gr.Image(label="answer", interactive=False, format="jpeg", height=420, buttons=["download"])
+                picture = gr.Image(show_label=False, interactive=False, format="jpeg", height=420, buttons=["download"])
                 words = gr.Textbox(label="words", lines=1, max_lines=12, interactive=False)
                 table = gr.Dataframe(headers=_HEADERS, label="instances", interactive=False, max_height=260)
                 note = gr.Textbox(show_label=False, container=False, interactive=False, lines=2)
