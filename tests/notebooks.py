@@ -38,7 +38,11 @@ def run(path: Path, folder: Path) -> Any:
 
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=SECONDS,
+        startup_timeout=SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=os.environ | {"PYTHONWARNINGS": "ignore:IProgress not found"})  # a bar of tqdm is not missed
     return notebook
