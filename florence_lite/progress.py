@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -22,7 +24,7 @@ def progress_bar(shown: bool, *columns: ProgressColumn | str, transient: bool = 
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    hidden = not shown or not (console.is_terminal or console.is_jupyter)
+    hidden = not shown or not (console.is_terminal or _in_notebook(console))
     # While the bar stands, rich would send all prints to the bar's stream, even those that go to a pipe.
     return Progress(*columns, console=console, transient=transient, disable=hidden, redirect_stdout=sys.stdout.isatty())
 
@@ -32,7 +34,12 @@ def is_logged() -> bool:
     from rich.console import Console
 
     console = Console(stderr=True)
-    return not console.is_jupyter and not (console.is_terminal and sys.stdout.isatty())
+    return not _in_notebook(console) and not (console.is_terminal and sys.stdout.isatty())
+
+
+def _in_notebook(console: Console) -> bool:
+    """Whether a bar can stand in a notebook: without ipywidgets rich warns in its place."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 class ProgressLines:

@@ -43,6 +43,7 @@ ROOMS = (
     "annotate",
     "refine",
     "serve",
+    "demo",
     "cli",
     "__main__",
 )

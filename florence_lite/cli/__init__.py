@@ -19,6 +19,7 @@ from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
 from florence_lite.cli.common import STOPPED, OutputError, say, say_error
 from florence_lite.cli.data import data_app
+from florence_lite.cli.demonstrating import demo
 from florence_lite.cli.exporting import export
 from florence_lite.cli.refining import refine
 from florence_lite.cli.retrieving import find, match, rank
@@ -75,6 +76,7 @@ app.command("eval", cls=_EvalCommand, epilog=epilog("eval"))(evaluate)
 app.command(epilog=epilog("annotate"))(annotate)
 app.command(epilog=epilog("serve"))(serve)
 app.command(epilog=epilog("export"))(export)
+app.command(epilog=epilog("demo"))(demo)
 
 
 def main() -> None:

@@ -41,6 +41,11 @@ def find_images(arguments: Sequence[str]) -> list[Input]:
     return [image for argument in arguments for image in _meant(argument)]
 
 
+def sample() -> bytes:
+    """The file of the image that comes with the package."""
+    return resources.files("florence_lite.cli").joinpath("sample.jpg").read_bytes()
+
+
 def _meant(argument: str) -> list[Input]:
     if argument == STANDARD_INPUT:
         return [Input(argument, _Stream(_standard_input()))]
@@ -52,7 +57,7 @@ def _meant(argument: str) -> list[Input]:
     if os.path.lexists(argument):
         return [Input(argument, argument)]
     if argument == SAMPLE:
-        return [Input(argument, resources.files("florence_lite.cli").joinpath("sample.jpg").read_bytes())]
+        return [Input(argument, sample())]
     if glob.has_magic(argument):
         names = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
         if not names:

@@ -37,6 +37,7 @@ EXAMPLES = {
         "florence-lite eval --count 100 --json",
     ),
     "calibrate": ("florence-lite calibrate --checkpoint runs/mine/best --data my-photos --split validation",),
+    "demo": ("florence-lite demo", "florence-lite demo --checkpoint runs/mine/best --port 8080"),
     "serve": ("florence-lite serve", "florence-lite serve --checkpoint runs/mine/best --port 8080 --max-queue 16"),
     "export": (
         "florence-lite export --to onnx --output exported",
