@@ -205,7 +205,7 @@ def test_names_of_many_pictures_sort_like_the_images():
         (["-", "-", "<OD>"], "- is one image from standard input; give it once"),
         (["photo 0.png", "<OD>", "--picture", "photo 0.png"], "would overwrite the image photo 0.png"),
         (["photo 0.png", "<OD>", "--device", "abacus"], "--device 'abacus' cannot be used here"),
-        (["photo 0.png", "<OD>", "--precision", "int4"], "--precision 'int4' must be one of fp32, bf16, int8"),
+        (["photo 0.png", "<OD>", "--precision", "int4"], "--precision int4 must be one of fp32, bf16, int8"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command, tiny, photos, monkeypatch, arguments, message):
