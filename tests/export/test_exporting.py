@@ -48,6 +48,9 @@ def test_8_bits(traced, reuse, tmp_path):
 # ---- refused ---------------------------------------------------------------------------------------------------------
 
 
+pytest.importorskip("onnx", reason="the extra export is not installed")
+
+
 @pytest.fixture(scope="module")
 def tiny(toy_tokenizer) -> Florence:
     return tiny_florence(toy_tokenizer, "decoder")
