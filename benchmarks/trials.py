@@ -42,6 +42,7 @@ TRIALS = {
     "three times the rows that read": {"reading": 3},
     "every scene shown once instead of three times": {"shows": 1},
     "a quarter of the phrases absent instead of half": {"negatives": 0.25},
+    "the preset tiny": {"preset": "tiny"},
 }
 FACTORS = ("learning_rate", "batch")
 TASKS = (
