@@ -9,8 +9,6 @@ test split. `people.py` prepares another data set.
 
 import argparse
 import json
-import resource
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from florence_lite.evaluate.report import evaluate
 from florence_lite.model import FlorenceModel
 from florence_lite.train.config import FineTuneConfig
 from florence_lite.train.finetuning import finetune
+from florence_lite.train.folders import STATE, saved_seconds
 
 
 def main() -> None:
@@ -34,6 +33,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="start from it, instead of that of the file")
     parser.add_argument("--random", action="store_true", help="start from random weights")
     parser.add_argument("--steps", type=int, help="instead of those of the file")
+    parser.add_argument("--seed", type=int, help="instead of that of the file")
     arguments = parser.parse_args()
     config = FineTuneConfig.from_toml(arguments.config)
     output = Path(arguments.output)
@@ -43,14 +43,12 @@ def main() -> None:
         data=tuple(replace(each, path=arguments.data) for each in config.data),
         validation=replace(config.validation, path=arguments.data),
         steps=arguments.steps or config.steps,
+        seed=config.seed if arguments.seed is None else arguments.seed,
         checkpoint=arguments.checkpoint or config.checkpoint,
     )
     if arguments.random:
         config = replace(config, checkpoint=str(random_weights(config.checkpoint, output / "start")))
-    began = time.monotonic()
     finetune(config)
-    minutes = (time.monotonic() - began) / 60
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     florence = Florence.from_pretrained(output / "best")
     report = evaluate(florence, read_dataset(arguments.data, split="test"), ["<OD>"])
     print(report)
@@ -60,8 +58,8 @@ def main() -> None:
         "start": "random weights" if arguments.random else config.checkpoint,
         "steps": config.steps,
         "batch": config.batch,
-        "minutes": round(minutes, 1),
-        "cpu_core_minutes": round(sum(use.ru_utime + use.ru_stime for use in usage) / 60, 1),
+        "seed": config.seed,
+        "minutes": round(saved_seconds(output / STATE) / 60, 1),  # of all parts of the run
         "threads": torch.get_num_threads(),
         "best_on_validation": json.loads((output / "best.json").read_text()),
         "test": report.to_dict(),
