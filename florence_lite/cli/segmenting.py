@@ -101,7 +101,8 @@ def panoptic(
     ids: Annotated[
         Path | None,
         typer.Option(
-            metavar="IDS.png", help="Write the id of every pixel into this file, as COCO's panoptic PNG does."
+            metavar="IDS.png",
+            help="Write the id of every pixel into this file, as COCO's panoptic PNG does; small ids look black.",
         ),
     ] = None,
 ) -> None:
