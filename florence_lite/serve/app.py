@@ -36,6 +36,7 @@ CACHE = 2**28  # bytes
 MAX_PIXELS = 2**26  # of an image: 64 megapixels, of which `READERS` may be decoded at a time
 READERS = 2  # threads that decode images
 GONE = 499  # status of requests whose client has gone, which nobody sees
+SENDING = 5.0  # seconds behind `timeout` in which clients still take their answers
 
 ABOUT = (
     "Prompts about images. A body is a form with the image as a file, or JSON with the image in base64. What is wrong "
@@ -220,17 +221,21 @@ class Service:
 
 
 class Lines(StreamingResponse):
-    """Lines of JSON as they come. ended: is called when the client has them all, or has gone."""
+    """Lines of JSON as they come. seconds: in which the client has to take them, else it is left. ended: is called when
+    it has them all, has gone, or is left."""
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, lines: AsyncIterator[bytes], ended: Callable[[], None]):
+    def __init__(self, lines: AsyncIterator[bytes], seconds: float, ended: Callable[[], None]):
         super().__init__(lines, headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
-        self._ended = ended
+        self._seconds, self._ended = seconds, ended
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # it asked, and does not read
+            pass
         finally:
             self._ended()
 
@@ -282,7 +287,7 @@ def create_app(
         service: Service = app.state.service
         service.enter()
         try:
-            return Lines(await service.stream(request), service.leave)
+            return Lines(await service.stream(request), timeout + SENDING, service.leave)
         except BaseException:
             service.leave()
             raise

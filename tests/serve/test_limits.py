@@ -222,6 +222,21 @@ def test_stopping_answers_what_was_accepted(tiny, gate):
             client.connect().sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n") or client.get("/health")
 
 
+@pytest.mark.parametrize("path", ["/run", "/stream"])
+def test_clients_that_do_not_read_hold_nothing_up(tiny, monkeypatch, path):
+    from florence_lite.serve import app
+
+    as_line = app.as_line
+    monkeypatch.setattr(app, "as_line", lambda content: as_line(content) + b" " * 10**7)  # more than buffers hold
+    monkeypatch.setattr(app, "SENDING", 0.2)
+    with serving(tiny, timeout=0.8) as client, client.raw_post(path, form(PHOTO, prompt="<OD>")):
+        wait_until(lambda: client.service.worker.encoded)
+        client.until(accepted=0)
+        client.stop()
+        client.join()
+    assert not client.service.worker.alive
+
+
 def test_a_fault_of_the_network_hits_those_that_it_hits(tiny, monkeypatch, caplog):
     from florence_lite.inference.pipeline import Pipeline
 
