@@ -35,6 +35,16 @@ def within(least: int, most: int | None = None) -> Callable[..., Any]:
     return check
 
 
+def read_number(word: str) -> float:
+    """Reads an option. Raises `typer.BadParameter`, naming what is no number, and how it is written with a point."""
+    try:
+        return float(word)
+    except ValueError:
+        with_point = word.replace(",", ".", 1)
+        remedy = f"; write {with_point}" if re.fullmatch(r"-?\d*\.\d+", with_point) else ""
+        raise typer.BadParameter(f"{word} is no number{remedy}") from None
+
+
 def card_names(incomplete: str) -> list[str]:
     """The checkpoint cards whose names begin so, for the completion of shells."""
     from florence_lite.cards import checkpoints
@@ -77,6 +87,7 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         metavar="S",
+        parser=read_number,
         callback=within(0, 1),
         help="Leave out boxes and outlines that score less, and phrases less likely in the image; from 0 to 1.",
     ),

@@ -22,6 +22,7 @@ from florence_lite.cli.common import (
     check_picture,
     in_options,
     load,
+    read_number,
     say,
     say_error,
     show,
@@ -62,7 +63,7 @@ def run(
     text: Annotated[str | None, typer.Option(metavar="T", help="Caption, question or phrase of the prompt.")] = None,
     region: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option(metavar="X0 Y0 X1 Y1", help="Region of the prompt, in pixels of the image."),
+        typer.Option(metavar="X0 Y0 X1 Y1", parser=read_number, help="Region of the prompt, in pixels of the image."),
     ] = None,
     phrase: Annotated[
         list[str] | None, typer.Option(metavar="P", help="Phrase of the prompt; repeat --phrase for several.")
@@ -83,6 +84,7 @@ def run(
         float | None,
         typer.Option(
             metavar="IOU",
+            parser=read_number,
             callback=within(0, 1),
             help="Leave out what overlaps a surer one of its label by more, from 0 to 1.",
         ),

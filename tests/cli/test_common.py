@@ -51,3 +51,17 @@ def test_further_lines_of_a_message_are_indented_and_names_cannot_forge_one(caps
 )
 def test_numbers_outside_their_limits_are_told(command, arguments, message):
     assert command(*arguments) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "sample", "<OD>", "--threshold", "0,5"], "'--threshold': 0,5 is no number; write 0.5"),
+        (["run", "sample", "<OD>", "--nms", "high"], "'--nms': high is no number"),
+        (["refine", "answers", "--to", "x", "--threshold", ",5"], "'--threshold': ,5 is no number; write .5"),
+        (["segment", "sample", "--region", 1, 2, "a", 4], "'--region': a is no number"),
+    ],
+)
+def test_what_is_no_number_is_told(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "") and err.endswith(f"Invalid value for {message}\n")
