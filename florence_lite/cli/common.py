@@ -45,6 +45,9 @@ def read_number(word: str) -> float:
         raise typer.BadParameter(f"{word} is no number{remedy}") from None
 
 
+SHARE: dict[str, Any] = {"parser": read_number, "callback": within(0, 1)}  # of options that are a number from 0 to 1
+
+
 def card_names(incomplete: str) -> list[str]:
     """The checkpoint cards whose names begin so, for the completion of shells."""
     from florence_lite.cards import checkpoints
@@ -87,8 +90,7 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         metavar="S",
-        parser=read_number,
-        callback=within(0, 1),
+        **SHARE,
         help="Leave out boxes and outlines that score less, and phrases less likely in the image; from 0 to 1.",
     ),
 ]

@@ -12,6 +12,7 @@ import typer
 
 from florence_lite.cli.answer_folder import AnswerFolder
 from florence_lite.cli.common import (
+    SHARE,
     Adapter,
     AsJson,
     Checkpoint,
@@ -28,7 +29,6 @@ from florence_lite.cli.common import (
     show,
     show_json,
     stoppable,
-    within,
 )
 from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images
 from florence_lite.printable import printable
@@ -84,8 +84,7 @@ def run(
         float | None,
         typer.Option(
             metavar="IOU",
-            parser=read_number,
-            callback=within(0, 1),
+            **SHARE,
             help="Leave out what overlaps a surer one of its label by more, from 0 to 1.",
         ),
     ] = None,
