@@ -161,12 +161,22 @@ def load(checkpoint: str | None, device: str, adapter: str | None = None, precis
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Names the remedy for a package that is missing because the `extra` was not installed."""
+    """Names the remedy for a package that is missing because the `extra` was not installed.
+
+    pip and uv take the florence-lite that is installed, from a clone too, and add what the extra lists.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
+        if has_remedy(error):
+            raise
         say_error(f"the package {error.name} is missing; pip install 'florence-lite[{extra}]'")
         raise typer.Exit(2) from error
+
+
+def has_remedy(error: ModuleNotFoundError) -> bool:
+    """Whether the library raised it, which says what to install."""
+    return "pip install" in str(error)
 
 
 @contextmanager
