@@ -29,6 +29,10 @@ WARNING_FORMATS = ("GIF", "ICO", "TIFF")  # their decoders look at Pillow's limi
 _FILTERS = threading.Lock()
 
 
+class TooLarge(ValueError):
+    """An image of more pixels than Pillow's limit allows."""
+
+
 class ImageSizes(NamedTuple):
     """Width and height in pixels of an image, upright and as its file stores it."""
 
@@ -213,9 +217,9 @@ def _check_pixels(image: Image.Image, what: str) -> None:
         raise too_large(what, f"{shown_size(image.size)} is more than {2 * limit:,} pixels", -(-width * height // 2))
 
 
-def too_large(what: str, why: str, enough: int | None = None) -> ValueError:
+def too_large(what: str, why: str, enough: int | None = None) -> TooLarge:
     remedy = "PIL.Image.MAX_IMAGE_PIXELS" + (f" = {enough}" if enough else "")
-    return ValueError(f"{what} is too large to be safe: {why}; if you trust it, raise the limit: {remedy}")
+    return TooLarge(f"{what} is too large to be safe: {why}; if you trust it, raise the limit: {remedy}")
 
 
 @contextmanager
