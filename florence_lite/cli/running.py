@@ -318,11 +318,12 @@ class AnswerReport:
 
     def finish(self, card: CheckpointCard | None, images: int) -> None:
         """Say what is to be said of all answers about a number of images; exits with 1 where something went wrong, with
-        2 where nothing could be answered."""
+        2 where nothing could be answered, now or before."""
         if self.foreign:
             say(foreign_note(card, self.foreign, images))
         if self.faults:
-            raise typer.Exit(1 if self.answers else 2)
+            before = self.folder.done if self.folder else 0
+            raise typer.Exit(1 if self.answers or before else 2)
 
     def _filed(self, image: str, result: Result) -> bool:
         """Whether the answer stands in the folder, where there is one."""

@@ -27,7 +27,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, nano):
-    """The page with an image in it. Afterwards: it asked no other machine for anything, and its scripts did not fail."""
+    """The page with an image in it. Afterwards: it asked no other machine, and its scripts did not fail."""
     from florence_lite.demo.page import served
     from florence_lite.images import load_image
 
