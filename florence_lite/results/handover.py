@@ -211,7 +211,7 @@ def to_fiftyone(
 
 
 def _seen(instances: Iterable[Instance], size_wh: tuple[int, int]) -> list[Instance]:
-    """The instances without those that lie outside of the image, which shares of it cannot say; a warning tells them."""
+    """The instances without those outside of the image, which shares of it cannot say; a warning tells of them."""
     width, height = size_wh
     seen, outside = [], []
     for instance in instances:
