@@ -213,7 +213,8 @@ def to_fiftyone(
 def _seen(instances: Iterable[Instance], size_wh: tuple[int, int]) -> list[Instance]:
     """The instances without those outside of the image, which shares of it cannot say; a warning tells of them."""
     width, height = size_wh
-    seen, outside = [], []
+    seen: list[Instance] = []
+    outside: list[Instance] = []
     for instance in instances:
         x0, y0, x1, y1 = instance.bounds or (0, 0, 0, 0)
         (seen if x0 <= width and y0 <= height and x1 >= 0 and y1 >= 0 else outside).append(instance)
@@ -248,7 +249,7 @@ def _number_of(classes: Classes) -> Mapping[str, int]:
     """Label → number; several labels may share one. Raises ValueError for what is no list or mapping, for a label that
     stands twice, and for numbers below 0."""
     if isinstance(classes, list | tuple):
-        pairs = [(label, number) for number, label in enumerate(classes)]
+        pairs: list[tuple[Any, Any]] = [(label, number) for number, label in enumerate(classes)]
     elif isinstance(classes, Mapping):
         pairs = [pair[::-1] if is_whole(pair[0], 0) else pair for pair in classes.items()]
     else:
