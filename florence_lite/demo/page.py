@@ -53,7 +53,7 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
         )
         with gr.Row():
             with gr.Column():
-                dropped = gr.Image(image, show_label=False, sources=["upload", "clipboard"], height=380)
+                dropped = gr.Image(image, format="png", show_label=False, sources=["upload", "clipboard"], height=380)
                 # The library reads the file as it is, or says why it cannot.
                 dropped.preprocess = lambda given: None if given is None else given.path
                 chosen = gr.Dropdown(choices(), value="<OD>", label="task")
