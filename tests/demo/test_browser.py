@@ -103,7 +103,7 @@ def test_phrases_and_the_threshold_that_moves(page):
 def test_a_mistake_is_told(page):
     choose(page, FREE)
     ask(page)
-    playwright.expect(page.get_by_text('a sentence of your own needs the field text')).to_be_visible()
+    playwright.expect(page.get_by_text("a sentence of your own needs the field text")).to_be_visible()
     page.get_by_role("textbox", name="text a caption").fill("how many objects are there?")
     page.get_by_role("textbox", name="text a caption").press("Enter")
     words(page).to_have_value(re.compile("^3"))
