@@ -33,7 +33,7 @@ def test_every_command_has_examples():
 
 def test_no_line_about_a_command_is_cut(command):
     _, out, _ = command("--help")
-    assert "..." not in out and all(f"  {line}\n" in out for name, line in SUMMARIES.items() if " " not in name)
+    assert all(f"  {line}\n" in out for name, line in SUMMARIES.items() if " " not in name)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
