@@ -30,7 +30,7 @@ def outline_prompts(found: Result) -> list[Prompt]:
     return [Prompt(OF_REGION, region=item.bounds) for item in found.instances if _has_area(item)]
 
 
-def given_box(image: EncodedImage, box: Box, keep_image: bool) -> Result:
+def given_box(image: EncodedImage, box: Sequence[float], keep_image: bool) -> Result:
     """A box that was not found but given, so that nothing about it is unsure, as if it had been found."""
     picture = image.image if keep_image else None
     return Result(OF_REGION, image.size_wh, instances=(Instance(box=box, score=1.0),), image=picture)
