@@ -101,10 +101,14 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `file` at the end of the block, at once: an interrupted or failed
-    block leaves the predecessor whole and nothing else."""
+    block leaves the predecessor whole and nothing else. Who may read it is as for any new file, though the writer makes
+    private ones, as safetensors does."""
     partial = file.with_name(file.name + ".partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)
         partial.replace(file)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ Only the formats of `FORMATS` are tried. `florence_lite.images` makes pictures o
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -26,6 +27,10 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AV
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 WARNING_FORMATS = ("GIF", "ICO", "TIFF")  # their decoders look at Pillow's limit themselves
 _FILTERS = threading.Lock()
+
+
+class TooLarge(ValueError):
+    """An image of more pixels than Pillow's limit allows."""
 
 
 class ImageSizes(NamedTuple):
@@ -125,11 +130,14 @@ def _file(source: str | os.PathLike, what: str) -> BinaryIO:
     except FileNotFoundError:
         if re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(source), re.IGNORECASE):
             raise ValueError(f"{what} is an address; download it first and give the file or its bytes") from None
-        raise FileNotFoundError(f"{what} does not exist (looked in {path.absolute().parent})") from None
+        pattern = f"; for a pattern give glob.glob({str(source)!r})" if glob.has_magic(os.fspath(source)) else ""
+        raise FileNotFoundError(f"{what} does not exist (looked in {path.absolute().parent}){pattern}") from None
     except (OSError, ValueError) as error:  # a name that the system refuses
         raise ValueError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if path.is_dir():
+        raise ValueError(f"{what} is a folder; give its files, such as list(Path({str(path)!r}).glob('*.jpg'))")
     if not path.is_file():
-        raise ValueError(f"{what} is a folder or device, not a file")
+        raise ValueError(f"{what} is a device, not a file")
     if size == 0:
         raise ValueError(f"{what} is an empty file")
     try:
@@ -209,9 +217,9 @@ def _check_pixels(image: Image.Image, what: str) -> None:
         raise too_large(what, f"{shown_size(image.size)} is more than {2 * limit:,} pixels", -(-width * height // 2))
 
 
-def too_large(what: str, why: str, enough: int | None = None) -> ValueError:
+def too_large(what: str, why: str, enough: int | None = None) -> TooLarge:
     remedy = "PIL.Image.MAX_IMAGE_PIXELS" + (f" = {enough}" if enough else "")
-    return ValueError(f"{what} is too large to be safe: {why}; if you trust it, raise the limit: {remedy}")
+    return TooLarge(f"{what} is too large to be safe: {why}; if you trust it, raise the limit: {remedy}")
 
 
 @contextmanager

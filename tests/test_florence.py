@@ -332,6 +332,7 @@ def test_region_outside(florence, region):
         ("describe", {"region": REGION, "what": "name"}, "what is 'name'; choose one of category, description, text"),
         ("describe", {"what": "text"}, "what is 'text', which needs a region"),
         ("ask", {"question": " "}, "task <VQA>: text=' '"),
+        ("ask", {"question": ["is it red?", "why?"]}, r"run\(image, \[Prompt\('<VQA>', text='is it red\?'\), …\]\)"),
     ],
 )
 def test_mistakes_of_methods(florence, method, arguments, message):

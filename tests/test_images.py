@@ -174,6 +174,13 @@ def test_missing_file(name):
         load_image(name)
 
 
+def test_a_folder_or_a_pattern_is_no_image_and_how_its_files_are_given_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder; give its files, such as list\(Path\('.*'\).glob\('\*.jpg'\)\)"):
+        load_image(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"does not exist .*; for a pattern give glob.glob\('.*\*.png'\)"):
+        load_image(tmp_path / "*.png")
+
+
 @pytest.mark.parametrize(("name", "reason"), [("a car in front of a house " * 400, "too long"), ("a\0b", "null")])
 def test_path_that_the_system_refuses(name, reason):
     with pytest.raises(ValueError, match=f"cannot be read: .*{reason}"):

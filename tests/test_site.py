@@ -63,6 +63,19 @@ def test_nothing_is_fetched_from_elsewhere(pages):
     assert [name for name, html in pages.items() if any(map(elsewhere.search, tags.findall(html)))] == []
 
 
+def test_markers_are_shown(pages):
+    """`<OD>` in a docstring would else be a tag that no browser knows."""
+    assert '&lt;OD&gt;"; ' in pages["reference.html"]
+    unknown = re.compile(r"<(?:OD|CAPTION|mask|loc|and)\b[^>]*>")
+    assert {name: found for name, html in pages.items() if (found := unknown.findall(html))} == {}
+
+
+def test_no_page_stands_twice_in_the_navigation(pages):
+    nav = re.search(r'<nav class="md-nav md-nav--primary".*?</nav>\s*</div>', pages["limits.html"], re.DOTALL)[0]
+    links = re.findall(r'<a href="([^"#]+)" class="md-nav__link', nav)
+    assert len(links) > 20 and len(links) == len(set(links))
+
+
 def test_the_reference_is_made_of_docstrings(site, pages):
     for text in (pages["reference.html"], (site / "reference.md").read_text(encoding="utf-8")):
         assert "Run the vision tower once, for any number of prompts later." in text

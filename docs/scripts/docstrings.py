@@ -41,12 +41,18 @@ def listed(docstring: str) -> str:
     return "\n".join([*lines, "```"] if example else lines)
 
 
+def escaped(markdown: str) -> str:
+    """Markdown whose markers, `<OD>` say, are no tags of HTML; code is left as it is."""
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", markdown, flags=re.DOTALL)
+    return "".join(part if n % 2 else re.sub(r"<(?=[A-Za-z/])", "&lt;", part) for n, part in enumerate(parts))
+
+
 class HouseStyle(griffe.Extension):
     """The docstrings of what is documented, as above."""
 
     def on_instance(self, *, obj, **_):
         if not obj.is_alias and obj.docstring and (obj.is_class or obj.is_function or obj.is_attribute):
-            obj.docstring.value = listed(obj.docstring.value)
+            obj.docstring.value = escaped(listed(obj.docstring.value))
 
 
 def as_markdown(name: str) -> str:

@@ -265,5 +265,7 @@ def region_corners(task_name: str, region: Sequence[float]) -> tuple[float, floa
 
 def _stripped(task_name: str, what: str, text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"task {task_name}: {what}={text!r} must be a string with something in it")
+        several = what == "text" and isinstance(text, list | tuple) and bool(text)
+        remedy = f"; ask several with run(image, [Prompt({task_name!r}, text={text[0]!r}), …])" if several else ""
+        raise ValueError(f"task {task_name}: {what}={text!r} must be a string with something in it{remedy}")
     return text.strip()

@@ -63,14 +63,16 @@ def load_adapter(model: FlorenceModel, folder: str | os.PathLike) -> FlorenceMod
     Takes adapters of this network, of transformers' native class and of Microsoft's code, with rsLoRA, DoRA, patterns
     of ranks and alphas, biases, convolutions, and modules saved whole.
 
-    Raises ImportError without peft, FileNotFoundError for a missing file, ValueError for a damaged one, and for
-    tensors that are missing, unknown, of the wrong shape, not finite, or nothing this network can hold; the message
-    lists them.
+    Raises ModuleNotFoundError, with the remedy, without peft, FileNotFoundError for a missing file, ValueError for a
+    damaged one, and for tensors that are missing, unknown, of the wrong shape, not finite, or nothing this network can
+    hold; the message lists them.
     """
     try:
         import peft
-    except ImportError as error:
-        raise ImportError('adapters need peft: pip install "florence-lite[train]"') from error
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "adapters need the package peft: pip install 'florence-lite[train]'", name=error.name
+        ) from error
     if hasattr(model, "peft_config"):
         raise ValueError("the model already carries an adapter; load the base again, or merge the first adapter")
     folder = Path(folder)

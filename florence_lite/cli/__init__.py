@@ -17,7 +17,7 @@ import typer
 from florence_lite.cli.annotating import annotate
 from florence_lite.cli.calibrating import calibrate
 from florence_lite.cli.cards import checkpoints, tasks
-from florence_lite.cli.common import STOPPED, OutputError, say, say_error
+from florence_lite.cli.common import STOPPED, OutputError, has_remedy, say, say_error
 from florence_lite.cli.data import data_app
 from florence_lite.cli.demonstrating import demo
 from florence_lite.cli.exporting import export
@@ -48,6 +48,11 @@ class _Commands(typer.core.TyperGroup):
         except BrokenPipeError:
             raise
         except MISTAKES as error:
+            say_error(error)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if not has_remedy(error):
+                raise
             say_error(error)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

@@ -26,7 +26,8 @@ class AnswerFolder:
         """asked: the prompt and all options that answers depend on, as JSON has them.
 
         The folder is made if absent. Raises ValueError where two images would share a file, where a picture would
-        replace one of the images, and where the folder holds the answer to another question about one of them.
+        replace one of the images or stand among them, and where the folder holds the answer to another question about
+        one of them.
         """
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder} is a file; give a folder, which may be new")
@@ -44,6 +45,11 @@ class AnswerFolder:
             owners[file] = image.name
             if isinstance(image.source, str) and _is_same(self.picture(image.name), Path(image.source)):
                 raise ValueError(f"--out {folder} would overwrite the image {image.name}; choose another folder")
+            if isinstance(image.source, str) and Path(image.source).resolve().parent == folder.resolve():
+                raise ValueError(
+                    f"--out {folder} holds the image {image.name}, and pictures of answers would be taken for "
+                    "images the next time; choose another folder"
+                )
             if not file.exists():
                 self.images.append(image)
             elif read_json_object(file, LARGEST).get("asked") != self.asked:

@@ -35,6 +35,19 @@ def within(least: int, most: int | None = None) -> Callable[..., Any]:
     return check
 
 
+def read_number(word: str) -> float:
+    """Reads an option. Raises `typer.BadParameter`, naming what is no number, and how it is written with a point."""
+    try:
+        return float(word)
+    except ValueError:
+        with_point = word.replace(",", ".", 1)
+        remedy = f"; write {with_point}" if re.fullmatch(r"-?\d*\.\d+", with_point) else ""
+        raise typer.BadParameter(f"{word} is no number{remedy}") from None
+
+
+SHARE: dict[str, Any] = {"parser": read_number, "callback": within(0, 1)}  # of options that are a number from 0 to 1
+
+
 def card_names(incomplete: str) -> list[str]:
     """The checkpoint cards whose names begin so, for the completion of shells."""
     from florence_lite.cards import checkpoints
@@ -77,7 +90,7 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         metavar="S",
-        callback=within(0, 1),
+        **SHARE,
         help="Leave out boxes and outlines that score less, and phrases less likely in the image; from 0 to 1.",
     ),
 ]
@@ -148,12 +161,22 @@ def load(checkpoint: str | None, device: str, adapter: str | None = None, precis
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Names the remedy for a package that is missing because the `extra` was not installed."""
+    """Names the remedy for a package that is missing because the `extra` was not installed.
+
+    pip and uv take the florence-lite that is installed, from a clone too, and add what the extra lists.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
+        if has_remedy(error):
+            raise
         say_error(f"the package {error.name} is missing; pip install 'florence-lite[{extra}]'")
         raise typer.Exit(2) from error
+
+
+def has_remedy(error: ModuleNotFoundError) -> bool:
+    """Whether the library raised it, which says what to install."""
+    return "pip install" in str(error)
 
 
 @contextmanager

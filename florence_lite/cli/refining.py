@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from florence_lite.cli.common import AsJson, needing, show, show_json, within
+from florence_lite.cli.common import SHARE, AsJson, needing, show, show_json, within
 
 
 def refine(
@@ -22,7 +22,7 @@ def refine(
         float | None,
         typer.Option(
             metavar="S",
-            callback=within(0, 1),
+            **SHARE,
             help="The least score that is kept, 0.3 if absent. Scores put answers in order; how many of those with one "
             "score are right, OUT/near.html shows. The presence of phrases is judged from 0.5, a probability where the "
             "checkpoint is calibrated (florence-lite calibrate).",

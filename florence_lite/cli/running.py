@@ -12,6 +12,7 @@ import typer
 
 from florence_lite.cli.answer_folder import AnswerFolder
 from florence_lite.cli.common import (
+    SHARE,
     Adapter,
     AsJson,
     Checkpoint,
@@ -22,12 +23,12 @@ from florence_lite.cli.common import (
     check_picture,
     in_options,
     load,
+    read_number,
     say,
     say_error,
     show,
     show_json,
     stoppable,
-    within,
 )
 from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images
 from florence_lite.printable import printable
@@ -62,7 +63,7 @@ def run(
     text: Annotated[str | None, typer.Option(metavar="T", help="Caption, question or phrase of the prompt.")] = None,
     region: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option(metavar="X0 Y0 X1 Y1", help="Region of the prompt, in pixels of the image."),
+        typer.Option(metavar="X0 Y0 X1 Y1", parser=read_number, help="Region of the prompt, in pixels of the image."),
     ] = None,
     phrase: Annotated[
         list[str] | None, typer.Option(metavar="P", help="Phrase of the prompt; repeat --phrase for several.")
@@ -83,7 +84,7 @@ def run(
         float | None,
         typer.Option(
             metavar="IOU",
-            callback=within(0, 1),
+            **SHARE,
             help="Leave out what overlaps a surer one of its label by more, from 0 to 1.",
         ),
     ] = None,
@@ -317,11 +318,12 @@ class AnswerReport:
 
     def finish(self, card: CheckpointCard | None, images: int) -> None:
         """Say what is to be said of all answers about a number of images; exits with 1 where something went wrong, with
-        2 where nothing could be answered."""
+        2 where nothing could be answered, now or before."""
         if self.foreign:
             say(foreign_note(card, self.foreign, images))
         if self.faults:
-            raise typer.Exit(1 if self.answers else 2)
+            before = self.folder.done if self.folder else 0
+            raise typer.Exit(1 if self.answers or before else 2)
 
     def _filed(self, image: str, result: Result) -> bool:
         """Whether the answer stands in the folder, where there is one."""

@@ -17,6 +17,7 @@ from florence_lite.cli.common import (
     Tile,
     check_picture,
     load,
+    read_number,
     say,
     show,
     show_json,
@@ -46,7 +47,9 @@ def segment(
     ] = None,
     region: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option(metavar="X0 Y0 X1 Y1", help="Outline what is in this box, in pixels of the image."),
+        typer.Option(
+            metavar="X0 Y0 X1 Y1", parser=read_number, help="Outline what is in this box, in pixels of the image."
+        ),
     ] = None,
     threshold: Threshold = None,
     tile: Tile = None,
@@ -101,7 +104,8 @@ def panoptic(
     ids: Annotated[
         Path | None,
         typer.Option(
-            metavar="IDS.png", help="Write the id of every pixel into this file, as COCO's panoptic PNG does."
+            metavar="IDS.png",
+            help="Write the id of every pixel into this file, as COCO's panoptic PNG does; small ids look black.",
         ),
     ] = None,
 ) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from florence_lite.cli.common import Adapter, Checkpoint, Device, Precision, load, needing, say, within
+
+if TYPE_CHECKING:
+    import uvicorn
 
 MB = 2**20
 KEEP_ALIVE = 75  # seconds that a connection may be idle: longer than proxies keep theirs, who would find it closed
@@ -44,7 +48,7 @@ def serve(
     """
     with needing("serve"):
         import python_multipart  # noqa: F401  forms
-        import uvicorn
+        import uvicorn  # noqa: F401
 
         from florence_lite.serve import create_app
 
@@ -53,23 +57,36 @@ def serve(
         florence = load(checkpoint, device, adapter, precision)
         app = create_app(florence, max_queue, max_upload * MB, timeout, cache * MB)
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what clients do wrong is told to them
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="on",
-            log_level="error",
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE,
-        )
         shown, number = listening.getsockname()[:2]
         address = f"[{shown}]:{number}" if ":" in shown else f"{shown}:{number}"
         say(f"{florence.name} answers at http://{address} (described at /docs)")
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            server_of(app, timeout).run(sockets=[listening])
         except KeyboardInterrupt:  # which uvicorn passes on when everything is answered
             say("stopped; all that was accepted is answered")
             raise typer.Exit(130) from None
+
+
+def server_of(app: Any, timeout: float) -> uvicorn.Server:
+    """The server of an application that answers within `timeout` seconds.
+
+    When it is to end, it waits so long for its answers, and a little for clients to take them.
+    """
+    import uvicorn
+
+    from florence_lite.serve.app import SENDING
+
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(timeout + SENDING),
+    )
+    return uvicorn.Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -48,10 +48,27 @@ def train(
     An interrupted run goes on where it was. Standard output tells how far the run is, a line every half a minute where
     no bar does, and in its last line the folder of the checkpoint to go on with.
     """
-    with stoppable(lambda: "the same command goes on from the state that was saved last"):
+    with stoppable(lambda: _how_to_go_on(config)):
         folder = _trained(config, continue_with_changes)
     if os.environ.get("RANK", "0") == "0":  # of several processes one tells
         print(folder)
+
+
+def _how_to_go_on(config: Path) -> str:
+    """What the same command does after the run was stopped."""
+    from florence_lite.files import read_toml
+    from florence_lite.train.config import CONFIGURATION, RunConfig
+    from florence_lite.train.folders import STATE, saved_step
+
+    settings = read_toml(config, CONFIGURATION)
+    try:
+        step = saved_step(Path(settings["output"]) / STATE)
+    except ValueError:
+        step = 0
+    if step:
+        return f"the same command goes on from step {step}, whose state was saved last"
+    every = settings.get("save_every", RunConfig.save_every)
+    return f"no state was saved yet (save_every = {every}): the same command begins anew"
 
 
 def _trained(config: Path, continue_with_changes: bool) -> Path:

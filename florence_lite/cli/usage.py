@@ -45,7 +45,7 @@ EXAMPLES = {
     ),
     "data check": ("florence-lite data check my-photos --sheet sheet.png",),
     "data convert": (
-        "florence-lite data convert my-photos --to coco --output my-photos-coco",
+        "florence-lite data convert my-photos --to coco --split train --split val --output my-photos-coco",
         "florence-lite data convert clean --to yolo --output for-yolo --copy-images",
     ),
 }

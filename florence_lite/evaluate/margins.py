@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from florence_lite.evaluate.metrics import Case
 
 GROUPS = 20
+STEPPED = ("ap50_one_class", "ap75_one_class")  # one curve, read at 101 places: it moves in steps or not at all
 _T = 2.093  # of Student's distribution with GROUPS - 1 degrees of freedom, two sides, 95 %
 
 
@@ -17,7 +18,8 @@ def margins(
     """Half the width of each metric's 95 % interval, by a jackknife that leaves out one of `GROUPS` groups at a time.
 
     parts: the cases of images that belong together; at least `GROUPS` of them, or nothing can be said: {}. A metric
-        that cannot be measured without one of the groups has None.
+        that cannot be measured without one of the groups has None, and so has one of `STEPPED`, about which a jackknife
+        says nothing (on 240 scenes 0.004 and 0.043 where a bootstrap gave 0.022; all others agreed).
 
     Source: Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17 (4).
     """
@@ -27,7 +29,7 @@ def margins(
         measure([case for place, part in enumerate(parts) if place % GROUPS != group for case in part])
         for group in range(GROUPS)
     ]
-    return {name: _margin([each[name] for each in left]) for name in left[0]}
+    return {name: None if name in STEPPED else _margin([each[name] for each in left]) for name in left[0]}
 
 
 def _margin(values: Sequence[float | None]) -> float | None:

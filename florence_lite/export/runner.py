@@ -112,7 +112,10 @@ class Runner:
 
     def _region(self, numbers: Sequence[str], size_wh: tuple[int, int]) -> str:
         """A box as prompts say it."""
-        x0, y0, x1, y1 = box = [float(number) for number in numbers]
+        try:
+            x0, y0, x1, y1 = box = [float(number) for number in numbers]
+        except ValueError:
+            raise ValueError(f"region {' '.join(numbers)} must be four numbers, x0 y0 x1 y1 in pixels") from None
         if not (0 <= x0 < x1 <= size_wh[0] and 0 <= y0 < y1 <= size_wh[1]):
             raise ValueError(f"region {box} must lie in the image of {size_wh[0]}×{size_wh[1]} pixels: x0 y0 x1 y1")
         bins = self.about["bins"]

@@ -5,6 +5,7 @@ Other libraries are imported only when they are asked for.
 
 from __future__ import annotations
 
+import os
 import warnings
 import zlib
 from collections import Counter
@@ -15,10 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from florence_lite.answers import Instance
+from florence_lite.cards import task
+from florence_lite.checks import is_whole
 from florence_lite.geometry import joined_ring, mask_to_rle, polygon_area, rasterize, solid_rings
+from florence_lite.tokens import Grammar, grammar
 
-Classes = Mapping[str, int] | Sequence[str]
-"""The classes of a data set: label → number, or a list of labels, whose places from 0 on are the numbers."""
+Classes = Mapping[str, int] | Mapping[int, str] | Sequence[str]
+"""The classes of a data set: label → number, number → label, as in a data.yaml, or a list of labels, whose places from
+0 on are the numbers."""
 
 LABELME_VERSION = "5.5.0"  # of the format; later ones read the same fields
 _DIGITS = 8  # of a share: a hundredth of a pixel in images of a million
@@ -92,6 +97,8 @@ def yolo_row(number: int, box: ArrayLike, rings: Sequence[NDArray[np.float64]], 
 
 def to_yolo(instances: Iterable[Instance], size_wh: tuple[int, int], classes: Classes) -> list[str]:
     """Lines of a YOLO label file; see `Result.to_yolo`."""
+    if classes is None:
+        raise ValueError("classes is None; a YOLO label file needs the labels of its data set, such as ['cat', 'dog']")
     numbered = _numbered(instances, classes)
     outlined = all(instance.kind != "box" for instance, _ in numbered)
     return [
@@ -103,14 +110,16 @@ def to_yolo(instances: Iterable[Instance], size_wh: tuple[int, int], classes: Cl
 # ---- LabelMe ---------------------------------------------------------------------------------------------------------
 
 
-def to_labelme(instances: Iterable[Instance], size_wh: tuple[int, int], image_path: str) -> dict[str, Any]:
+def to_labelme(
+    instances: Iterable[Instance], size_wh: tuple[int, int], image_path: str | os.PathLike
+) -> dict[str, Any]:
     """The content of a LabelMe file; see `Result.to_labelme`."""
     width, height = size_wh
     return {
         "version": LABELME_VERSION,
         "flags": {},
         "shapes": list(_labelme_shapes(instances, size_wh)),
-        "imagePath": image_path,
+        "imagePath": os.fspath(image_path),
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,
@@ -145,7 +154,9 @@ def _labelme_shapes(instances: Iterable[Instance], size_wh: tuple[int, int]) -> 
 # ---- supervision and FiftyOne ----------------------------------------------------------------------------------------
 
 
-def to_supervision(instances: Iterable[Instance], size_wh: tuple[int, int], classes: Classes | None) -> Any:
+def to_supervision(
+    instances: Iterable[Instance], size_wh: tuple[int, int], task_name: str, classes: Classes | None
+) -> Any:
     """The instances with coordinates as `supervision.Detections`; see `Result.to_supervision`."""
     try:
         import supervision
@@ -154,7 +165,8 @@ def to_supervision(instances: Iterable[Instance], size_wh: tuple[int, int], clas
 
     placed, numbers = zip(*numbered, strict=True) if (numbered := _numbered(instances, classes)) else ((), ())
     scored = all(instance.score is not None for instance in placed)
-    outlined = any(instance.polygons for instance in placed)
+    form = _form(task_name)
+    outlined = any(instance.polygons for instance in placed) or bool(placed) and form is not None and form.polygons
     data = {"class_name": np.array([instance.label for instance in placed], dtype=str)}
     if any(instance.quad for instance in placed):
         data["xyxyxyxy"] = np.array([_corners(instance) for instance in placed], dtype=np.float64)
@@ -167,18 +179,23 @@ def to_supervision(instances: Iterable[Instance], size_wh: tuple[int, int], clas
     )
 
 
-def to_fiftyone(instances: Iterable[Instance], size_wh: tuple[int, int], text: str, score: float | None) -> Any:
-    """A label of FiftyOne; see `Result.to_fiftyone`."""
+def to_fiftyone(
+    instances: Iterable[Instance], size_wh: tuple[int, int], task_name: str, text: str, score: float | None
+) -> Any:
+    """A label of FiftyOne; see `Result.to_fiftyone`. task_name: tells what an empty answer could have held, since a
+    field of FiftyOne takes one kind of label."""
     try:
         import fiftyone
     except ImportError as error:
         raise ImportError("to_fiftyone needs the package fiftyone: pip install fiftyone") from error
 
     placed = [instance for instance in instances if instance.kind != "label"]
-    if text and not placed:
-        return fiftyone.Classification(label=text, confidence=score)
+    form = _form(task_name)
+    if not placed and (text or form is not None and not form.places):
+        return fiftyone.Classification(label=text, confidence=score) if text else None
     width, height = size_wh
-    if all(instance.kind == "box" for instance in placed):
+    outlined = form is not None and (form.polygons or form.group == 8)
+    if not outlined and all(instance.kind == "box" for instance in placed):
         detections = []
         for instance in placed:
             x0, y0, x1, y1 = instance.box
@@ -193,22 +210,43 @@ def to_fiftyone(instances: Iterable[Instance], size_wh: tuple[int, int], text: s
     return fiftyone.Polylines(polylines=polylines)
 
 
+def _form(task_name: str) -> Grammar | None:
+    """The form of a task's answers; None for a task that is not registered here."""
+    try:
+        return grammar(task(task_name).grammar)
+    except ValueError:
+        return None
+
+
 def _numbered(instances: Iterable[Instance], classes: Classes | None) -> list[tuple[Instance, int]]:
     """The instances that have coordinates, each with the number of its label; those whose label the classes lack are
-    left out with a warning. Raises ValueError for classes that are no list or mapping, and for a list with twins."""
+    left out with a warning. Raises as `_number_of`."""
     placed = [instance for instance in instances if instance.kind != "label"]
     if classes is None:
         return [(instance, label_id(instance.label)) for instance in placed]
-    if not isinstance(classes, Mapping):
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-            raise ValueError(f"classes is {classes!r}; it must be a list of labels, or a mapping from label to number")
-        if twins := [name for name, times in Counter(classes).items() if times > 1]:
-            raise ValueError(f"classes holds {twins[0]!r} more than once; each label has one number")
-        classes = {name: number for number, name in enumerate(classes)}
-    if unknown := Counter(instance.label for instance in placed if instance.label not in classes):
+    number_of = _number_of(classes)
+    if unknown := Counter(instance.label for instance in placed if instance.label not in number_of):
         named = ", ".join(f"{label!r} ({times})" for label, times in unknown.most_common())
         warnings.warn(f"left out, since the classes lack their label: {named}", stacklevel=4)
-    return [(instance, classes[instance.label]) for instance in placed if instance.label in classes]
+    return [(instance, number_of[instance.label]) for instance in placed if instance.label in number_of]
+
+
+def _number_of(classes: Classes) -> Mapping[str, int]:
+    """Label → number; several labels may share one. Raises ValueError for what is no list or mapping, for a label that
+    stands twice, and for numbers below 0."""
+    if isinstance(classes, list | tuple):
+        pairs = [(label, number) for number, label in enumerate(classes)]
+    elif isinstance(classes, Mapping):
+        pairs = [pair[::-1] if is_whole(pair[0], 0) else pair for pair in classes.items()]
+    else:
+        pairs = [(None, None)]
+    if not all(isinstance(label, str) and is_whole(number, 0) for label, number in pairs):
+        raise ValueError(
+            f"classes is {classes!r}; it must be a list of labels, or a mapping from label to number or number to label"
+        )
+    if twins := [label for label, times in Counter(label for label, _ in pairs).items() if times > 1]:
+        raise ValueError(f"classes holds {twins[0]!r} more than once; each label has one number")
+    return dict(pairs)
 
 
 def _corners(instance: Instance) -> list[tuple[float, float]]:

@@ -7,6 +7,7 @@ import html
 import io
 import math
 import operator
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
@@ -229,11 +230,11 @@ class Result:
         """
         return handover.to_coco(self.instances, self.size_wh, image_id, category_ids)
 
-    def to_yolo(self, classes: Mapping[str, int] | Sequence[str]) -> list[str]:
+    def to_yolo(self, classes: handover.Classes) -> list[str]:
         """Lines of a YOLO label file, one for each instance that has coordinates, without scores.
 
-        classes: the labels in the order of the data set (`Dataset.classes`, or the `names` of a data.yaml), or
-            label → number. Instances with another label are left out, with a warning.
+        classes: the labels in the order of the data set (`Dataset.classes`), label → number, or number → label, as the
+            `names` of a data.yaml may be. Instances with another label are left out, with a warning.
 
         A line holds the class, then shares of the image: the centre and the size of the box; or, where all instances
         are quads or polygons, the points of the outline. That is one ring: parts are joined by lines that enclose
@@ -241,7 +242,7 @@ class Result:
         """
         return handover.to_yolo(self.instances, self.size_wh, classes)
 
-    def to_labelme(self, image_path: str) -> dict[str, Any]:
+    def to_labelme(self, image_path: str | os.PathLike) -> dict[str, Any]:
         """The content of a LabelMe file, to be written as JSON beside the image: a rectangle or polygons for each
         instance that has coordinates.
 
@@ -252,30 +253,32 @@ class Result:
         """
         return handover.to_labelme(self.instances, self.size_wh, image_path)
 
-    def to_supervision(self, classes: Mapping[str, int] | Sequence[str] | None = None) -> Any:
+    def to_supervision(self, classes: handover.Classes | None = None) -> Any:
         """The instances that have coordinates as `supervision.Detections`; needs the extra `florence-lite[vis]`.
 
         xyxy float[N, 4] pixels; class_id int[N], with data["class_name"] for it; data["xyxyxyxy"] float[N, 4, 2] where
-        an instance is a quad; mask where one is a polygon: a `supervision.CompactMask`, which acts as a bool[N, H, W]
-        and takes a fraction of its memory, or that array where the installed version has none; confidence float[N],
-        None unless every instance was scored.
+        an instance is a quad; mask where one is a polygon, and of every instance of a task that outlines: a
+        `supervision.CompactMask`, which acts as a bool[N, H, W] and takes a fraction of its memory, or that array where
+        the installed version has none; confidence float[N], None unless every instance was scored.
 
         classes: as in `to_yolo`, so that a label has one number in all images of a data set. Without it the number
             follows from the words of the label, as in `to_coco`, which is the same in all images too.
 
         Raises ImportError where the package is not installed, ValueError as `to_yolo`.
         """
-        return handover.to_supervision(self.instances, self.size_wh, classes)
+        return handover.to_supervision(self.instances, self.size_wh, self.task, classes)
 
     def to_fiftyone(self) -> Any:
         """A label for a field of a FiftyOne sample, with coordinates as shares of the image; needs fiftyone.
 
-        `fiftyone.Detections` of boxes; `fiftyone.Polylines` where an instance is a quad or a polygon; of an answer in
-        words, which has no coordinates, `fiftyone.Classification` with the text as its label. Scores are confidences.
+        `fiftyone.Detections` of boxes; `fiftyone.Polylines` of tasks that answer with quads or outlines, and where an
+        instance is one; of an answer in words, which has no coordinates, `fiftyone.Classification` with the text as its
+        label, or None where there are no words. So the answers of a task fit into one field, whatever an image holds.
+        Scores are confidences.
 
         Raises ImportError where the package is not installed.
         """
-        return handover.to_fiftyone(self.instances, self.size_wh, self.text, self.score)
+        return handover.to_fiftyone(self.instances, self.size_wh, self.task, self.text, self.score)
 
     def draw(self, image: Any = None, max_side: int | None = None) -> Image.Image:
         """A new RGB picture of the answer: the image with shapes, labels and scores on it, and the words below it.

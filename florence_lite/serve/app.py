@@ -21,7 +21,7 @@ from florence_lite.cards import tasks
 from florence_lite.cards.task_card import INPUTS
 from florence_lite.checks import is_positive, is_whole
 from florence_lite.florence import Florence
-from florence_lite.image_files import image_sizes, shown_size
+from florence_lite.image_files import TooLarge, image_sizes, shown_size
 from florence_lite.inference import Prompt
 from florence_lite.inference.prompts import check_places
 from florence_lite.results import Result
@@ -34,8 +34,10 @@ MAX_UPLOAD = 20 * 2**20  # bytes
 TIMEOUT = 60.0  # seconds
 CACHE = 2**28  # bytes
 MAX_PIXELS = 2**26  # of an image: 64 megapixels, of which `READERS` may be decoded at a time
+SMALLER = "make it no larger than 64 megapixels"
 READERS = 2  # threads that decode images
 GONE = 499  # status of requests whose client has gone, which nobody sees
+SENDING = 5.0  # seconds behind `timeout` in which clients still take their answers
 
 ABOUT = (
     "Prompts about images. A body is a form with the image as a file, or JSON with the image in base64. What is wrong "
@@ -212,25 +214,32 @@ class Service:
         digest = hashlib.sha256(query.image).digest()
         image = self.worker.cache.find(digest)
         if image is None:
-            size_wh = image_sizes(query.image).stored
+            try:
+                size_wh = image_sizes(query.image).stored
+            except TooLarge:  # Pillow's limit, which no client can raise
+                raise ValueError(f"the image has too many pixels; {SMALLER}") from None
             if size_wh[0] * size_wh[1] > MAX_PIXELS:
-                raise ValueError(f"the image has {shown_size(size_wh)} pixels; make it no larger than 64 megapixels")
+                raise ValueError(f"the image has {shown_size(size_wh)} pixels; {SMALLER}")
             image = self.florence.encoder.open(query.image, keep_image=False)
         return Job(digest, image, asked, query.options, tell)
 
 
 class Lines(StreamingResponse):
-    """Lines of JSON as they come. ended: is called when the client has them all, or has gone."""
+    """Lines of JSON as they come. seconds: in which the client has to take them, else it is left. ended: is called when
+    it has them all, has gone, or is left."""
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, lines: AsyncIterator[bytes], ended: Callable[[], None]):
+    def __init__(self, lines: AsyncIterator[bytes], seconds: float, ended: Callable[[], None]):
         super().__init__(lines, headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
-        self._ended = ended
+        self._seconds, self._ended = seconds, ended
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # it asked, and does not read
+            pass
         finally:
             self._ended()
 
@@ -282,7 +291,7 @@ def create_app(
         service: Service = app.state.service
         service.enter()
         try:
-            return Lines(await service.stream(request), service.leave)
+            return Lines(await service.stream(request), timeout + SENDING, service.leave)
         except BaseException:
             service.leave()
             raise

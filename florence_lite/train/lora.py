@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
+from florence_lite.checkpoint.adapters import WEIGHTS
 from florence_lite.model import FlorenceModel
 
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.\d+\.")
@@ -43,3 +45,4 @@ def add_lora(model: FlorenceModel, rank: int, targets: Sequence[str], base: str)
 def save_adapter(adapter: nn.Module, folder: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`."""
     adapter.save_pretrained(str(folder), save_embedding_layers=False)
+    shutil.copymode(folder / "adapter_config.json", folder / WEIGHTS[0])  # safetensors writes private files

@@ -608,7 +608,7 @@ def test_missing_files(base, folder, name):
 
 def test_without_peft(base, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r'pip install "florence-lite\[train\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'florence-lite\[train\]'"):
         load_adapter(base, folder)
 
 

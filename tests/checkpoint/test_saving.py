@@ -53,6 +53,12 @@ def test_saved_again_the_files_are_the_same(florence, tmp_path, layout):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
+def test_others_may_read_what_others_may_read_here(florence, tmp_path):
+    (tmp_path / "any").touch()
+    florence.save_pretrained(tmp_path / "saved")
+    assert {file.stat().st_mode for file in (tmp_path / "saved").iterdir()} == {(tmp_path / "any").stat().st_mode}
+
+
 def test_from_layout_to_layout_nothing_is_lost(florence, tmp_path):
     florence.save_pretrained(tmp_path / "original", "original")
     Florence.from_pretrained(tmp_path / "original").save_pretrained(tmp_path / "native", "native")

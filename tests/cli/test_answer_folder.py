@@ -64,6 +64,12 @@ def test_after_ctrl_c_the_same_command_goes_on(command, tiny, photos, tmp_path, 
     assert command(*arguments)[:2] == (0, "")  # nothing is left to be asked
 
 
+def test_an_image_that_is_broken_still_is_no_total_failure(command, tiny, photos, tmp_path):
+    """Some answers are there, from before: exit code 1, not 2."""
+    arguments = ("run", *photos[2:4], "<OD>", "--checkpoint", tiny, "--out", tmp_path / "out")
+    assert [command(*arguments)[0] for _ in range(2)] == [1, 1]
+
+
 def test_without_a_folder_ctrl_c_says_what_would_help(command, tiny, photos, interrupted):
     code, stdout, stderr = command("run", *photos[:3], "<OD>", "--checkpoint", tiny, "--json")
     assert code == 130 and len(stdout.splitlines()) == 2
@@ -96,6 +102,7 @@ def test_mistakes_are_told_before_anything_is_written(command, tiny, photos, tmp
         r"photo 0.png and .*photo 0.jpg would both be answered in", refused(photos[0], twin, "<OD>", "--out", out)
     )
     assert "would overwrite the image" in refused(twin, "<OD>", "--out", twin.parent)
+    assert "would be taken for images" in refused(photos[0], "<OD>", "--out", Path(photos[0]).parent)
     assert "is a file; give a folder" in refused(photos[0], "<OD>", "--out", photos[1])
     assert "leave --picture out" in refused(photos[0], "<OD>", "--out", out, "--picture", tmp_path / "a.png")
     assert not out.exists() and len(list(twin.parent.iterdir())) == 1

@@ -1,8 +1,13 @@
 """The command's words in the place of Python's."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from florence_lite.cli.common import in_options, say_error
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,27 @@ def test_further_lines_of_a_message_are_indented_and_names_cannot_forge_one(caps
 )
 def test_numbers_outside_their_limits_are_told(command, arguments, message):
     assert command(*arguments) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "sample", "<OD>", "--threshold", "0,5"], "'--threshold': 0,5 is no number; write 0.5"),
+        (["run", "sample", "<OD>", "--nms", "high"], "'--nms': high is no number"),
+        (["refine", "answers", "--to", "x", "--threshold", ",5"], "'--threshold': ,5 is no number; write .5"),
+        (["segment", "sample", "--region", 1, 2, "a", 4], "'--region': a is no number"),
+    ],
+)
+def test_what_is_no_number_is_told(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "") and err.endswith(f"Invalid value for {message}\n")
+
+
+def test_an_adapter_without_peft_is_told(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "scenes-nano"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(bytes(8))
+    output = ("--output", tmp_path / "answers")
+    for arguments in (("run", "sample", "<OD>"), ("annotate", ROOT / "examples", "--tasks", "<OD>", *output)):
+        code, _, err = command(*arguments, "--adapter", tmp_path)
+        assert code == 2 and err.endswith("error: adapters need the package peft: pip install 'florence-lite[train]'\n")

@@ -27,3 +27,11 @@ def test_what_cannot_be_told():
     assert margins(mean, [[1.0]] * (GROUPS - 1)) == {}
     parts = [[float(place)] for place in range(GROUPS)]
     assert margins(lambda cases: {"mean": None if 3.0 not in cases else 1.0}, parts) == {"mean": None}
+
+
+def test_a_figure_that_moves_in_steps_has_no_margin():
+    def both(cases):
+        return mean(cases) | {"ap50_one_class": mean(cases)["mean"]}
+
+    found = margins(both, [[float(place)] for place in range(GROUPS)])
+    assert found["ap50_one_class"] is None and found["mean"] > 0

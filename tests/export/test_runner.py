@@ -143,6 +143,7 @@ def test_images_are_prepared_alike(traced, tmp_path, mode):
         ("<REGION_TO_CATEGORY>", ["1", "2", "3"], "takes four numbers, x0 y0 x1 y1"),
         ("<REGION_TO_CATEGORY>", ["1", "2", "300", "4"], "must lie in the image of 90×70 pixels"),
         ("<REGION_TO_CATEGORY>", ["1", "2", "nan", "4"], "must lie in the image of 90×70 pixels"),
+        ("<REGION_TO_CATEGORY>", ["1", "2", "x", "4"], "region 1 2 x 4 must be four numbers, x0 y0 x1 y1 in pixels"),
         ("<VQA>", ["why " * 200], "the network takes"),
     ],
 )

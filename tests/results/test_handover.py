@@ -5,6 +5,7 @@ import re
 import sys
 import tracemalloc
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,12 @@ def test_to_supervision_invents_no_confidence_and_no_masks(supervision):
     assert result(BOX, QUAD).to_supervision().mask is None
 
 
+def test_to_supervision_has_masks_of_all_images_of_a_task_that_outlines(supervision):
+    unreadable = Result("<REGION_TO_SEGMENTATION>", (64, 80), instances=[BOX])  # the box stays
+    assert unreadable.to_supervision().mask.sum() == 800
+    assert Result("<REGION_TO_SEGMENTATION>", (64, 80)).to_supervision().mask is None
+
+
 def test_to_supervision_keeps_quads(supervision):
     corners = result(BOX, QUAD).to_supervision().data["xyxyxyxy"].tolist()
     assert corners == [[[10, 20], [30, 20], [30, 60], [10, 60]], [[0, 0], [40, 10], [40, 30], [0, 20]]]
@@ -172,7 +179,13 @@ def test_words_have_no_place():
     [
         ("dog", "classes is 'dog'; it must be a list of labels"),
         (["dog", "dog"], "holds 'dog' more than once"),
+        ({0: "dog", 1: "dog"}, "holds 'dog' more than once"),
         ([1], r"classes is \[1\]; it must be"),
+        ({"dog", "cat"}, "it must be a list of labels"),  # in another order in every process
+        ({"dog": "first"}, "a mapping from label to number or number to label"),
+        ({"dog": -1}, "classes is {'dog': -1}"),
+        (3, "classes is 3"),
+        (None, "a YOLO label file needs the labels of its data set"),
     ],
 )
 def test_wrong_classes_are_told(classes, message):
@@ -190,6 +203,9 @@ def test_to_yolo():
     assert box == "0 0.3125 0.5 0.3125 0.5" and round_it == "1 0.078125 0.0625 0.15625 0.125"
     with pytest.warns(UserWarning, match=r"'cat' \(2\), 'dog' \(1\)"):
         assert result(RING, BOX, RING).to_yolo(["bird"]) == []
+    assert result(BOX).to_yolo({0: "cat", 1: "dog"}) == result(BOX).to_yolo(["cat", "dog"])  # names of a data.yaml
+    merged = result(BOX, RING).to_yolo({"cat": 0, "dog": 0})
+    assert [row[0] for row in merged] == ["0", "0"]
 
 
 def test_rows_of_yolo_are_read_back(tmp_path):
@@ -207,7 +223,7 @@ TWO_PARTS = Instance("dogs", polygons=[[(0, 0), (10, 0), (10, 10)], [(20, 20), (
 
 
 def test_to_labelme():
-    content = result(BOX, QUAD, WORDS, HOLED, TWO_PARTS).to_labelme("photo.jpg")
+    content = result(BOX, QUAD, WORDS, HOLED, TWO_PARTS).to_labelme(Path("photo.jpg"))
     assert (content["imagePath"], content["imageWidth"], content["imageHeight"]) == ("photo.jpg", 64, 80)
     box, quad, ring, *dogs = content["shapes"]
     assert (box["label"], box["shape_type"], box["points"], box["score"]) == (
@@ -248,7 +264,14 @@ def check_fiftyone(module):
     assert [line.filled for line in lines.polylines] == [False, False, True]
     told = Result("<CAPTION>", (64, 80), text="a dog", score=0.5).to_fiftyone()
     assert isinstance(told, module.Classification) and (told.label, told.confidence) == ("a dog", 0.5)
-    assert result().to_fiftyone().detections == []
+    # A field takes one kind of label, so a task has one, also of images in which there is nothing.
+    kinds = {"<OD>": "detections", "<OCR_WITH_REGION>": "polylines", "<REGION_TO_SEGMENTATION>": "polylines"}
+    for task, kind in kinds.items():
+        assert getattr(Result(task, (64, 80)).to_fiftyone(), kind) == []
+    unreadable = Result("<REGION_TO_SEGMENTATION>", (64, 80), instances=[BOX]).to_fiftyone()  # the box stays
+    assert len(unreadable.polylines) == 1 and not unreadable.polylines[0].filled
+    assert Result("<OCR>", (64, 80)).to_fiftyone() is None
+    assert Result("<NOT_REGISTERED>", (64, 80)).to_fiftyone().detections == []
 
 
 def test_to_fiftyone(fiftyone):

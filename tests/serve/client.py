@@ -103,13 +103,10 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 @contextmanager
 def serving(florence: Florence, **limits: Any) -> Iterator[Client]:
-    import uvicorn
-
+    from florence_lite.cli.serving import server_of
     from florence_lite.serve import create_app
 
-    app = create_app(florence, **limits)
-    config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_level="warning", access_log=False)
-    server = uvicorn.Server(config)
+    server = server_of(app := create_app(florence, **limits), limits.get("timeout", 60))
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -107,16 +107,17 @@ def test_bodies_that_are_too_large(tiny):
 
 
 def test_pictures_of_too_many_pixels(client):
-    """A few thousand bytes of black: refused by what the header says."""
+    """A few bytes of black: refused by what the header says."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    header = (9000).to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    pixels = zlib.compress(bytes(9000 * (1 + 9000 // 8)), 9)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    status, told = client.post("/run", form(bomb, prompt="<OD>"))
-    assert status == 422 and "the image has 9000×9000 pixels" in told["error"]
+    for side, said in ((9000, "9000×9000 pixels"), (60_000, "too many pixels")):
+        header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+        pixels = zlib.compress(bytes(1 + side // 8))
+        bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+        status, told = client.post("/run", form(bomb, prompt="<OD>"))
+        assert (status, told) == (422, {"error": f"the image has {said}; make it no larger than 64 megapixels"})
 
 
 def test_too_many_requests(tiny, gate):
@@ -220,6 +221,21 @@ def test_stopping_answers_what_was_accepted(tiny, gate):
         assert not client.service.worker.alive
         with pytest.raises(OSError):
             client.connect().sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n") or client.get("/health")
+
+
+@pytest.mark.parametrize("path", ["/run", "/stream"])
+def test_clients_that_do_not_read_hold_nothing_up(tiny, monkeypatch, path):
+    from florence_lite.serve import app
+
+    as_line = app.as_line
+    monkeypatch.setattr(app, "as_line", lambda content: as_line(content) + b" " * 10**7)  # more than buffers hold
+    monkeypatch.setattr(app, "SENDING", 0.2)
+    with serving(tiny, timeout=0.8) as client, client.raw_post(path, form(PHOTO, prompt="<OD>")):
+        wait_until(lambda: client.service.worker.encoded)
+        client.until(accepted=0)
+        client.stop()
+        client.join()
+    assert not client.service.worker.alive
 
 
 def test_a_fault_of_the_network_hits_those_that_it_hits(tiny, monkeypatch, caplog):

@@ -106,3 +106,21 @@ def test_continuing_is_no_field_of_a_configuration():
     from florence_lite.train import FineTuneConfig
 
     assert "continue_with_changes" not in {field.name for field in dataclasses.fields(FineTuneConfig)}
+
+
+def test_ctrl_c_says_where_the_same_command_goes_on(train, monkeypatch):
+    """The state that was saved last, or the beginning."""
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("florence_lite.train.validation.Validation.metrics", stopped)
+    code, _, err = train()
+    assert code == 130 and err.endswith(
+        "stopped: no state was saved yet (save_every = 100): the same command begins anew\n"
+    )
+    monkeypatch.undo()
+    train(output="whole")
+    monkeypatch.setattr("florence_lite.cli.training._trained", stopped)
+    code, _, err = train(output="whole")
+    assert code == 130 and err.endswith("stopped: the same command goes on from step 3, whose state was saved last\n")

@@ -78,6 +78,7 @@ def test_adapters(base, data, tmp_path):
     pytest.importorskip("peft")
     folder = finetune(settings(base, data, tmp_path, lora_rank=4))
     assert {path.name for path in folder.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # none of them is private
     assert not (folder / "model.safetensors").exists()
     before, after = load_checkpoint(base).state_dict(), Florence.from_pretrained(folder).model.state_dict()
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
