@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -369,7 +369,7 @@ class Asking:
         region: Sequence[float] | None = None,
         keep_image: bool = True,
         **options: Any,
-    ) -> Iterator[str | Instance | Result]:
+    ) -> Generator[str | Instance | Result, None, None]:
         """Answer one prompt about one image, bit by bit; arguments as in `run`.
 
         Yields pieces of the answer's words as they are written (of captions, answers and descriptions, not of labels),
