@@ -77,14 +77,14 @@ def _together(
     options: Mapping[str, Any],
     keep_image: bool,
     queue: DecodingQueue,
-) -> Iterator[list[str | Instance]]:
+) -> Generator[list[str | Instance | Result], None, list[Result]]:
     """Requests that are answered together. Returns their results."""
     tickets = [queue.submit(row) for _, row in asked]
     growing: list[_Growing | None] = [None] * len(asked)
     results: list[Result | None] = [None] * len(asked)
     try:
         while any(result is None for result in results):
-            events: list[str | Instance] = []
+            events: list[str | Instance | Result] = []
             for place, (ticket, (request, _)) in enumerate(zip(tickets, asked, strict=True)):
                 if results[place] is not None:
                     continue
