@@ -74,7 +74,7 @@ def test_commands_parse(line):
     while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
         names.append(arguments.pop(0))
         command = command.commands[names[-1]]
-    if not arguments or set(arguments) & {"…", "--version", "--help"}:
+    if not arguments or set(arguments) & {"…", "--version", "--help", "--install-completion"}:
         return
     values = command.make_context(names[-1], arguments).params
     if names == ["run"]:

@@ -27,7 +27,7 @@ from florence_lite.cli.running import RunCommand, run
 from florence_lite.cli.segmenting import panoptic, remove, segment
 from florence_lite.cli.serving import serve
 from florence_lite.cli.training import evaluate, train
-from florence_lite.cli.usage import epilog
+from florence_lite.cli.usage import epilog, taught
 
 MISTAKES = (ValueError, OSError, FloatingPointError)  # of a user: input, files, a learning rate that is too high
 
@@ -64,24 +64,24 @@ class _Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=epilog()
 )
-app.command(cls=RunCommand, epilog=epilog("run"))(run)
-app.command(epilog=epilog("segment"))(segment)
-app.command(epilog=epilog("panoptic"))(panoptic)
-app.command(epilog=epilog("remove"))(remove)
-app.command(epilog=epilog("match"))(match)
-app.command(epilog=epilog("rank"))(rank)
-app.command(epilog=epilog("find"))(find)
-app.command(epilog=epilog("tasks"))(tasks)
-app.command(epilog=epilog("checkpoints"))(checkpoints)
-app.command(epilog=epilog("refine"))(refine)
+app.command(cls=RunCommand, **taught("run"))(run)
+app.command(**taught("segment"))(segment)
+app.command(**taught("panoptic"))(panoptic)
+app.command(**taught("remove"))(remove)
+app.command(**taught("match"))(match)
+app.command(**taught("rank"))(rank)
+app.command(**taught("find"))(find)
+app.command(**taught("tasks"))(tasks)
+app.command(**taught("checkpoints"))(checkpoints)
+app.command(**taught("annotate"))(annotate)
+app.command(**taught("refine"))(refine)
 app.add_typer(data_app, name="data")
-app.command(epilog=epilog("train"))(train)
-app.command(epilog=epilog("calibrate"))(calibrate)
-app.command("eval", cls=_EvalCommand, epilog=epilog("eval"))(evaluate)
-app.command(epilog=epilog("annotate"))(annotate)
-app.command(epilog=epilog("serve"))(serve)
-app.command(epilog=epilog("export"))(export)
-app.command(epilog=epilog("demo"))(demo)
+app.command(**taught("train"))(train)
+app.command(**taught("calibrate"))(calibrate)
+app.command("eval", cls=_EvalCommand, **taught("eval"))(evaluate)
+app.command(**taught("serve"))(serve)
+app.command(**taught("export"))(export)
+app.command(**taught("demo"))(demo)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from florence_lite.cli.common import AsJson, Columns, Format, Outside, check_picture, read_data, show, show_json
-from florence_lite.cli.usage import epilog
+from florence_lite.cli.usage import taught
 
 if TYPE_CHECKING:
     from florence_lite.train.rows import RowWriter
@@ -24,7 +24,7 @@ def data() -> None:
     """Look at annotated images, and write them for other tools."""
 
 
-@data_app.command(epilog=epilog("data check"))
+@data_app.command(**taught("data check"))
 def check(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or file of annotated images.")],
     format: Format = "auto",
@@ -64,7 +64,7 @@ def check(
         raise typer.Exit(1)
 
 
-@data_app.command(epilog=epilog("data convert"))
+@data_app.command(**taught("data convert"))
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file of annotated images, or of answers.")],
     to: Annotated[

@@ -18,7 +18,10 @@ def export(
     adapter: Adapter = None,
     to: Annotated[str, typer.Option(metavar="F", help="Format of the graphs: onnx or openvino.")] = "onnx",
     precision: Annotated[
-        str, typer.Option(metavar="P", help="fp32, or for onnx int8: a quarter of the size, and answers may differ.")
+        str,
+        typer.Option(
+            metavar="P", help="fp32, or for onnx int8: matrices of a quarter of the size; answers may differ."
+        ),
     ] = "fp32",
     compare: Annotated[
         list[str] | None,

@@ -1,7 +1,28 @@
-"""What `--help` ends with: true commands for each command, and the exit codes."""
+"""What `--help` says beside the commands' own words: a line for each, true examples, and the exit codes."""
 
 from __future__ import annotations
 
+SUMMARIES = {  # of 64 letters at most, which a terminal of 80 shows whole
+    "run": "Answer one prompt about each of the images.",
+    "segment": "Outline all objects of images, or what phrases name.",
+    "panoptic": "Tell which thing or stuff every pixel belongs to.",
+    "remove": "Paint over what a phrase names.",
+    "match": "Tell how probably each text is true of each image.",
+    "rank": "Order texts and images by how well they suit each other.",
+    "find": "Find the images in which a phrase is most probably there.",
+    "tasks": "List what can be asked.",
+    "checkpoints": "List the checkpoints with their licences and figures.",
+    "annotate": "Ask tasks about any number of images, each exactly once.",
+    "refine": "Filter such answers in stages, and tell why each was dropped.",
+    "train": "Train from scratch on scenes, or further on your own data.",
+    "eval": "Measure a checkpoint on annotated images or on scenes.",
+    "calibrate": "Fit how sure a checkpoint must be that a phrase is there.",
+    "demo": "Show a page in the browser that asks any task.",
+    "serve": "Answer prompts about images over HTTP.",
+    "export": "Write a checkpoint as graphs that run without torch.",
+    "data check": "Count what a data set holds, and report its problems.",
+    "data convert": "Write annotated images in the format of another tool.",
+}
 EXAMPLES = {
     "run": (
         'florence-lite run sample "<OD>" --picture out.png',
@@ -52,6 +73,11 @@ EXAMPLES = {
 START = ('florence-lite run sample "<OD>"', "florence-lite tasks", "florence-lite COMMAND --help")
 EXIT_CODES = """Exit codes: 0 all went well; 1 some images could not be answered; 2 none could, or
 the command has a mistake; 130 Ctrl-C stopped it."""
+
+
+def taught(command: str) -> dict[str, str]:
+    """What typer is told of a command beside the function."""
+    return {"short_help": SUMMARIES[command], "epilog": epilog(command)}
 
 
 def epilog(command: str = "") -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FREE = "a sentence of your own"  # stands in the list of tasks
 LEAST_SCORE = 0.3  # of what is shown at first, where no presence decides
 LARGEST_SIDE = 1200  # pixels of a picture that is sent to the browser
+CORNER = 2  # pixels around a first corner that are marked
 SECONDS_BETWEEN = 0.15  # two pictures of an answer that grows
 
 
@@ -45,14 +46,16 @@ class Question:
         if self.task != FREE:
             return task(self.task)
         if not self.text.strip():
-            raise ValueError('a sentence of your own needs text="…", but nothing was given')
+            raise ValueError("a sentence of your own needs the field text, which is empty: fill it in")
         return task(self.text.strip())
 
     def prompt(self) -> Prompt:
-        """Raises as `card`, and ValueError for a region that is no four numbers; what is missing, the network's call
-        tells."""
+        """Raises as `card`, and ValueError for a field that is empty and for a region that is no four numbers."""
         card = self.card
         given = taken(card)
+        if given and not getattr(self, given).strip():
+            how = "click two corners in the image" if given == "region" else "fill it in"
+            raise ValueError(f"{card.name} needs the field {given}, which is empty: {how}")
         return Prompt(
             card.name,
             text=(self.text.strip() or None) if given == "text" else None,
@@ -86,9 +89,14 @@ class Visit:
     note: str = ""
 
 
-def choices() -> list[tuple[str, str]]:
-    """The tasks as (what the list says, what it means), and last `FREE`."""
-    return [*((f"{card.name}  {card.summary}", card.name) for card in tasks()), (FREE, FREE)]
+def choices() -> list[str]:
+    """The tasks by their markers, and last `FREE`."""
+    return [*(card.name for card in tasks()), FREE]
+
+
+def summary(chosen: str) -> str:
+    """What a choice asks for."""
+    return "the text is the whole prompt" if chosen == FREE else task(chosen).summary
 
 
 def taken(card: TaskCard) -> str:
@@ -132,10 +140,14 @@ def clicked(region: str, x: float, y: float) -> str:
 
 
 def with_region(path: str, region: str) -> Image.Image:
-    """The image with the region on it, as soon as both of its corners are known."""
+    """The image with the region on it, or with its first corner where only that is known."""
     image = load_image(path)
-    box = read_region(region) if len(region.split()) == 4 else None
-    return draw(image, [Instance("region", box=box)] if box else [], image.size, max_side=LARGEST_SIDE)
+    if len(region.split()) == 4:
+        marked = Instance("region", box=read_region(region))
+    else:
+        x, y = map(float, region.split())
+        marked = Instance("first corner", box=(x - CORNER, y - CORNER, x + CORNER, y + CORNER))
+    return draw(image, [marked], image.size, max_side=LARGEST_SIDE)
 
 
 def answer(florence: Florence, visit: Visit, path: str | None, question: Question, threshold: float) -> Iterator[Shown]:

@@ -22,6 +22,7 @@ from florence_lite.demo.answering import (
     first_threshold,
     has_threshold,
     shown,
+    summary,
     taken,
     with_region,
 )
@@ -53,10 +54,10 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
         )
         with gr.Row():
             with gr.Column():
-                dropped = gr.Image(image, show_label=False, sources=["upload", "clipboard"], height=380)
+                dropped = gr.Image(image, format="png", show_label=False, sources=["upload", "clipboard"], height=380)
                 # The library reads the file as it is, or says why it cannot.
                 dropped.preprocess = lambda given: None if given is None else given.path
-                chosen = gr.Dropdown(choices(), value="<OD>", label="task")
+                chosen = gr.Dropdown(choices(), value="<OD>", label="task", info=summary("<OD>"), filterable=False)
                 text = gr.Textbox(label="text", info="a caption, a question or a sentence", visible="hidden")
                 phrases = gr.Textbox(label="phrases", info="one a line", lines=3, visible="hidden")
                 region = gr.Textbox(label="region", info="x0 y0 x1 y1, in pixels of the image", visible="hidden")
@@ -76,9 +77,14 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
         def on_ask(seen, path, chosen, text, phrases, region, threshold) -> Iterator[list]:
             # A field that nobody touched holds nothing at all.
             seen, question = seen or Visit(), Question(chosen, text or "", phrases or "", region or "")
-            with told(path):
-                for each in answer(florence, seen, path, question, threshold):
-                    yield [seen, *_values(each)]
+            try:
+                with told(path):
+                    for each in answer(florence, seen, path, question, threshold):
+                        yield [seen, *_values(each)]
+            except gr.Error:
+                seen.result = None
+                yield [seen, None, "", [], None, ""]  # the answer that stood here was to another question
+                raise
 
         def on_threshold(seen, threshold) -> list:
             now = shown(seen or Visit(), threshold)
@@ -90,7 +96,8 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
             places = chosen == FREE or has_threshold(task(chosen))
             least = LEAST_SCORE if chosen == FREE else first_threshold(florence, task(chosen))
             fields = [gr.update(visible=field == name or "hidden") for name in ("text", "phrases", "region")]
-            return [*fields, gr.update(visible=places, value=least, info=_threshold_told(chosen))]
+            slider = gr.update(visible=places, value=least, info=_threshold_told(chosen))
+            return [*fields, slider, gr.update(info=summary(chosen))]
 
         def on_click(path, region, event: gr.SelectData) -> list:  # type: ignore[name-defined]  # Gradio reads it
             with told(path):
@@ -109,7 +116,9 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
         )
         stop.click(None, cancels=[asking], queue=False)
         threshold.release(on_threshold, [visit, threshold], outputs, api_name="threshold", show_progress="hidden")
-        chosen.change(on_task, chosen, [text, phrases, region, threshold], api_name="task", show_progress="hidden")
+        chosen.change(
+            on_task, chosen, [text, phrases, region, threshold, chosen], api_name="task", show_progress="hidden"
+        )
         dropped.select(on_click, [dropped, region], [region, picture], api_name=False, show_progress="hidden")
     return page
 

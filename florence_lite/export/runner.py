@@ -19,6 +19,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -277,13 +278,11 @@ def onnx_graph(file: Path, threads: int | None = None) -> Graph:
 
 def openvino_graph(file: Path, threads: int | None = None) -> Graph:
     """A graph by OpenVINO, as `onnx_graph`."""
-    import openvino
-
     # float32 is not its default where the processor knows bfloat16
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(file, "CPU", settings)
+    compiled = openvino_core().compile_model(file, "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
@@ -293,6 +292,19 @@ def openvino_graph(file: Path, threads: int | None = None) -> Graph:
     # OpenVINO 2026.4 gives wrong numbers later where the first run of a decoder step had no ids in its cache.
     run(*(np.zeros(_some_shape(each.partial_shape), each.element_type.to_dtype()) for each in compiled.inputs))
     return run
+
+
+@cache
+def openvino_core() -> Any:
+    """The only `openvino.Core` of this process, up to its end.
+
+    Each moves the thread's handling of signals to a stack of its own. Of two that are freed in the order in which they
+    were made, OpenVINO 2026.4 leaves it on memory that is gone: the next Ctrl-C, or the end of a data loader's worker,
+    is a crash or overwrites what lies there by then.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _some_shape(partial: Any) -> list[int]:

@@ -99,7 +99,7 @@ def to_yolo(instances: Iterable[Instance], size_wh: tuple[int, int], classes: Cl
     """Lines of a YOLO label file; see `Result.to_yolo`."""
     if classes is None:
         raise ValueError("classes is None; a YOLO label file needs the labels of its data set, such as ['cat', 'dog']")
-    numbered = _numbered(instances, classes)
+    numbered = _numbered(_seen(instances, size_wh), classes)
     outlined = all(instance.kind != "box" for instance, _ in numbered)
     return [
         yolo_row(number, instance.bounds, solid_rings(instance.outlines, size_wh) if outlined else [], size_wh)
@@ -210,6 +210,20 @@ def to_fiftyone(
     return fiftyone.Polylines(polylines=polylines)
 
 
+def _seen(instances: Iterable[Instance], size_wh: tuple[int, int]) -> list[Instance]:
+    """The instances without those outside of the image, which shares of it cannot say; a warning tells of them."""
+    width, height = size_wh
+    seen: list[Instance] = []
+    outside: list[Instance] = []
+    for instance in instances:
+        x0, y0, x1, y1 = instance.bounds or (0, 0, 0, 0)
+        (seen if x0 <= width and y0 <= height and x1 >= 0 and y1 >= 0 else outside).append(instance)
+    if outside:
+        named = ", ".join(f"{instance.label!r} at {instance.bounds}" for instance in outside)
+        warnings.warn(f"left out, since they lie outside of the image: {named}", stacklevel=4)
+    return seen
+
+
 def _form(task_name: str) -> Grammar | None:
     """The form of a task's answers; None for a task that is not registered here."""
     try:
@@ -236,7 +250,7 @@ def _number_of(classes: Classes) -> Mapping[str, int]:
     stands twice, and for numbers below 0."""
     pairs: list[tuple[Any, Any]]
     if isinstance(classes, list | tuple):
-        pairs = [(label, number) for number, label in enumerate(classes)]
+        pairs: list[tuple[Any, Any]] = [(label, number) for number, label in enumerate(classes)]
     elif isinstance(classes, Mapping):
         pairs = [pair[::-1] if is_whole(pair[0], 0) else pair for pair in classes.items()]
     else:

@@ -238,7 +238,8 @@ class Result:
 
         A line holds the class, then shares of the image: the centre and the size of the box; or, where all instances
         are quads or polygons, the points of the outline. That is one ring: parts are joined by lines that enclose
-        nothing, holes are filled. Raises ValueError for classes that are no list or mapping of labels.
+        nothing, holes are filled. What leaves the image is cut at its edge, and what lies outside is left out, with a
+        warning. Raises ValueError for classes that are no list or mapping of labels.
         """
         return handover.to_yolo(self.instances, self.size_wh, classes)
 

@@ -11,7 +11,7 @@ import typer
 
 from florence_lite import cli
 from florence_lite.cards import task
-from florence_lite.cli.usage import EXAMPLES, EXIT_CODES, START
+from florence_lite.cli.usage import EXAMPLES, EXIT_CODES, START, SUMMARIES
 
 ROOT = Path(__file__).parents[2]
 MAIN = "import sys; from florence_lite.cli import main; sys.argv[0] = 'florence-lite'; main()"
@@ -28,7 +28,12 @@ LINES = [(name, line) for name, lines in EXAMPLES.items() for line in lines]
 
 
 def test_every_command_has_examples():
-    assert COMMANDS.keys() == EXAMPLES.keys()
+    assert COMMANDS.keys() == EXAMPLES.keys() == SUMMARIES.keys()
+
+
+def test_no_line_about_a_command_is_cut(command):
+    _, out, _ = command("--help")
+    assert all(f"  {line}\n" in out for name, line in SUMMARIES.items() if " " not in name)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -93,14 +93,15 @@ def test_the_threshold_moves_without_asking(client, lions, nano, monkeypatch):
 )
 def test_a_task_shows_its_fields(client, asked, seen):
     updates = client.predict(asked, api_name="/task")
-    assert [update["visible"] is True for update in updates] == seen
+    *fields, described = updates
+    assert [update["visible"] is True for update in fields] == seen and described["info"]
 
 
 @pytest.mark.parametrize(
     ("marker", "more", "message"),
     [
-        ("<VQA>", {}, 'task &lt;VQA&gt; needs text="…"'),
-        ("<REGION_TO_OCR>", {"region": None}, "needs region="),
+        ("<VQA>", {}, "&lt;VQA&gt; needs the field text, which is empty: fill it in"),
+        ("<REGION_TO_OCR>", {"region": None}, "needs the field region, which is empty: click two corners"),
         ("<REGION_TO_OCR>", {"region": "1 2 3"}, "must be four numbers"),
         ("<REGION_TO_OCR>", {"region": "1 2 3000 4"}, "3000"),
     ],
@@ -109,6 +110,14 @@ def test_mistakes_are_shown_in_the_librarys_words(client, lions, marker, more, m
     with pytest.raises(AppError) as error:
         ask(client, lions, marker, **more)
     assert message in str(error.value)
+
+
+def test_after_a_mistake_no_answer_to_another_question_stands_there(client, lions):
+    ask(client, lions)
+    job = client.submit(handle_file(lions), "<VQA>", "", "", "", 0.3, api_name="/ask")
+    with pytest.raises(AppError):
+        job.result(timeout=300)
+    assert job.outputs()[-1][1] == "" and job.outputs()[-1][2]["data"] == []
 
 
 def test_files_that_are_no_images(client, tmp_path):

@@ -28,6 +28,18 @@ sys.modules |= dict.fromkeys(("torch", "florence_lite", "transformers", "safeten
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+INTERRUPTED = """
+import signal
+from runner import Runner
+
+runners = [Runner(threads=1), Runner(threads=1)]
+while runners:
+    del runners[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 
 
 def inputs(card, words: str, phrases: list[str]) -> tuple[dict, list[str]]:
@@ -250,6 +262,20 @@ def test_it_runs_without_torch_and_the_library(traced, tmp_path):
     failed = run_alone(folder, photo, "<ODD>")
     assert failed.returncode == 1 and failed.stderr.startswith("error: unknown task <ODD>") and not failed.stdout
     assert "error: " in run_alone(folder, str(tmp_path / "no.png"), "<OD>").stderr
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_signals_are_handled_after_it_is_gone(traced, reuse, tmp_path, to):
+    """Ctrl-C is one, the end of a data loader's worker another."""
+    florence, folder = traced("native")
+    if to == "openvino":
+        pytest.importorskip("openvino", reason="the extra openvino is not installed")
+        reuse(folder)
+        folder = tmp_path / "openvino"
+        exporting.export(florence, folder, to)
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_what_it_knows_is_told(traced):

@@ -204,6 +204,9 @@ def test_to_yolo():
     with pytest.warns(UserWarning, match=r"'cat' \(2\), 'dog' \(1\)"):
         assert result(RING, BOX, RING).to_yolo(["bird"]) == []
     assert result(BOX).to_yolo({0: "cat", 1: "dog"}) == result(BOX).to_yolo(["cat", "dog"])  # names of a data.yaml
+    with pytest.warns(UserWarning, match=r"outside of the image: 'cat' at \(70.0, 0.0, 90.0, 10.0\)"):
+        rows = result(Instance("cat", box=(70, 0, 90, 10)), Instance("cat", box=(-32, 0, 32, 160))).to_yolo(["cat"])
+    assert rows == ["0 0.25 0.5 0.5 1"]
     merged = result(BOX, RING).to_yolo({"cat": 0, "dog": 0})
     assert [row[0] for row in merged] == ["0", "0"]
 

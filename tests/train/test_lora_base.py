@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from florence_lite.checkpoint import load_checkpoint
-from florence_lite.checkpoint.adapters import load_adapter
 from florence_lite.florence import Florence
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.train.finetuning import finetune
@@ -15,7 +14,7 @@ from tests.train.stopped import losses
 
 @pytest.mark.slow
 def test_adapters_at_base_size(toy_tokenizer, tmp_path):
-    pytest.importorskip("peft")
+    peft = pytest.importorskip("peft")
     data = write_squares(tmp_path / "data", images=2)
     torch.manual_seed(0)
     model = FlorenceModel(FlorenceConfig.preset("base"))
@@ -50,7 +49,7 @@ def test_adapters_at_base_size(toy_tokenizer, tmp_path):
         path.stat().st_size for path in (tmp_path / "base").glob("*.safetensors")
     )
 
-    unmerged = Florence(load_adapter(before, folder, merge=False), toy_tokenizer)
+    unmerged = Florence(peft.PeftModel.from_pretrained(before, folder).eval(), toy_tokenizer)
     merged.save_pretrained(tmp_path / "saved")
     loaded = Florence.from_pretrained(tmp_path / "saved")
     answers = [each.run(data / "0.png", "<OD>", max_new_tokens=12) for each in (merged, unmerged, loaded)]
