@@ -248,7 +248,6 @@ def _numbered(instances: Iterable[Instance], classes: Classes | None) -> list[tu
 def _number_of(classes: Classes) -> Mapping[str, int]:
     """Label → number; several labels may share one. Raises ValueError for what is no list or mapping, for a label that
     stands twice, and for numbers below 0."""
-    pairs: list[tuple[Any, Any]]
     if isinstance(classes, list | tuple):
         pairs: list[tuple[Any, Any]] = [(label, number) for number, label in enumerate(classes)]
     elif isinstance(classes, Mapping):
