@@ -192,7 +192,7 @@ class _OnTheWay:
     new: set[int]
     left: int
     size_wh: tuple[int, int] = (0, 0)
-    opened: dict[int, Future[OpenedImage]] = field(default_factory=dict)
+    opened: dict[int, Future[OpenedImage | EncodedImage]] = field(default_factory=dict)
     encoded: dict[int, EncodedImage] = field(default_factory=dict)
     replies: dict[int, _Replies] = field(default_factory=dict)
 
@@ -278,8 +278,8 @@ class _Asking:
         for number in sorted(image.new):
             replies = image.replies[number]
             for query, outcome in zip(replies.queries, replies.outcomes, strict=True):
-                answered = isinstance(outcome, Result)
-                row = AnswerRow(source, query, outcome if answered else None, error="" if answered else outcome)
+                result, error = (outcome, "") if isinstance(outcome, Result) else (None, outcome)
+                row = AnswerRow(source, query, result, error=error)
                 if row.id not in self._done:
                     rows.append(row)
             if self._annotator.questions[number].parent is not None:
@@ -314,7 +314,9 @@ class _Asking:
                 replies.left -= 1
                 continue
             future = self._pipelines[place].ask(image.encoded[place], [asked], options, keep_image=False)
-            future.add_done_callback(lambda future, slot=slot: self._finished.append((image, number, slot, future)))
+            future.add_done_callback(  # the default of `slot` is more than mypy infers
+                lambda future, slot=slot: self._finished.append((image, number, slot, future))  # type: ignore[misc]
+            )
         if not replies.left:
             self._answered(image, number)
 

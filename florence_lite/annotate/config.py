@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from florence_lite.answers import Box
 from florence_lite.cards import task as task_card
 from florence_lite.cards.task_card import region_corners
 from florence_lite.checks import (
@@ -45,7 +46,7 @@ class TaskConfig:
     _: KW_ONLY
     text: str | None = None
     phrases: tuple[str, ...] | None = None
-    region: tuple[float, ...] | None = None
+    region: Box | None = None
     of: str | None = None
     threshold: float | None = None
     decoding: Mapping[str, Any] = field(default_factory=dict)
@@ -232,7 +233,7 @@ def _set_tables(of: AnnotateConfig, name: str, cls: type, first: str) -> None:
         if not isinstance(each, str | Mapping | cls):
             raise ValueError(f"{name}: {each!r} must be the name of a {first} or a table")
         try:
-            table = {first: each} if isinstance(each, str) else each
+            table: Any = {first: each} if isinstance(each, str) else each
             made.append(each if isinstance(each, cls) else cls(**check_fields(cls, table)))
         except ValueError as error:
             raise ValueError(f"[[{name}]] number {number}: {error}") from None

@@ -78,7 +78,7 @@ class Ids:
     def __len__(self) -> int:
         return len(self._sorted) + len(self._new)
 
-    def __contains__(self, number: int) -> bool:
+    def __contains__(self, number: Any) -> bool:
         if number in self._new:
             return True
         place = int(np.searchsorted(self._sorted, np.int64(number)))

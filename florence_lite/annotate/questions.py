@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Question:
         takes = task_card(self.query.task).input
         labels = list(dict.fromkeys(label for item in answer.instances if (label := item.label.strip())))
         words = answer.text.strip()
+        inputs: list[dict[str, Any]]
         if takes == "region":
             boxes = [_written_box(item, answer, vocabulary) for item in answer.instances]
             inputs = [{"region": box} for box in boxes if box is not None and box[0] < box[2] and box[1] < box[3]]
@@ -95,7 +96,7 @@ def _question(
         revision,
         task.text,
         task.phrases,
-        None if task.region is None else tuple(float(side) for side in task.region),
+        None if task.region is None else cast(Box, tuple(float(side) for side in task.region)),
         json.dumps(decoding, sort_keys=True, ensure_ascii=False),
         checkpoint.tag,
     )
@@ -131,4 +132,5 @@ def _written_box(item: Instance, answer: Result, vocabulary: Vocabulary) -> Box 
     if len(bins) != 4:
         return item.bounds
     corners = np.sort(np.reshape(bins, (2, 2)), axis=0)
-    return tuple(dequantize(corners, answer.size_wh, vocabulary.bins).ravel().tolist())
+    (x0, y0), (x1, y1) = dequantize(corners, answer.size_wh, vocabulary.bins).tolist()
+    return x0, y0, x1, y1

@@ -289,10 +289,10 @@ def _cluster(config: AnnotateConfig, workers: int) -> Iterator[tuple[Any, int]]:
         processors = max(1, (os.cpu_count() or 1) // workers)
         with _connecting():
             ray.init("local", num_cpus=workers * processors, include_dashboard=False, log_to_driver=logged)
-        there = int(ray.cluster_resources().get("GPU", 0))
-        if _needs_gpu(config) and there < workers:
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        if _needs_gpu(config) and gpus < workers:
             ray.shutdown()
-            raise ValueError(f"{workers} workers on {workers} GPUs: this machine has {there}; take fewer workers")
+            raise ValueError(f"{workers} workers on {workers} GPUs: this machine has {gpus}; take fewer workers")
     _quieten()
     context = ray.data.DataContext.get_current()
     before, context.target_max_block_size = context.target_max_block_size, 1  # a batch travels as soon as it is there

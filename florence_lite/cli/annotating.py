@@ -140,8 +140,8 @@ def _with_inputs(markers: Sequence[str], text: str | None, phrases: Sequence[str
 
 def _with_options(config: AnnotateConfig, fields: dict[str, Any], decoding: dict[str, Any]) -> AnnotateConfig:
     """The configuration with options of all of its checkpoints replaced."""
-    checkpoints = [replace(each, **fields, decoding={**each.decoding, **decoding}) for each in config.checkpoints]
-    return replace(config, checkpoints=checkpoints)
+    checkpoints = (replace(each, **fields, decoding={**each.decoding, **decoding}) for each in config.checkpoints)
+    return replace(config, checkpoints=tuple(checkpoints))
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

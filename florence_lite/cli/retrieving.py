@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,7 +95,8 @@ def rank(
     if len(found) < 2:
         raise ValueError(ONE_IMAGE)
     florence = load(checkpoint, device, adapter)
-    report, errors = AnswerReport(as_json), {}
+    report = AnswerReport(as_json)
+    errors: dict[int, Exception] = {}
     try:
         ranking = florence.rank(_readable(found, errors), texts, detail)
     except ValueError:
@@ -151,16 +152,16 @@ def find(
 
     if len(phrase) > 1:
         raise ValueError(f"find looks for one phrase, but {len(phrase)} --phrase were given: call it once for each")
-    [phrase] = phrase
-    task("<OPEN_VOCABULARY_DETECTION>").prompt(phrases=[phrase])
+    [wanted] = phrase
+    task("<OPEN_VOCABULARY_DETECTION>").prompt(phrases=[wanted])
     given = find_images(images)
     files = picture_files(picture, given)
     florence = load(checkpoint, device, adapter)
-    options = {"keep_image": picture is not None, "threshold": threshold}
-    search = florence.find([image.source for image in given], phrase, top, **options)
+    options: dict[str, Any] = {"keep_image": picture is not None, "threshold": threshold}
+    search = florence.find([image.source for image in given], wanted, top, **options)
     report = AnswerReport(as_json)
     if not as_json and len(search):
-        show(f"{phrase}  best of {search.images} images")
+        show(f"{wanted}  best of {search.images} images")
         _show_best([found.presence for found in search], [given[found.index].name for found in search])
     for found, file in zip(search, files, strict=False):
         report.answered(given[found.index].name, found.result, file)
@@ -168,7 +169,7 @@ def find(
         report.failed(given[error.index].name, error)
     report.answers = search.images - len(search.errors)
     if not as_json and report.answers and not len(search):
-        show(f"{phrase}  nothing found in {search.images} images")
+        show(f"{wanted}  nothing found in {search.images} images")
     elif not as_json and search.absent:
         show(f"images left out, in which the phrase is less probable than the threshold: {search.absent}")
     report.finish(florence.card, len(search))

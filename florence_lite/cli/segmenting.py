@@ -74,7 +74,7 @@ def segment(
     files = picture_files(picture, found)
     florence = load(checkpoint, device, adapter)
     report = AnswerReport(as_json)
-    options = {"keep_image": picture is not None, "threshold": threshold, "tile": tile}
+    options: dict[str, Any] = {"keep_image": picture is not None, "threshold": threshold, "tile": tile}
     with stoppable(lambda: report.told_of(len(found))):
         for image, file in zip(found, files, strict=True):
             try:

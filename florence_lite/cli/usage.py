@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 SUMMARIES = {  # of 64 letters at most, which a terminal of 80 shows whole
     "run": "Answer one prompt about each of the images.",
     "segment": "Outline all objects of images, or what phrases name.",
@@ -75,7 +77,7 @@ EXIT_CODES = """Exit codes: 0 all went well; 1 some images could not be answered
 the command has a mistake; 130 Ctrl-C stopped it."""
 
 
-def taught(command: str) -> dict[str, str]:
+def taught(command: str) -> dict[str, Any]:
     """What typer is told of a command beside the function."""
     return {"short_help": SUMMARIES[command], "epilog": epilog(command)}
 

@@ -16,13 +16,18 @@ def members(path: str) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes] | 
     packed = not path.lower().endswith(".tar")
     with tarfile.open(path, "r|*" if packed else "r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # which tarfile would keep
+            forget_members(tar)
             if member.isfile():
                 yield member, tar.extractfile(member).read if packed or member.issparse() else None
         if not packed:
             tar.fileobj.seek(tar.offset)
             if any(block := tar.fileobj.read(tarfile.BLOCKSIZE)) or not block:  # tarfile stops at damage in silence
                 raise tarfile.ReadError("what follows is damaged, or there is no mark at its end")
+
+
+def forget_members(tar: tarfile.TarFile) -> None:
+    """Drop what tarfile keeps of each member that went by, so that memory does not grow with the tar."""
+    tar.members.clear()  # type: ignore[attr-defined]  # unknown to typeshed
 
 
 def read_piece(path: str, offset: int, size: int, name: str) -> bytes:

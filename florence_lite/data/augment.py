@@ -161,8 +161,9 @@ def crop(
         replace(item, polygons=outline) for item in annotation.stuff if (outline := _clipped(item.polygons, part))
     )
     image = image.crop(part)
-    known = {"objects": objects, "regions": regions, "ignored": ignored, "stuff": stuff}
-    return image, replace(annotation, size_wh=image.size, **known)
+    return image, replace(
+        annotation, size_wh=image.size, objects=objects, regions=regions, ignored=ignored, stuff=stuff
+    )
 
 
 def _cut(

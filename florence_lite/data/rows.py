@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Box, Instance
 from florence_lite.geometry import mask_to_rle, rasterize
 from florence_lite.results import Result
 
@@ -55,7 +55,7 @@ class Query:
     revision: str
     text: str | None = None
     phrases: tuple[str, ...] | None = None
-    region: tuple[float, ...] | None = None
+    region: Box | None = None
     decoding: str = "{}"
     tag: str = ""
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from PIL import Image
 
@@ -100,6 +100,10 @@ class Dataset(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.annotations)
 
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
     def __getitem__(self, index: int | slice) -> Sample | Dataset:
         if not isinstance(index, slice):
             return Sample(self.images[index], self.annotations[index], self.names[index])
@@ -176,5 +180,6 @@ class _Chosen(Sequence):
         return len(self.numbers)
 
     def __getitem__(self, index: int | slice) -> Any:
-        chosen = self.numbers[index]
-        return _Chosen(self.items, chosen) if isinstance(index, slice) else self.items[chosen]
+        if isinstance(index, slice):
+            return _Chosen(self.items, self.numbers[index])
+        return self.items[self.numbers[index]]

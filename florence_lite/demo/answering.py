@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Box, Instance
 from florence_lite.cards import INPUTS, TaskCard, task, tasks
 from florence_lite.images import load_image
 from florence_lite.inference import EncodedImage, Prompt
@@ -114,7 +114,7 @@ def first_threshold(florence: Florence, card: TaskCard) -> float:
     return round(florence.answering.threshold({}), 2) if taken(card) == "phrases" else LEAST_SCORE
 
 
-def read_region(words: str) -> tuple[float, ...] | None:
+def read_region(words: str) -> Box | None:
     """Four numbers apart by spaces or commas; None where there is nothing. Raises ValueError for anything else."""
     if not words.strip():
         return None
@@ -159,7 +159,7 @@ def answer(florence: Florence, visit: Visit, path: str | None, question: Questio
     if not path:
         raise ValueError("there is no image: drop one into the page")
     prompt, card = question.prompt(), question.card
-    options = {"threshold": 0.0} if has_threshold(card) else {}
+    options: dict[str, Any] = {"threshold": 0.0} if has_threshold(card) else {}
     started = time.perf_counter()
     fresh = visit.path != path or visit.encoded is None
     if fresh:
@@ -186,7 +186,7 @@ def answer(florence: Florence, visit: Visit, path: str | None, question: Questio
             instances.append(event)
         if now - last >= SECONDS_BETWEEN:
             last = now
-            growing = Result(card.name, visit.encoded.size_wh, words, instances, image=visit.encoded.image)
+            growing = Result(card.name, visit.encoded.size_wh, words, tuple(instances), image=visit.encoded.image)
             yield _shown(at_threshold(growing, threshold if options else 0.0), None, f"image {seen}, answering …")
 
 

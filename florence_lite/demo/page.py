@@ -99,7 +99,7 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
             slider = gr.update(visible=places, value=least, info=_threshold_told(chosen))
             return [*fields, slider, gr.update(info=summary(chosen))]
 
-        def on_click(path, region, event: gr.SelectData) -> list:
+        def on_click(path, region, event: gr.SelectData) -> list:  # type: ignore[name-defined]  # Gradio reads it
             with told(path):
                 region = clicked(region or "", *event.index)
                 return [gr.update(value=region), with_region(path, region)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,16 +16,16 @@ STEEPEST_PENALTY = 50  # either way: a power of the length that a float can hold
 class Guide(Protocol):
     """Says which ids may follow, as a state machine over the ids of an answer.
 
-    start: the state before the first id, that of `forced_bos` if there is one.
+    start: the state before the first id, that of `forced_bos` if there is one. A state is anything that is hashable.
     """
 
-    start: Hashable
+    start: Any
 
-    def advance(self, state: Hashable, token_id: int) -> Hashable:
+    def advance(self, state: Any, token_id: int) -> Any:
         """The state after any id."""
         ...
 
-    def allowed(self, state: Hashable) -> tuple[range, ...]:
+    def allowed(self, state: Any) -> tuple[range, ...]:
         """Ids that may follow: ranges that do not overlap, at least one of them; the end token is an id like others.
         Called at every step for every row, so it should know its answers by heart."""
         ...

@@ -89,7 +89,8 @@ def infilling(florence: Florence, samples: Sequence[Sample], each: int = 4) -> M
 
     each: sentences of an image, the same number apart, of all that the task's rule makes.
     """
-    cases, blank = [], []
+    cases: list[Case] = []
+    blank: list[Case] = []
     for sample in samples:
         asked = [pair for pair in pairs(INFILLING, sample.annotation) if pair.asked]
         asked = asked[:: max(1, len(asked) // each)][:each]
@@ -106,8 +107,8 @@ def infilling(florence: Florence, samples: Sequence[Sample], each: int = 4) -> M
         "infilling_blank": words.infilling(blank).metrics["infilling"],
         "infilling_constant": share(max(true.values(), default=0), true.total()),
     }
-    results = (case.result for case in (*cases, *blank))
-    return Measurement.of_results(metrics, (f"{true.total()} masks",), len(cases), results)
+    of_all = [case.result for case in (*cases, *blank)]
+    return Measurement.of_results(metrics, (f"{true.total()} masks",), len(cases), of_all)
 
 
 def _answers(pair: Pair) -> set[str]:

@@ -49,7 +49,7 @@ def evaluate_panoptic(florence: Florence, samples: Sequence[Sample], count: int 
     meters = {name: PanopticMeter(sorted(things), phrases) for name in (PANOPTIC, BASELINE)}
 
     problems: list[Problem] = []
-    faults = {name: Counter() for name in meters}
+    faults = {name: Counter[str]() for name in meters}
     images = 0
     with progress_bar(len(places) > IMAGES_AT_ONCE) as progress:
         bar = progress.add_task("images", total=len(places))

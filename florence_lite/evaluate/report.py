@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
@@ -87,9 +87,9 @@ class Report:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=WIDEST, color_system=None)
-        console.print(self.table())
-        lines = [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
+        shown = io.StringIO()
+        Console(file=shown, width=WIDEST, color_system=None).print(self.table())
+        lines = [line.rstrip() for line in shown.getvalue().strip("\n").splitlines()]
         lines += [f"images: {self.images}", *(f"note: {note}" for note in self.notes)]
         lines += [f"left out: {kind}: {count}" for kind, count in Counter(p.kind for p in self.problems).items()]
         lines += [f"  {problem}" for problem in self.problems[:SHOWN]]
@@ -152,12 +152,14 @@ def evaluate(
         found = {name: margins(partial(_metrics, measures[name]), parts) for name, parts in cases.items()}
         few = () if all(found.values()) else (f"intervals need at least {GROUPS * IMAGES_AT_ONCE} images",)
         report = replace(report, margins=found, notes=(*report.notes, *few))
-    return replace(report, notes=(*report.notes, _note(of_tasks[PHRASES], samples))) if negatives else report
+    if negatives:  # which only a Dataset has
+        report = replace(report, notes=(*report.notes, _note(of_tasks[PHRASES], cast(Dataset, samples))))
+    return report
 
 
 def encode_samples(
     florence: Florence, batch: Sequence[Sample], problems: list[Problem]
-) -> tuple[list[Sample], Sequence[EncodedImage]]:
+) -> tuple[list[Sample], list[EncodedImage]]:
     """The samples whose images can be read, with these encoded."""
     readable, pictures = [], []
     for sample in batch:
@@ -192,7 +194,7 @@ def _answered(
     return cases
 
 
-def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt]) -> list[Result | ValueError]:
+def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt]) -> Sequence[Result | ValueError]:
     """Answers in batches; where a prompt is refused, one by one, to lose no other."""
     try:
         return florence.run(encoded, prompts, keep_image=False)

@@ -5,7 +5,7 @@ Measured on whole sets of annotated images, where `evaluate` looks at one prompt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -61,7 +61,7 @@ def evaluate_retrieval(
     drawn = Negatives.where_lacking(MATCHING, samples, number)
     sentences = [replace(each, annotation=drawn.beside(each)) for each in readable] if drawn else readable
     lists = lists_of(readable) if lists is None else lists
-    measures = {
+    measures: dict[str, tuple[Callable[..., Measurement], list[Sample], str | None]] = {
         "captions": (text_retrieval, readable, None),
         "detailed captions": (partial(text_retrieval, detail="detailed"), readable, None),
         "regions": (region_retrieval, readable, None),

@@ -74,7 +74,7 @@ class DecoderStep(Part):
                 grown[at] = torch.cat([past[at], new], dim=2)
             return grown[layer], grown[layer + layers]
 
-        cache = SimpleNamespace(length=1, append=append)  # any length but 0, that of a plain causal call
+        cache: Any = SimpleNamespace(length=1, append=append)  # any length but 0, that of a plain causal call
         length = past[0].shape[2]
         positions = torch.arange(length, length + 1)[None]
         kept = CrossCache(tuple(cross[:layers]), tuple(cross[layers:]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -73,11 +73,11 @@ class Asking:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.card = card
-        statistics = {"mean": card.mean, "std": card.std} if card else {}
+        statistics: dict[str, Any] = {"mean": card.mean, "std": card.std} if card else {}
         self.preprocessor = preprocessor or Preprocessor(model.config.image_size_wh, **statistics)
         self.decoding = {"forced_bos": tokenizer.vocabulary.bos} if decoding is None else dict(decoding)
         self.name = name or (card.name if card else "without a name")
-        fast = FastModel(self.model, precision)
+        fast: Any = FastModel(self.model, precision)  # what it does not define, it takes from the model
         self.encoder = ImageEncoder(fast, self.preprocessor, self.name)
         calibration = calibration or (card.calibration if card else None)
         self.answering = Answering(fast, tokenizer, card, self.decoding, domain, calibration, check_memory(memory))
@@ -226,6 +226,10 @@ class Asking:
 
     # ---- the general calls -------------------------------------------------------------------------------------------
 
+    @overload
+    def encode(self, images: list | tuple, keep_image: bool = True) -> list[EncodedImage]: ...
+    @overload
+    def encode(self, images: Any, keep_image: bool = True) -> EncodedImage: ...
     def encode(self, images: Any, keep_image: bool = True) -> EncodedImage | list[EncodedImage]:
         """Run the vision tower once, for any number of prompts later.
 
@@ -240,6 +244,14 @@ class Asking:
             return self.encode([images], keep_image)[0]
         return self.encoder.encode([self.encoder.open(image, keep_image) for image in images])
 
+    @overload
+    def run(
+        self, images: list | tuple, prompts: str | Prompt | Sequence[str | Prompt], **more: Any
+    ) -> list[Result]: ...
+    @overload
+    def run(self, images: Any, prompts: str | Prompt, **more: Any) -> Result: ...
+    @overload
+    def run(self, images: Any, prompts: Sequence[str | Prompt], **more: Any) -> list[Result]: ...
     def run(
         self,
         images: Any,
@@ -302,6 +314,12 @@ class Asking:
         questions = [(image, [each]) for image, each in zip(images, asked, strict=True)]
         return [results[0] for results in self._results(questions, options, keep_image, tile)]
 
+    @overload
+    def run_each(self, images: Iterable[Any], prompts: str | Prompt, **more: Any) -> Iterator[Result | ImageError]: ...
+    @overload
+    def run_each(
+        self, images: Iterable[Any], prompts: Sequence[str | Prompt], **more: Any
+    ) -> Iterator[list[Result] | ImageError]: ...
     def run_each(
         self,
         images: Iterable[Any],
@@ -351,7 +369,7 @@ class Asking:
         region: Sequence[float] | None = None,
         keep_image: bool = True,
         **options: Any,
-    ) -> Iterator[str | Instance | Result]:
+    ) -> Generator[str | Instance | Result, None, None]:
         """Answer one prompt about one image, bit by bit; arguments as in `run`.
 
         Yields pieces of the answer's words as they are written (of captions, answers and descriptions, not of labels),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
@@ -27,6 +27,10 @@ Answer = TypeVar("Answer")
 class Places(Asking):
     """Questions that places answer."""
 
+    @overload
+    def detect(self, images: list | tuple, phrases: Sequence[str] | None = None, **options: Any) -> list[Result]: ...
+    @overload
+    def detect(self, images: Any, phrases: Sequence[str] | None = None, **options: Any) -> Result: ...
     def detect(self, images: Any, phrases: Sequence[str] | None = None, **options: Any) -> Result | list[Result]:
         """Boxes of all objects, or of what any number of `phrases` name.
 
@@ -38,6 +42,14 @@ class Places(Asking):
             return self.run(images, "<OD>", **options)
         return self.run(images, Prompt(OPEN_VOCABULARY, phrases=phrases), **options)
 
+    @overload
+    def segment(
+        self, images: list | tuple, phrase: str | None = None, region: Sequence[float] | None = None, **more: Any
+    ) -> list[Result]: ...
+    @overload
+    def segment(
+        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **more: Any
+    ) -> Result: ...
     def segment(
         self,
         images: Any,
@@ -124,6 +136,14 @@ class Places(Asking):
             results += given
         return results[0] if single else results
 
+    @overload
+    def panoptic(
+        self, images: list | tuple, things: Sequence[str] | None = None, stuff: Sequence[str] = (), **more: Any
+    ) -> list[Panoptic]: ...
+    @overload
+    def panoptic(
+        self, images: Any, things: Sequence[str] | None = None, stuff: Sequence[str] = (), **more: Any
+    ) -> Panoptic: ...
     def panoptic(
         self,
         images: Any,
@@ -227,6 +247,10 @@ class Places(Asking):
         ]
         return Search(phrase, tuple(found), count, tuple(errors), absent)
 
+    @overload
+    def ground(self, images: list | tuple, caption: str, **options: Any) -> list[Result]: ...
+    @overload
+    def ground(self, images: Any, caption: str, **options: Any) -> Result: ...
     def ground(self, images: Any, caption: str, **options: Any) -> Result | list[Result]:
         """Boxes of the phrases in a caption."""
         return self.run(images, Prompt("<CAPTION_TO_PHRASE_GROUNDING>", text=caption), **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,30 @@ DESCRIPTIONS = {"category": "<REGION_TO_CATEGORY>", "description": "<REGION_TO_D
 class Words(Asking):
     """Questions that words answer."""
 
+    @overload
+    def caption(self, images: list | tuple, detail: str = "short", **options: Any) -> list[Result]: ...
+    @overload
+    def caption(self, images: Any, detail: str = "short", **options: Any) -> Result: ...
     def caption(self, images: Any, detail: str = "short", **options: Any) -> Result | list[Result]:
         """A caption; detail: "short", "detailed" or "paragraph"."""
         return self.run(images, _choice("detail", detail, CAPTIONS), **options)
 
+    @overload
+    def ocr(self, images: list | tuple, regions: bool = True, **options: Any) -> list[Result]: ...
+    @overload
+    def ocr(self, images: Any, regions: bool = True, **options: Any) -> Result: ...
     def ocr(self, images: Any, regions: bool = True, **options: Any) -> Result | list[Result]:
         """The text in an image: its lines with quads, or with regions=False plain text."""
         return self.run(images, "<OCR_WITH_REGION>" if regions else "<OCR>", **options)
 
+    @overload
+    def describe(
+        self, images: list | tuple, region: Sequence[float] | None = None, what: str = "description", **options: Any
+    ) -> list[Result]: ...
+    @overload
+    def describe(
+        self, images: Any, region: Sequence[float] | None = None, what: str = "description", **options: Any
+    ) -> Result: ...
     def describe(
         self, images: Any, region: Sequence[float] | None = None, what: str = "description", **options: Any
     ) -> Result | list[Result]:
@@ -51,6 +67,12 @@ class Words(Asking):
             raise ValueError(f"what is {what!r}, which needs a region, (x0, y0, x1, y1) in pixels")
         return self.run(images, "<DENSE_REGION_CAPTION>", **options)
 
+    @overload
+    def ask(
+        self, images: list | tuple, question: str, choices: Sequence[str] | None = None, **options: Any
+    ) -> list[Result]: ...
+    @overload
+    def ask(self, images: Any, question: str, choices: Sequence[str] | None = None, **options: Any) -> Result: ...
     def ask(
         self, images: Any, question: str, choices: Sequence[str] | None = None, **options: Any
     ) -> Result | list[Result]:
@@ -61,9 +83,13 @@ class Words(Asking):
 
         >>> florence.ask(image, "is there a dog?", choices=["yes", "no"]).choices
         """
-        more = {} if choices is None else {"choices": choices}
+        more: dict[str, Any] = {} if choices is None else {"choices": choices}
         return self.run(images, Prompt("<VQA>", text=question), **more, **options)
 
+    @overload
+    def infill(self, images: list | tuple, text: str, **options: Any) -> list[Result]: ...
+    @overload
+    def infill(self, images: Any, text: str, **options: Any) -> Result: ...
     def infill(self, images: Any, text: str, **options: Any) -> Result | list[Result]:
         """What `text` lacks in the place of each `<mask>`, given the image.
 

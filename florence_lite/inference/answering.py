@@ -106,11 +106,9 @@ class Answering:
         others, and a phrase that is given twice is asked for once; all of them share the encoded image.
         """
         card, prompt = asked.card, asked.prompt
-        phrases = prompt.phrases
-        if phrases is not None and asked.apart:
-            groups = [[phrase] for phrase in dict.fromkeys(phrase.strip() for phrase in phrases)]
-        else:
-            groups = [phrases]
+        groups = [prompt.phrases]
+        if prompt.phrases is not None and asked.apart:
+            groups = [[phrase] for phrase in dict.fromkeys(phrase.strip() for phrase in prompt.phrases)]
         requests = []
         for phrases in groups:
             sentence = card.prompt(prompt.text, phrases, prompt.region, size_wh, self.model.config.bins)
@@ -307,11 +305,11 @@ class Answering:
             raise ValueError(f"threshold is {threshold!r}; it must be a number from 0 to 1")
         asked = {name: value for name, value in options.items() if name not in NO_DECODING}
         vocabulary = self.tokenizer.vocabulary
-        values = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
+        values: dict[str, Any] = {"forced_bos": vocabulary.bos, "eos": vocabulary.eos, "pad": vocabulary.pad}
         if options.get("compat"):  # the others force a first id only where the files name one
-            values |= {"forced_bos": None, "ban_bos_after_forced": False, "early_stopping": False} | self.defaults
+            values |= {"forced_bos": None, "ban_bos_after_forced": False, "early_stopping": False, **self.defaults}
         else:
-            values |= {name: getattr(card, name) for name in ("num_beams", "no_repeat_ngram_size")} | self.defaults
+            values |= {"num_beams": card.num_beams, "no_repeat_ngram_size": card.no_repeat_ngram_size, **self.defaults}
             if not card.no_repeat_ngram_size:
                 values["no_repeat_ngram_size"] = 0
         values["max_new_tokens"] = card.max_new_tokens
@@ -362,6 +360,6 @@ def joined(parts: list[Result]) -> Result:
         truncated=any(part.truncated for part in parts),
         presence={phrase: presence for part in parts for phrase, presence in part.presence.items()},
         absent=tuple(phrase for part in parts for phrase in part.absent),
-        token_ids=token_ids,
-        token_logprobs=token_logprobs if measured else None,
+        token_ids=tuple(token_ids),
+        token_logprobs=tuple(token_logprobs) if measured else None,
     )

@@ -63,8 +63,8 @@ def probabilities(
         by_prompt.setdefault(tuple(prompt_ids), []).append(place)
     found: dict[int, dict[str, float]] = {}
     texts = [choice.strip() for choice in choices]
-    for prompt_ids, places in by_prompt.items():
-        logprobs = likelihoods.of_texts([asked[place][0] for place in places], list(prompt_ids), texts, first)
+    for ids, places in by_prompt.items():
+        logprobs = likelihoods.of_texts([asked[place][0] for place in places], list(ids), texts, first)
         shares = np.exp(logprobs - logprobs.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
         found |= {

@@ -82,7 +82,8 @@ class DecodingQueue:
     def _take(self) -> list[Ticket]:
         """Those that wait and may begin now: as many as fit, at least one if none is running; and not too few."""
         running = list(self._running.values())
-        room, chosen = self.decoding.room - sum(self.decoding.row_bytes(ticket.row) for ticket in running), []
+        room = self.decoding.room - sum(self.decoding.row_bytes(ticket.row) for ticket in running)
+        chosen: list[Ticket] = []
         on_decoder = self.decoding.model.config.prompt_side == "decoder"
         sources = {_source(ticket.row, on_decoder): ticket.row for ticket in running}
         room -= sum(map(self.decoding.source_bytes, sources.values()))

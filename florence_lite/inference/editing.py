@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ Inpaint = Callable[[Image.Image, NDArray[np.bool_]], Image.Image | NDArray[np.ui
 same size and mode, or the array uint8[H, W, 3] of one."""
 
 
-def check_removal(image: object, phrase: object, inpaint: object, dilate: object) -> None:
+def check_removal(image: Any, phrase: Any, inpaint: Any, dilate: Any) -> None:
     """Raises ValueError for what `Florence.remove` does not take."""
     if not is_text(phrase):
         raise ValueError(f'phrase is {phrase!r}; it must be one string with something in it, such as "the bus"')

@@ -126,7 +126,7 @@ class AnswerGuide:
                 before = place.node if place.form.stage is Stage.LABEL else _ROOT  # the root where one is due
                 node = self._labels.step(before, token_id)
             return Place(form, node, named=True)
-        corner = ()
+        corner: tuple[int, ...] = ()
         if id_class is IdClass.LOC and form.stage is Stage.GROUP and self._form.group == 4:
             corner = (*place.corner, self._vocabulary.bin(token_id))[:2]
         node = _ROOT if form.stage is Stage.LABEL and not form.labelled else place.node  # a label is due

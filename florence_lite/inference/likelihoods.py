@@ -82,10 +82,10 @@ class Likelihoods:
         found = np.empty((len(images), len(prompts)))
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         for row, image in enumerate(images):
-            for few in chunks(order, PROMPTS_AT_ONCE):
-                cross, mask = self._cross([image] * len(few), [prompts[place] for place in few])
+            for places in chunks(order, PROMPTS_AT_ONCE):
+                cross, mask = self._cross([image] * len(places), [prompts[place] for place in places])
                 values = log_odds(self.model, cross, mask, prefixes[:1], *ids, self.at_once)
-                found[row, list(few)] = values[:, 0].numpy()
+                found[row, list(places)] = values[:, 0].numpy()
         return found
 
     def _prefix(self, prompt_ids: list[int], first: int | None) -> list[int]:

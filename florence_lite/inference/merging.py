@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -85,15 +86,19 @@ class _Seen:
     tile: TileBox
     in_whole: bool
     size_wh: tuple[int, int]
+    bounds: np.ndarray = field(init=False)
+    cut_sides: np.ndarray = field(init=False)  # bool[4]: left, top, right, bottom
+    cuts: int = field(init=False)
+    is_upright: bool = field(init=False)  # it fills the box round it
 
     def __post_init__(self):
         bounds, tile = np.array(self.item.bounds), np.array(self.tile)
         inner = tile != (0, 0, *self.size_wh)  # sides that are no border of the image
         set_frozen(self, "bounds", bounds)
-        set_frozen(self, "cut_sides", inner & (np.abs(bounds - tile) <= self.tolerance))  # left, top, right, bottom
+        set_frozen(self, "cut_sides", inner & (np.abs(bounds - tile) <= self.tolerance))
         set_frozen(self, "cuts", int(self.cut_sides.sum()))
         area = sum(polygon_area(ring) for ring in self.item.outlines)
-        set_frozen(self, "is_upright", area > 0.99 * box_area(bounds))  # it fills the box round it
+        set_frozen(self, "is_upright", area > 0.99 * box_area(bounds))
 
     @property
     def tolerance(self) -> float:
@@ -191,7 +196,7 @@ def _agreement(a: _Seen, b: _Seen) -> float:
     return max(agreement, float(box_iou(in_a, in_b)[0, 0]))
 
 
-def _within(seen: _Seen, window: Sequence[float]) -> np.ndarray | None:
+def _within(seen: _Seen, window: Box) -> np.ndarray | None:
     """The box float64[4] round what lies in a window; None where nothing does."""
     low, high = np.maximum(seen.bounds[:2], window[:2]), np.minimum(seen.bounds[2:], window[2:])
     if (low > high).any():
@@ -227,18 +232,17 @@ def _union(items: Sequence[Instance]) -> Instance:
     if len(items) == 1:
         return surest
     bounds = np.array([item.bounds for item in items])
-    x0, y0, x1, y1 = *bounds[:, :2].min(0), *bounds[:, 2:].max(0)
+    (x0, y0), (x1, y1) = bounds[:, :2].min(0), bounds[:, 2:].max(0)
     if not all(item.polygons for item in items):
         return replace(surest, box=(x0, y0, x1, y1), quad=None, polygons=(), tokens=None, coords_at=None)
     corner = np.floor([x0, y0])
-    size_wh = tuple(int(side) for side in np.ceil([x1, y1]) - corner + 1)
-    mask = np.zeros(size_wh[::-1], dtype=bool)
+    width, height = (int(side) for side in np.ceil([x1, y1]) - corner + 1)
+    mask = np.zeros((height, width), dtype=bool)
     for item in items:
-        mask |= rasterize([np.array(ring) - corner for ring in item.polygons], size_wh)
+        mask |= rasterize([np.array(ring) - corner for ring in item.polygons], (width, height))
     rings = mask_to_rings(mask) if mask.any() else ()
-    return replace(
-        surest, polygons=[(ring + corner).tolist() for ring in rings] or surest.polygons, tokens=None, coords_at=None
-    )
+    polygons: Any = [(ring + corner).tolist() for ring in rings] or surest.polygons
+    return replace(surest, polygons=polygons, tokens=None, coords_at=None)
 
 
 def _line(group: Sequence[_Seen]) -> list[Instance]:
@@ -261,12 +265,12 @@ def _moved(part: Result, tile: TileBox) -> Result:
 
 
 def _shifted(item: Instance, x: float, y: float) -> Instance:
-    return replace(
-        item,
-        box=None if item.box is None else np.array(item.box) + (x, y, x, y),
-        quad=None if item.quad is None else np.array(item.quad) + np.tile((x, y), 4),
-        polygons=[[(px + x, py + y) for px, py in ring] for ring in item.polygons],
-    )
+    moved: dict[str, Any] = {
+        "box": None if item.box is None else np.array(item.box) + (x, y, x, y),
+        "quad": None if item.quad is None else np.array(item.quad) + np.tile((x, y), 4),
+        "polygons": [[(px + x, py + y) for px, py in ring] for ring in item.polygons],
+    }
+    return replace(item, **moved)
 
 
 def _sides(box: Box | TileBox | np.ndarray) -> tuple[float, float]:

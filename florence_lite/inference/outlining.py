@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,11 @@ def outline_prompts(found: Result) -> list[Prompt]:
     return [Prompt(OF_REGION, region=item.bounds) for item in found.instances if _has_area(item)]
 
 
-def given_box(image: EncodedImage, box: Box, keep_image: bool) -> Result:
+def given_box(image: EncodedImage, box: Sequence[float], keep_image: bool) -> Result:
     """A box that was not found but given, so that nothing about it is unsure, as if it had been found."""
     picture = image.image if keep_image else None
-    return Result(OF_REGION, image.size_wh, instances=(Instance(box=box, score=1.0),), image=picture)
+    given = Instance(box=cast(Box, box), score=1.0)
+    return Result(OF_REGION, image.size_wh, instances=(given,), image=picture)
 
 
 def outlined(found: Result, answers: Sequence[Result], image: EncodedImage, refine: Refine | None = None) -> Result:

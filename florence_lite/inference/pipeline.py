@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
@@ -140,7 +140,7 @@ class Pipeline:
 
     def stream(
         self, image: EncodedImage, asked: Asked, options: Mapping[str, Any], keep_image: bool
-    ) -> Iterator[list[str | Instance | Result]]:
+    ) -> Generator[list[str | Instance | Result], None, None]:
         """As `ask` of one prompt, bit by bit: what `florence_lite.inference.streaming.growing` yields, whose prompts
         join those of the others. Raises ValueError, at once, for a prompt that cannot be asked about this image."""
         requests = self._answering.requests(asked, image.size_wh)

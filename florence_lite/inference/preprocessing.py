@@ -92,6 +92,7 @@ class Preprocessor:
         factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
         if not is_number(factor) or factor <= 0:
             raise ValueError(f"rescale_factor = {factor!r} must be a number above 0")
+        scale = factor * 255
         size_wh = _read_size("size", settings["size"]) if "size" in settings else size_wh
         if settings.get("do_center_crop") and _read_size("crop_size", settings.get("crop_size")) != size_wh:
             raise ValueError(
@@ -105,8 +106,8 @@ class Preprocessor:
             )
         return cls(
             size_wh=size_wh,
-            mean=tuple(value / (factor * 255) for value in mean),
-            std=tuple(value / (factor * 255) for value in std),
+            mean=(mean[0] / scale, mean[1] / scale, mean[2] / scale),
+            std=(std[0] / scale, std[1] / scale, std[2] / scale),
             resample=Image.Resampling(resample),
         )
 
@@ -150,4 +151,5 @@ def _three_numbers(settings: Mapping[str, Any], name: str, usual: tuple) -> tupl
         raise ValueError(f"{name} = {values!r} must be three numbers: of red, green and blue")
     if name == "image_std" and min(values) <= 0:
         raise ValueError(f"image_std = {values!r} must be above 0")
-    return tuple(float(value) for value in values)
+    red, green, blue = map(float, values)
+    return red, green, blue

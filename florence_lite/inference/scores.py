@@ -86,7 +86,8 @@ def average_boxes(
             means = means[~np.isnan(means)]
             if len(means) == COORDINATES:
                 corners = np.sort(means.reshape(2, 2), axis=0)
-                instance = replace(instance, box=tuple(dequantize(corners, size_wh, bins).ravel()))
+                (x0, y0), (x1, y1) = dequantize(corners, size_wh, bins)
+                instance = replace(instance, box=(x0, y0, x1, y1))
         averaged.append(instance)
     return tuple(averaged)
 

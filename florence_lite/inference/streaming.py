@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from florence_lite.answers import Instance
@@ -27,7 +27,7 @@ def stream(
     requests: Sequence[Request],
     options: Mapping[str, Any],
     keep_image: bool,
-) -> Iterator[str | Instance | Result]:
+) -> Generator[str | Instance | Result, None, None]:
     """The answer to the requests of one prompt, bit by bit, and at last all of it, as `Answering.answer` gives it.
 
     Yields pieces of its words, never parts of a character; every instance with its score once all of its ids are
@@ -37,7 +37,7 @@ def stream(
     queue = DecodingQueue(answering.decoding)
     lists = growing(answering, image, requests, options, keep_image, queue)
 
-    def bit_by_bit() -> Iterator[str | Instance | Result]:
+    def bit_by_bit() -> Generator[str | Instance | Result, None, None]:
         for events in lists:
             yield from events
             if queue:
@@ -53,12 +53,12 @@ def growing(
     options: Mapping[str, Any],
     keep_image: bool,
     queue: DecodingQueue,
-) -> Iterator[list[str | Instance | Result]]:
+) -> Generator[list[str | Instance | Result], None, None]:
     """What `stream` yields, in lists, [] among them: what has become known each time. In between, somebody has to let
     `queue` step, which may be answering other rows too. A generator that is closed takes its rows out of it."""
     rows = answering.rows([(image, request) for request in requests], options)
 
-    def lists() -> Iterator[list[str | Instance | Result]]:
+    def lists() -> Generator[list[str | Instance | Result], None, None]:
         if options.get("choices") is not None:  # which are weighed, not written
             yield [joined(answering.answer([(image, request) for request in requests], options, keep_image))]
             return
@@ -77,14 +77,14 @@ def _together(
     options: Mapping[str, Any],
     keep_image: bool,
     queue: DecodingQueue,
-) -> Iterator[list[str | Instance]]:
+) -> Generator[list[str | Instance | Result], None, list[Result]]:
     """Requests that are answered together. Returns their results."""
     tickets = [queue.submit(row) for _, row in asked]
     growing: list[_Growing | None] = [None] * len(asked)
     results: list[Result | None] = [None] * len(asked)
     try:
         while any(result is None for result in results):
-            events: list[str | Instance] = []
+            events: list[str | Instance | Result] = []
             for place, (ticket, (request, _)) in enumerate(zip(tickets, asked, strict=True)):
                 if results[place] is not None:
                     continue

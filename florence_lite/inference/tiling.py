@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from PIL import Image
 
@@ -106,7 +106,7 @@ def tiled(
         except Exception as error:  # raised behind what came before
             given, fault = None, error
         while waiting and isinstance(waiting[0], ImageError):
-            yield waiting.popleft()
+            yield cast(ImageError, waiting.popleft())
         if given is None:
             break
         waiting[0].take(given)
@@ -146,10 +146,11 @@ class _Cut:
         fault = next((part for part in self.parts if isinstance(part, ImageError)), None)
         if fault is not None:
             return ImageError(self.name, self.index, fault.reason)
+        answers = cast(list[list[Result]], self.parts)
         if len(self.tiles) == 1:
-            return self.parts[0]
-        of_tiles = self.parts[: len(self.tiles)]
-        overview = iter(self.parts[-1]) if self.overview else iter(())
+            return answers[0]
+        of_tiles = answers[: len(self.tiles)]
+        overview = iter(answers[-1]) if self.overview else iter(())
         results = []
         for number, each in enumerate(self.asked):
             whole = next(overview) if each in self.overview else None

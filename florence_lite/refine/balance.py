@@ -61,7 +61,7 @@ class Balance(Stage):
 
     def settle(self) -> None:
         """In the order of preference, what has a label of which there are not enough yet stays."""
-        counts = Counter()
+        counts = Counter[int]()
         for may_go, _, name, labels in sorted(self._found, key=lambda each: each[:3]):
             if may_go and all(counts[label] >= self.most for label in labels):
                 self._surplus.add(name)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from florence_lite.answers import Box, Instance, Polygons, same_label
 from florence_lite.data import read_dataset
@@ -109,10 +110,9 @@ class _KnownImages:
         path = os.path.abspath(sample.image) if isinstance(sample.image, str | os.PathLike) else ""
         if path in self.sources:
             return self._of_size(self.sources[path], sample)
-        if path or isinstance(sample.image, bytes):
-            content = Path(path).read_bytes() if path else sample.image
-            if (number := int64_of(content)) in self.sizes:
-                return self._of_size(number, sample)
+        content = Path(path).read_bytes() if path else sample.image
+        if isinstance(content, bytes) and (number := int64_of(content)) in self.sizes:
+            return self._of_size(number, sample)
         name, stem = os.path.basename(path), Path(path).stem
         if stem.removeprefix("-").isdecimal() and int(stem) in self.sizes:
             return self._of_size(int(stem), sample)
@@ -214,9 +214,9 @@ def rows_of(annotation: Annotation, image: ImageSource) -> Iterator[AnswerRow]:
             yield say.row("<REGION_TO_CATEGORY>", item.label, region=box)
             if item.polygons:
                 yield say.row("<REGION_TO_SEGMENTATION>", instances=[item], region=box)
-    for item, box in zip(annotation.objects, boxes, strict=True):
-        if item.phrase:
-            yield say.row("<REGION_TO_DESCRIPTION>", item.phrase, region=box)
+    for known, box in zip(annotation.objects, boxes, strict=True):
+        if known.phrase:
+            yield say.row("<REGION_TO_DESCRIPTION>", known.phrase, region=box)
     for region in annotation.regions:
         yield say.row("<REGION_TO_DESCRIPTION>", region.text, region=say.box(region.box))
     for each in annotation.expressions:
@@ -247,8 +247,8 @@ class _Rows:
     across: float
     down: float
 
-    def points(self, numbers: Iterable[float]) -> tuple[float, ...]:
-        """x y x y … scaled."""
+    def points(self, numbers: Iterable[float]) -> tuple[Any, ...]:
+        """x y x y … scaled, as many as they are."""
         return tuple(value * (self.down if n % 2 else self.across) for n, value in enumerate(numbers))
 
     def box(self, box: Box) -> Box:

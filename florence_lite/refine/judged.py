@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from florence_lite.answers import Instance
+from florence_lite.answers import Box, Instance
 from florence_lite.data.rows import AnswerRow, Query, from_record, to_record
 
 PERSON = "person"  # checkpoint and tag of rows that a person made
@@ -18,7 +18,7 @@ class Question(NamedTuple):
     task: str
     text: str | None
     phrases: tuple[str, ...] | None
-    region: tuple[float, ...] | None
+    region: Box | None
 
 
 class Opinion(NamedTuple):

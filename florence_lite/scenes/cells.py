@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class SceneCollator:
         scale = np.array([width / annotation.size_wh[0], height / annotation.size_wh[1]])
         classes = np.zeros((height, width), np.int64)
         boxes = np.zeros((height, width, 4), np.int64)
-        shapes = [(item.label, item.polygons, item.box) for item in annotation.objects]
+        shapes: list[tuple[Any, ...]] = [(item.label, item.polygons, item.box) for item in annotation.objects]
         for line in annotation.lines:
             corners = np.reshape(line.quad, (4, 2))
             shapes.append((line, (corners,), (*corners.min(axis=0), *corners.max(axis=0))))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import cache, lru_cache
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from florence_lite.answers import Quad
 from florence_lite.data.annotation import TextLine
 from florence_lite.scenes.artwork import package_folder
 from florence_lite.scenes.catalogue import WORDS
@@ -37,7 +39,8 @@ def font_files() -> tuple[str | None, ...]:
 
 @lru_cache(maxsize=512)
 def _font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+    font = ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+    return cast(ImageFont.FreeTypeFont, font)  # it is another where Pillow lacks FreeType
 
 
 def choose_text(rng: np.random.Generator) -> str:
@@ -83,7 +86,7 @@ def draw_line(rng: np.random.Generator, picture: Image.Image, taken: np.ndarray)
             ground = _grey(color)
         picture.paste(_contrasting(rng, ground), (left, top), turned)
         quad = _turned_rectangle(ink.width, ink.height, angle) + centre
-        return TextLine(text, tuple(float(value) for value in quad.ravel()))
+        return TextLine(text, cast(Quad, tuple(float(value) for value in quad.ravel())))
     return None
 
 
@@ -93,7 +96,7 @@ def _ink(text: str, path: str | None, size: int, widest: float) -> Image.Image:
     if x1 - x0 > widest:
         size = int(size * widest / (x1 - x0))
     x0, y0, x1, y1 = _font(path, size).getbbox(text)
-    mask = Image.new("L", (x1 - x0 + 4, y1 - y0 + 4))
+    mask = Image.new("L", (int(x1 - x0) + 4, int(y1 - y0) + 4))
     ImageDraw.Draw(mask).text((2 - x0, 2 - y0), text, font=_font(path, size), fill=255)
     return mask.crop(mask.getbbox())
 
@@ -126,7 +129,7 @@ def _tone(picture: Image.Image) -> tuple[float, float]:
 def _contrasting(rng: np.random.Generator, ground: float) -> tuple[int, int, int]:
     """A random colour at least `_CONTRAST` grey levels from the ground."""
     for _ in range(8):
-        color = tuple(int(value) for value in rng.integers(0, 256, 3))
-        if abs(_grey(color) - ground) >= _CONTRAST:
-            return color
+        red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
+        if abs(_grey((red, green, blue)) - ground) >= _CONTRAST:
+            return red, green, blue
     return (20, 20, 20) if ground > 127 else (245, 245, 245)

@@ -113,7 +113,7 @@ class Scenes(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]  # no slices
         seed = self.seeds[index]
         image, annotation = render_scene(seed, self.styles, self.size_wh)
         return Sample(image, annotation, f"scene {seed}")

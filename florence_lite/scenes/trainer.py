@@ -65,7 +65,7 @@ class ScratchTrainer(AnswerTrainer):
         for name, values in zip(("mean", "std"), Preprocessor(model.config.image_size_wh).statistics(), strict=True):
             self.register_buffer(name, values, persistent=False)
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes batches of its own kind
         self, batch: SceneBatch, sigma: float, counts: Mapping[str, int] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `AnswerTrainer`; the losses of cells are called "dense/object", "dense/background" and "dense/box"."""

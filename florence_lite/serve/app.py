@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
@@ -22,7 +22,8 @@ from florence_lite.cards.task_card import INPUTS
 from florence_lite.checks import is_positive, is_whole
 from florence_lite.florence import Florence
 from florence_lite.image_files import TooLarge, image_sizes, shown_size
-from florence_lite.inference import Prompt
+from florence_lite.inference import EncodedImage, Prompt
+from florence_lite.inference.encoded import OpenedImage
 from florence_lite.inference.prompts import check_places
 from florence_lite.results import Result
 from florence_lite.results.result import instance_dict
@@ -113,7 +114,7 @@ class Service:
         try:
             async with asyncio.timeout(self.timeout):
                 job = await self._job(request)
-                answer, gone = asyncio.wrap_future(job.answer), asyncio.create_task(request.receive())
+                answer, gone = asyncio.wrap_future(job.answer), asyncio.ensure_future(request.receive())
                 try:  # behind the body, a client that has gone is all that can be received
                     await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
                     if not answer.done():
@@ -130,7 +131,7 @@ class Service:
 
     async def stream(self, request: Request) -> AsyncIterator[bytes]:
         """The lines of an answer. Raises HTTPException for what is wrong before the first of them."""
-        loop, events = asyncio.get_running_loop(), asyncio.Queue()
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[Any]()
         until, job = loop.time() + self.timeout, None
 
         def tell(event: Any) -> None:
@@ -211,8 +212,8 @@ class Service:
         asked = self.florence.answering.ask(prompt, query.options)
         if query.threshold is not None:
             check_places("threshold=…", [asked.card])
-        digest = hashlib.sha256(query.image).digest()
-        image = self.worker.cache.find(digest)
+        digest = hashlib.sha256(cast(bytes, query.image)).digest()  # decoded by now
+        image: OpenedImage | EncodedImage | None = self.worker.cache.find(digest)
         if image is None:
             try:
                 size_wh = image_sizes(query.image).stored

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import HTTPException, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -121,7 +121,8 @@ def _fields(form: FormData) -> dict[str, Any]:
         elif len(given) > 1:
             raise HTTPException(422, f"{name} was given {len(given)} times; give it once")
         else:
-            values[name] = given[0].split(",") if name == "region" else given[0]
+            [value] = cast(list[str], given)
+            values[name] = value.split(",") if name == "region" else value
     return values
 
 
@@ -134,7 +135,7 @@ def _checked(values: dict[str, Any], content: bytes | None = None) -> Query:
     except ValidationError as error:
         raise HTTPException(422, _told(error)) from None
     if content is not None:
-        query.image = content
+        query.image = cast(Any, content)
     return query
 
 

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +72,7 @@ class Job:
     answer: Future[Result] = field(default_factory=Future)
     dropped: bool = field(default=False, init=False)
     question: Future[list[Result]] | None = field(default=None, init=False)  # in the pipeline
-    events: Iterator[list[str | Instance | Result]] | None = field(default=None, init=False)
+    events: Generator[list[str | Instance | Result], None, None] | None = field(default=None, init=False)
 
     def __post_init__(self):
         self.answer.set_running_or_notify_cancel()  # so that the network's thread alone ends it

@@ -159,7 +159,8 @@ def _classes(dataset: Dataset) -> dict[str, tuple[int, int]]:
 
 
 def _sizes(dataset: Dataset) -> dict[str, tuple[int, int]]:
-    sizes = sorted((tuple(a.size_wh) for a in dataset.annotations), key=lambda size: size[0] * size[1])
+    each = ((a.size_wh[0], a.size_wh[1]) for a in dataset.annotations)
+    sizes = sorted(each, key=lambda size: size[0] * size[1])
     return {"smallest": sizes[0], "typical": sizes[len(sizes) // 2], "largest": sizes[-1]} if sizes else {}
 
 

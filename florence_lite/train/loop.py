@@ -289,7 +289,8 @@ def recompute_activations(module: nn.Module, kernels: Callable[[], AbstractConte
 
     for block in module.modules():
         if isinstance(block, DualBlock | EncoderLayer | DecoderLayer):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+            recomputed = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+            block.forward = recomputed  # type: ignore[method-assign]  # of this one block
 
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:

@@ -127,7 +127,9 @@ def _enter(config: RunConfig, contents: Mapping[str, Any], continue_with_changes
     """Compare the run with the record of its folder, check its state, and write the record anew."""
     output, settings = Path(config.output), described(config, contents)
     bring_back_all(output)
-    changes, noted, step = [], [], None
+    changes: list[Change] = []
+    noted: list[Any] = []
+    step = None
     if is_begun(output):
         changes, noted = _compared(config, settings, continue_with_changes)
         step = whole_state(output / STATE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -69,7 +69,8 @@ class Source:
         language: str | None = None,
         negatives: Negatives | None = None,
     ):
-        self.samples, self.collate, self.weight, self.language = samples, collate, weight, language
+        self.samples: Any = samples  # a `Dataset`, or, `endless`, such as have a length and items only
+        self.collate, self.weight, self.language = collate, weight, language
         self.negatives = negatives
         self.features: Features | None = None
         self._needed: dict[int, Annotation] = {}

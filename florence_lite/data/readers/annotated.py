@@ -75,7 +75,7 @@ class _Pictures(Sequence):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> Path | bytes:
+    def __getitem__(self, index: int) -> Path | bytes:  # type: ignore[override]  # no slices: `Dataset` makes them
         source = self.sources[index]
         return Path(source) if _is_file(source) else read_source(source)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from florence_lite.answers import Quad
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, TextLine
 from florence_lite.data.readers.frames import ImageFrame
 from florence_lite.data.readers.records import Unclear, caption_levels
@@ -34,7 +35,8 @@ def annotation_of_answer(record: dict[str, Any], frame: ImageFrame) -> Annotatio
         texts = [suffix if name == marker else "" for name in CAPTIONS]
         return frame.annotation((), captions=caption_levels(*texts))
     if marker in _OBJECTS:
-        objects = _boxed(suffix, frame, with_labels=marker != "<REGION_PROPOSAL>", as_phrases=marker == _OBJECTS[1])
+        with_labels, as_phrases = marker != "<REGION_PROPOSAL>", marker == _OBJECTS[1]
+        objects = list(_boxed(suffix, frame, with_labels, as_phrases))
         complete = () if asked else ("objects",)  # what is asked for behind the marker may be some objects only
         return frame.annotation(complete, f"its answer to {marker} is empty", objects=tuple(objects))
     if marker == "<OCR_WITH_REGION>":
@@ -57,7 +59,7 @@ def _placed(suffix: str, frame: ImageFrame, corners: int) -> Iterator[tuple[str,
     parts = re.split(r"((?:<loc_\d+>)+)", suffix)
     if parts[-1].strip():
         raise Unclear(f"{parts[-1][:60]!r} at the end of its answer has no place")
-    size = tuple(side / factor for side, factor in zip(frame.size_wh, frame.scale, strict=True))
+    size = frame.size_wh[0] / frame.scale[0], frame.size_wh[1] / frame.scale[1]
     for label, places in zip(parts[:-1:2], parts[1::2], strict=True):
         bins = [int(number) for number in re.findall(r"\d{1,9}", places)]
         if len(bins) % (2 * corners) or max(bins) >= BINS:
@@ -77,7 +79,7 @@ def _boxed(suffix: str, frame: ImageFrame, with_labels: bool, as_phrases: bool) 
             yield item
 
 
-def _quads(suffix: str, frame: ImageFrame) -> Iterator[tuple[str, tuple[float, ...]]]:
+def _quads(suffix: str, frame: ImageFrame) -> Iterator[tuple[str, Quad]]:
     for number, (text, corners) in enumerate(_placed(suffix, frame, 4)):
         if not text:
             raise Unclear(f"place {number} of its answer has no text")

@@ -167,8 +167,8 @@ class _File:
         lists_objects = bool(self.categories) or any("category_id" in r for r in records if isinstance(r, dict))
         self._add_images(self.data["images"], lists_objects)
         orphans = 0
-        for number, record in enumerate(records):
-            number = f"number {number}"
+        for at, record in enumerate(records):
+            number = f"number {at}"
             what = f"annotation {record.get('id', number) if isinstance(record, dict) else number}"
             try:
                 self._add(what, record)
@@ -336,7 +336,7 @@ class _File:
         box = xyxy(record.get("bbox"))
         if box is None and rings:
             points = np.concatenate([np.array(ring) for ring in rings]) / frame.scale
-            box = [*points.min(axis=0), *points.max(axis=0)]
+            box = (*points.min(axis=0), *points.max(axis=0))
         score = record.get("score")
         item = frame.object(label, box if box is not None else record.get("bbox"), record=what, score=score)
         if item is None:

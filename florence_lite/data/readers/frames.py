@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class ImageFrame:
     def outlines_of_mask(self, run_lengths: Any, record: str) -> Polygons:
         """The outlines of COCO's run lengths; (), reported, for such as are none or are for an image of another size.
         Nothing is unpacked before the size is known to be the image's."""
-        declared = tuple(round(side / factor) for side, factor in zip(self.size_wh, self.scale, strict=True))
+        declared = round(self.size_wh[0] / self.scale[0]), round(self.size_wh[1] / self.scale[1])
         try:
             mask = rle_to_mask(run_lengths, declared)
         except ValueError as error:
@@ -155,7 +155,7 @@ class ImageFrame:
         if turn < 0:
             self.report("quad turned", f"{_short(numbers)} runs anticlockwise; the first corner stays", record)
             clipped = clipped[[0, 3, 2, 1]]
-        return tuple(clipped.ravel().tolist())
+        return cast(Quad, tuple(clipped.ravel().tolist()))
 
     def _are_shares(self, values: np.ndarray) -> bool:
         """Whether coordinates are shares of the image's sides: in pixels all of them would lie within the first."""

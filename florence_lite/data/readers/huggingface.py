@@ -179,7 +179,7 @@ class _Pictures(Sequence):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Path | bytes:
+    def __getitem__(self, index: int) -> Path | bytes:  # type: ignore[override]  # no slices: `Dataset` makes them
         return _source(self.rows[self.numbers[index]][self.column], self.places)
 
 
@@ -283,7 +283,9 @@ def _objects(
             raise Unclear(f"it has {len(boxes)} boxes for {len(values)} {meaning}")
     if len(boxes) != 1 and len(phrases) not in (0, len(boxes)):
         raise Unclear(f"it has {len(boxes)} boxes for {len(phrases)} phrases")
-    objects, ignored, expressions = [], [], []
+    objects: list[ObjectAnnotation] = []
+    ignored: list[ObjectAnnotation] = []
+    expressions: list[ReferringExpression] = []
     for number, box in enumerate(boxes):
         what = f"object {number}"
         if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):

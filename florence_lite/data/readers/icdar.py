@@ -84,7 +84,8 @@ def _lines(file: Path, frame: ImageFrame) -> tuple[tuple[TextLine, ...], tuple[T
     corners = 8 if any(count >= 8 for count in counts) and all(count >= 8 or count < 4 for count in counts) else 4
     rest = [line.split(",", 8)[8:] for (_, line), count in zip(rows, counts, strict=True) if count >= 8]
     has_scripts = bool(rest) and all("," in text[0] and text[0].split(",")[0] in _SCRIPTS for text in rest)
-    read, illegible = [], []
+    read: list[TextLine] = []
+    illegible: list[TextLine] = []
     for (number, line), count in zip(rows, counts, strict=True):
         what = f"line {number}"
         fields = line.split(",", corners)

@@ -90,7 +90,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     log = ProblemLog(root)
     images = Images(root, log, files, outside)
     rows: list[tuple] = []
-    described, before_of = [], {}
+    described: list[str] = []
+    before_of: dict[Path, list[int]] = {}
     for file in choose_split(files, split, root, ".jsonl file"):
         before = len(rows)
         rows_of_file = each_line(file, log, partial(_row, file=file, images=images, log=log))

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from florence_lite.answers import Box, Instance
+from florence_lite.answers import Box, Instance, Quad
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression, Region, TextLine
 from florence_lite.data.readers.answers import CAPTIONS
 from florence_lite.data.readers.frames import ImageFrame
@@ -257,5 +257,5 @@ def _is_whole(answer: AnswerRow) -> bool:
     return not answer.result.truncated and not answer.result.parse_errors
 
 
-def _iou(item: Instance, quad: Sequence[float]) -> float:
+def _iou(item: Instance, quad: Quad) -> float:
     return float(box_iou([item.bounds], [Instance(quad=quad).bounds])[0, 0])

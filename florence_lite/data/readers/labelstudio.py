@@ -58,7 +58,8 @@ def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = F
     log = ProblemLog(root)
     images = Images(root, log, files, outside)
     rows: list[tuple] = []
-    described, seen = [], {}
+    described: list[str] = []
+    seen: dict[Path, int] = {}
     for file in choose_split(files, split, root, "file of tasks"):
         tasks = read_json(file)
         if not isinstance(tasks, list):

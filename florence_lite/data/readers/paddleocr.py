@@ -70,7 +70,8 @@ def _row(line: str, what: str, file: Path, images: Images, log: ProblemLog) -> t
     frame = images.frame(path, None, file, f"{what} ({path.name})")
     if frame is None:
         return None
-    read, illegible = [], []
+    read: list[TextLine] = []
+    illegible: list[TextLine] = []
     for number, record in enumerate(records):
         found = _text_line(record, frame, f"text {number}")
         if found is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_lite.data.annotation import Annotation
+from florence_lite.data.archives import forget_members
 from florence_lite.data.readers import jsonl
 from florence_lite.data.readers.files import IMAGE_ENDINGS, choose_split
 from florence_lite.data.readers.frames import ImageFrame, frame_of
@@ -46,7 +47,8 @@ def accepts(file: Path) -> bool:
 def read(files: Sequence[Path], root: Path, split: str | None, outside: bool = False) -> Dataset:
     """The data set that the files tell; see `florence_lite.data.read_dataset`."""
     log = ProblemLog(root)
-    rows, places, described = [], [], []
+    rows: list[tuple] = []
+    places, described = [], []
     for file in choose_split(files, split, root, "tar"):
         before = len(rows)
         for entry in _entries(file, log):
@@ -75,7 +77,7 @@ def _entries(file: Path, log: ProblemLog) -> Iterator[_Entry]:
     try:
         with tarfile.open(file, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # which tarfile would keep
+                forget_members(tar)
                 if not member.isfile() or os.path.basename(member.name).startswith("."):
                     continue
                 key, ending = _key(member.name)
@@ -124,7 +126,7 @@ def _row(entry: _Entry, file: Path, log: ProblemLog) -> tuple[Annotation, str] |
         size = record.get("size_wh")
         declared = size_of(*size) if isinstance(size, list) and len(size) == 2 else None
         frame = frame_of(sizes, declared, log, file, entry.key)
-        return frame and (_annotation(record, texts, frame), entry.key)
+        return None if frame is None else (_annotation(record, texts, frame), entry.key)
     except Unclear as error:
         return log.add(file, entry.key, "record left out", str(error))
 
@@ -163,7 +165,7 @@ class _Pictures(Sequence):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> bytes:
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # no slices: `Dataset` makes them
         file, offset, size = self.places[index]
         with file.open("rb") as stream:
             stream.seek(offset)

@@ -295,10 +295,10 @@ def _objects(file: Path, frame: ImageFrame, settings: _Settings) -> Iterator[Obj
         else:
             seen.add(tuple(words))
             points = [share * size[at % 2] for at, share in enumerate(shares)]
-            box, polygons = from_cxcywh(*points[:4]), ()
+            box, outline = from_cxcywh(*points[:4]), []
             if is_segment:
                 xs, ys = points[::2], points[1::2]
-                box, polygons = (min(xs), min(ys), max(xs), max(ys)), [list(zip(xs, ys, strict=True))]
-            item = frame.object(classes[int(category)], box, polygons, record=what)
+                box, outline = (min(xs), min(ys), max(xs), max(ys)), [list(zip(xs, ys, strict=True))]
+            item = frame.object(classes[int(category)], box, outline, record=what)
             if item is not None:
                 yield item

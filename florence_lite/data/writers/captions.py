@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Dataset
@@ -54,7 +55,7 @@ def write_beside(splits: Mapping[str, Dataset], folder: Path, prefix: str) -> Wr
     output = Output(folder, NAME, FORMATS[NAME])
     texts: dict[Path, str] = {}
     for sample in (sample for dataset in splits.values() for sample in dataset):
-        file = sample.image.with_suffix(".txt")
+        file = cast(Path, sample.image).with_suffix(".txt")  # see `not_in`
         output.count_unsaid(sample.annotation)
         if not _caption(sample.annotation):
             output.lose(NOTHING_TO_SAY)

@@ -48,7 +48,7 @@ def write(splits: Mapping[str, Dataset], output: Output) -> None:
             for number, (name, annotation) in enumerate(output.placed(dataset, f"images/{split}".rstrip("/")), start=1):
                 width, height = annotation.size_wh
                 image = {"id": number, "file_name": name, "width": width, "height": height}
-                meant = set()
+                meant: set[str] = set()
                 if _says_objects(annotation, classes):
                     file = whole if "objects" in annotation.exhaustive else partial
                     if file is partial:
@@ -107,7 +107,7 @@ def _add_objects(file: _File, image: dict[str, Any], annotation: Annotation, cla
 def _object_record(item: ObjectAnnotation, size_wh: tuple[int, int]) -> dict[str, Any]:
     x0, y0, x1, y1 = item.box
     segmentation, area = _segmentation(item.polygons, size_wh)
-    record = {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": segmentation}
+    record: dict[str, Any] = {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": segmentation}
     record["area"] = float(box_area(item.box)) if area is None else area
     if item.phrase:
         record["caption"] = item.phrase

@@ -169,7 +169,8 @@ def _write_split(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder, files = output.folder / "data", []
+    folder = output.folder / "data"
+    files: list[Path] = []
     folder.mkdir(exist_ok=True)
     rows, group_bytes, part_bytes, writer = [], 0, 0, None
     schema = features.arrow_schema

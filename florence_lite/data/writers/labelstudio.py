@@ -51,8 +51,13 @@ def write(splits: Mapping[str, Dataset], output: Output) -> None:
 
 def _is_answer(dataset: Dataset) -> bool:
     """Whether a model said it, rather than people."""
-    scored = (item.score for a in dataset.annotations for item in (*a.objects, *a.lines))
-    return dataset.format == annotated.NAME or any(score is not None for score in scored)
+    return dataset.format == annotated.NAME or any(map(_scores, dataset.annotations))
+
+
+def _scores(annotation: Annotation) -> list[float]:
+    """Those of a model; people give none."""
+    scores = [item.score for item in annotation.objects] + [line.score for line in annotation.lines]
+    return [score for score in scores if score is not None]
 
 
 def _task(image: str, annotation: Annotation, classes: Classes, is_answer: bool, output: Output) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def _task(image: str, annotation: Annotation, classes: Classes, is_answer: bool,
         return task
     if not is_answer:
         return task | {"annotations": [{"result": results}]}
-    scores = [item.score for item in (*annotation.objects, *annotation.lines) if item.score is not None]
+    scores = _scores(annotation)
     score = {"score": sum(scores) / len(scores)} if scores else {}
     return task | {"predictions": [{"model_version": "florence-lite", "result": results, **score}]}
 
@@ -103,6 +108,7 @@ def _described(
 
 def _object(number: str, item: ObjectAnnotation, label: str, size_wh: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """A box, an outline, or a mask for what several rings enclose; and its phrase."""
+    value: dict[str, Any]
     if len(item.polygons) > 1:
         name, value = "mask", {"format": "rle", "rle": mask_to_brush(rasterize(item.polygons, size_wh))}
     elif item.polygons:
@@ -140,8 +146,10 @@ def _config(classes: Classes) -> XML.Element:
     for name, tag, label in (("line", "PolygonLabels", "text"), ("region", "RectangleLabels", "region")):
         XML.SubElement(XML.SubElement(view, tag, name=name, toName="image"), "Label", value=label)
     for name, places in _TEXTS.items():
-        attributes = {"perRegion": "true", "whenTagName": places} if places != "box" else {"perRegion": "true"}
-        XML.SubElement(view, "TextArea", name=name, toName="image", editable="true", **attributes)
+        attributes = {"name": name, "toName": "image", "editable": "true", "perRegion": "true"}
+        if places != "box":
+            attributes["whenTagName"] = places
+        XML.SubElement(view, "TextArea", attributes)
     for name in CAPTIONS:
         XML.SubElement(view, "TextArea", name=name, toName="image", placeholder=name.replace("_", " "), editable="true")
     return view

@@ -49,8 +49,9 @@ def _element(name: str, annotation: Annotation, classes: Classes, output: Output
         for number, item in classes.numbered(items, output):
             element = XML.SubElement(top, "object")
             _add(element, "name", classes.names[number])
-            for tag, value in (("pose", "Unspecified"), ("truncated", 0), ("difficult", is_difficult)):
-                _add(element, tag, value)
+            _add(element, "pose", "Unspecified")
+            _add(element, "truncated", 0)
+            _add(element, "difficult", is_difficult)
             box = XML.SubElement(element, "bndbox")
             for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), _whole(item.box), strict=True):
                 _add(box, tag, value)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from florence_lite.data.archives import forget_members
 from florence_lite.data.samples import Dataset
 from florence_lite.data.writers.jsonl import annotation_record
 from florence_lite.data.writers.output import PARTS, Output
@@ -52,7 +53,7 @@ class _Shards:
         member = tarfile.TarInfo(name)  # of 1970, so that the same data are the same bytes
         member.size = len(content)
         self.tar.addfile(member, io.BytesIO(content))
-        self.tar.members.clear()  # which tarfile would keep
+        forget_members(self.tar)
         self.bytes += len(content)
 
     def close(self) -> None:

@@ -21,7 +21,8 @@ def in_ignored(answered: Sequence[Instance], ignored: Sequence[Instance]) -> lis
         return [False] * len(answered)
     shared, area, _ = outline_areas(answered, ignored)
     alike = np.array([[same_label(b.label) in ("", same_label(a.label)) for b in ignored] for a in answered])
-    return (alike & (shared >= WITHIN * area[:, None]) & (shared > 0)).any(axis=1).tolist()
+    inside = alike & (shared >= WITHIN * area[:, None]) & (shared > 0)
+    return np.any(inside, axis=1).tolist()
 
 
 def outline_areas(a: Sequence[Instance], b: Sequence[Instance]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -60,8 +60,8 @@ def mask_iou(cases: Sequence[Case]) -> Measurement:
     for case in cases:
         if case.truth.instances:
             answer, truth = (_mask(side.instances, case.result.size_wh) for side in (case.result, case.truth))
-            shared.append(np.count_nonzero(answer & truth))
-            united.append(np.count_nonzero(answer | truth))
+            shared.append(int(np.count_nonzero(answer & truth)))
+            united.append(int(np.count_nonzero(answer | truth)))
     each = [part / whole if whole else 0.0 for part, whole in zip(shared, united, strict=True)]
     return Measurement({"miou": share(sum(each), len(each)), "ciou": share(sum(shared), sum(united))})
 
