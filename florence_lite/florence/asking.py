@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from florence_lite.checkpoint import (
     write_companions,
 )
 from florence_lite.engine.fast import FastModel
+from florence_lite.florence.keywords import Keywords
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageEncoder, ImageError, Prompt
 from florence_lite.inference.answering import Answering, Asked
 from florence_lite.inference.batching import MEMORY, check_memory
@@ -246,12 +247,12 @@ class Asking:
 
     @overload
     def run(
-        self, images: list | tuple, prompts: str | Prompt | Sequence[str | Prompt], **more: Any
+        self, images: list | tuple, prompts: str | Prompt | Sequence[str | Prompt], **more: Unpack[Keywords]
     ) -> list[Result]: ...
     @overload
-    def run(self, images: Any, prompts: str | Prompt, **more: Any) -> Result: ...
+    def run(self, images: Any, prompts: str | Prompt, **more: Unpack[Keywords]) -> Result: ...
     @overload
-    def run(self, images: Any, prompts: Sequence[str | Prompt], **more: Any) -> list[Result]: ...
+    def run(self, images: Any, prompts: Sequence[str | Prompt], **more: Unpack[Keywords]) -> list[Result]: ...
     def run(
         self,
         images: Any,
@@ -315,10 +316,10 @@ class Asking:
         return [results[0] for results in self._results(questions, options, keep_image, tile)]
 
     @overload
-    def run_each(self, images: Iterable[Any], prompts: str | Prompt, **more: Any) -> Iterator[Result | ImageError]: ...
+    def run_each(self, images: Iterable[Any], prompts: str | Prompt, **more: Unpack[Keywords]) -> Iterator[Result | ImageError]: ...
     @overload
     def run_each(
-        self, images: Iterable[Any], prompts: Sequence[str | Prompt], **more: Any
+        self, images: Iterable[Any], prompts: Sequence[str | Prompt], **more: Unpack[Keywords]
     ) -> Iterator[list[Result] | ImageError]: ...
     def run_each(
         self,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from florence_lite.cards import task
 from florence_lite.florence.asking import Asking
+from florence_lite.florence.keywords import Options
 from florence_lite.images import load_image
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
 from florence_lite.inference.answering import OPEN_VOCABULARY, Asked
@@ -44,11 +45,13 @@ class Places(Asking):
 
     @overload
     def segment(
-        self, images: list | tuple, phrase: str | None = None, region: Sequence[float] | None = None, **more: Any
+        self, images: list | tuple, phrase: str | None = None, region: Sequence[float] | None = None, *,
+        phrases: Sequence[str] | None = None, refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
     ) -> list[Result]: ...
     @overload
     def segment(
-        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, **more: Any
+        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, *,
+        phrases: Sequence[str] | None = None, refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
     ) -> Result: ...
     def segment(
         self,
@@ -138,11 +141,13 @@ class Places(Asking):
 
     @overload
     def panoptic(
-        self, images: list | tuple, things: Sequence[str] | None = None, stuff: Sequence[str] = (), **more: Any
+        self, images: list | tuple, things: Sequence[str] | None = None, stuff: Sequence[str] = (), *,
+        refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
     ) -> list[Panoptic]: ...
     @overload
     def panoptic(
-        self, images: Any, things: Sequence[str] | None = None, stuff: Sequence[str] = (), **more: Any
+        self, images: Any, things: Sequence[str] | None = None, stuff: Sequence[str] = (), *,
+        refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
     ) -> Panoptic: ...
     def panoptic(
         self,

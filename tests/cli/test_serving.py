@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -38,6 +39,16 @@ def test_it_answers_until_it_is_stopped(tiny, stop):
         assert (process.returncode, out, err) == (130, "", "stopped; all that was accepted is answered\n")
     else:
         assert (process.returncode, out, err) == (-signal.SIGTERM, "", "")
+
+
+def test_an_answer_does_not_wait_to_be_acknowledged():
+    """Connections send at once what is written: head and body of an answer are two pieces."""
+    from florence_lite.cli.serving import _listen
+
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_address_that_is_not_there(command):

@@ -39,7 +39,7 @@ def test_curl(served):
     for command in commands:
         done = subprocess.run([*command, "-sS"], capture_output=True, check=True, text=True)
         told.append(json.loads(done.stdout))
-    assert [each["task"] for each in told] == ["<OD>", "<OPEN_VOCABULARY_DETECTION>", "<REGION_TO_OCR>"]
+    assert [each["task"] for each in told] == ["<OD>", "<OPEN_VOCABULARY_DETECTION>", "<REGION_TO_CATEGORY>"]
     assert told[1]["presence"].keys() == {"the red car", "all dogs"}
 
 
