@@ -12,8 +12,8 @@ documentation shows: pictures opened with PIL, its processor, `generate` with se
 `post_process_generation`. The best of `BATCHES` is found on the first part of the files and takes part in the others.
 
 The files are worked on in parts. Sides take turns with each part, after one for warming up; shown are medians of the
-parts' rates and of their ratios. Ids must be equal every time, or the script ends with a message.
-Needs transformers.
+parts' rates and of their ratios. Ids must be equal every time, or the script ends with a message; but for two answers
+in a hundred, where the rounding of another batch may tip a coordinate, and which are counted. Needs transformers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from inference import check, median_ratio, tokenizer_of
+from inference import median_ratio, tokenizer_of
 from native import build
 from ours import save_for_users
 from peer import environment
@@ -43,6 +43,7 @@ from florence_lite.model import FlorenceConfig
 MIXED = ("<OD>", "<CAPTION>", "<DETAILED_CAPTION>", "<OCR>", "<MORE_DETAILED_CAPTION>", "<REGION_PROPOSAL>")
 BATCHES = (1, 2, 4, 8, 16, 32)
 AGAINST_PEER = {"nano": 500, "base": 24, "large": 8}  # files at most, which take transformers a minute or two
+ROUNDED = 0.02  # share of the answers of a part that the rounding of another batch may change
 SINGLE, TOGETHER, PEER = "single calls", "one call", "transformers"
 
 Way = Callable[[Sequence[Path], Sequence[str]], list[list[int]]]  # files, a prompt about each → ids of the answers
@@ -112,12 +113,16 @@ def measure(work: Work, files: Sequence[Path], parts: int) -> dict:
     size = len(files) // parts
     slices = [slice(first, first + size) for first in range(0, size * parts, size)]
     expected: dict[int, list[list[int]]] = {}
+    differing: dict[str, int] = {}
 
     def seconds(name: str, way: Way, number: int) -> float:
         begin = time.perf_counter()
         got = way(files[slices[number]], prompts[slices[number]])
         taken = time.perf_counter() - begin
-        check(work.name, name, got, expected.setdefault(number, got))
+        others = sum(map(list.__ne__, got, expected.setdefault(number, got)))
+        if len(got) != size or others > ROUNDED * size:
+            raise SystemExit(f"{work.name}: {others} of {size} answers of {name} are not those of the others")
+        differing[name] = differing.get(name, 0) + others
         return taken
 
     ways = dict(work.ways)
@@ -136,6 +141,7 @@ def measure(work: Work, files: Sequence[Path], parts: int) -> dict:
         for name, way in ways.items():
             taken[name].append(seconds(name, way, number))
     found["ids"] = statistics.mean(len(ids) for part in expected.values() for ids in part)
+    found["answers_that_differ"] = {name: differing[name] for name in ways}
     found["images_a_second"] = {name: size / statistics.median(each) for name, each in taken.items()}
     found["ratios"] = {name: median_ratio(each, taken[TOGETHER]) for name, each in taken.items() if name != TOGETHER}
     return found

@@ -140,7 +140,7 @@ def run(
     if out is not None and picture is not None:
         raise ValueError("--out draws a picture of every answer: leave --picture out")
     images = find_images(arguments)
-    asked = {"text": text, "phrases": phrases, "region": region, "threshold": threshold}
+    asked: dict[str, Any] = {"text": text, "phrases": phrases, "region": region, "threshold": threshold}
     asked |= {"labels": label or None, "choices": choice or None}
     folder = None
     if out is not None:

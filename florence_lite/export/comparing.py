@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,7 +15,11 @@ from florence_lite.cards import tasks
 from florence_lite.export.runner import Runner
 from florence_lite.florence import Florence
 
-GREEDY = {"constrained": False, "num_beams": 1, "do_sample": False}  # options of a call that answers like the runner
+GREEDY: dict[str, Any] = {
+    "constrained": False,
+    "num_beams": 1,
+    "do_sample": False,
+}  # options of a call that answers like the runner
 MOST_IDS = 64  # of an answer that is compared
 
 

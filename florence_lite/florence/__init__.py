@@ -1,10 +1,10 @@
 """Class `Florence`: the one place where all parts meet.
 
-`asking` has the general calls; `places` and `words` have a method for each kind of question, which tells the general
-calls what to ask and puts their answers together.
+`loading` makes it and saves it; `asking` has the general calls; `places` and `words` have a method for each kind of
+question, which tells the general calls what to ask and puts their answers together.
 """
 
-from florence_lite.florence.asking import DEFAULT_CHECKPOINT
+from florence_lite.florence.loading import DEFAULT_CHECKPOINT
 from florence_lite.florence.places import Places
 from florence_lite.florence.words import Words
 

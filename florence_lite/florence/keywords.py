@@ -9,6 +9,7 @@ from typing import TypedDict
 class Options(TypedDict, total=False):
     """What any call takes; `Florence.run` says what each means."""
 
+    keep_image: bool
     threshold: float | None
     labels: Sequence[str] | None
     choices: Sequence[str] | None
@@ -33,5 +34,4 @@ class Keywords(Options, total=False):
     text: str | None
     phrases: Sequence[str] | None
     region: Sequence[float] | None
-    keep_image: bool
     tile: tuple[int, int] | None

@@ -45,13 +45,27 @@ class Places(Asking):
 
     @overload
     def segment(
-        self, images: list | tuple, phrase: str | None = None, region: Sequence[float] | None = None, *,
-        phrases: Sequence[str] | None = None, refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
+        self,
+        images: list | tuple,
+        phrase: str | None = None,
+        region: Sequence[float] | None = None,
+        *,
+        phrases: Sequence[str] | None = None,
+        refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
+        **options: Unpack[Options],
     ) -> list[Result]: ...
     @overload
     def segment(
-        self, images: Any, phrase: str | None = None, region: Sequence[float] | None = None, *,
-        phrases: Sequence[str] | None = None, refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
+        self,
+        images: Any,
+        phrase: str | None = None,
+        region: Sequence[float] | None = None,
+        *,
+        phrases: Sequence[str] | None = None,
+        refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
+        **options: Unpack[Options],
     ) -> Result: ...
     def segment(
         self,
@@ -141,13 +155,25 @@ class Places(Asking):
 
     @overload
     def panoptic(
-        self, images: list | tuple, things: Sequence[str] | None = None, stuff: Sequence[str] = (), *,
-        refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
+        self,
+        images: list | tuple,
+        things: Sequence[str] | None = None,
+        stuff: Sequence[str] = (),
+        *,
+        refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
+        **options: Unpack[Options],
     ) -> list[Panoptic]: ...
     @overload
     def panoptic(
-        self, images: Any, things: Sequence[str] | None = None, stuff: Sequence[str] = (), *,
-        refine: Refine | None = None, tile: tuple[int, int] | None = None, **options: Unpack[Options]
+        self,
+        images: Any,
+        things: Sequence[str] | None = None,
+        stuff: Sequence[str] = (),
+        *,
+        refine: Refine | None = None,
+        tile: tuple[int, int] | None = None,
+        **options: Unpack[Options],
     ) -> Panoptic: ...
     def panoptic(
         self,
