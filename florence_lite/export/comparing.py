@@ -15,11 +15,8 @@ from florence_lite.cards import tasks
 from florence_lite.export.runner import Runner
 from florence_lite.florence import Florence
 
-GREEDY: dict[str, Any] = {
-    "constrained": False,
-    "num_beams": 1,
-    "do_sample": False,
-}  # options of a call that answers like the runner
+# Options of a call that answers like the runner.
+GREEDY: dict[str, Any] = {"constrained": False, "num_beams": 1, "do_sample": False}
 MOST_IDS = 64  # of an answer that is compared
 
 
