@@ -322,7 +322,12 @@ def create_app(
 
     @app.exception_handler(AnyHTTPException)
     async def refused(request: Request, error: AnyHTTPException) -> Response:
-        return JSONLine({"error": shortened(str(error.detail))}, error.status_code, error.headers)
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = (
+                f"there is no {shortened(request.url.path)}: ask with POST /run or /stream; GET /tasks, /health, /docs"
+            )
+        return JSONLine({"error": shortened(detail)}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

@@ -84,7 +84,8 @@ def test_other_types_and_places(client):
     for kind in ("text/plain", "image/png", "application/x-www-form-urlencoded", ""):
         status, told = client.post("/run", b"{}", {"content-type": kind})
         assert status == 415 and "must be multipart/form-data, with the image as a file" in told["error"]
-    assert client.post("/elsewhere", b"")[0] == 404
+    status, told = client.post("/elsewhere", b"")
+    assert status == 404 and "there is no /elsewhere: ask with POST /run" in told["error"]
     assert client.send("GET", "/run").status == 405
 
 
