@@ -325,7 +325,7 @@ def create_app(
         detail = str(error.detail)
         if error.status_code == 404:
             detail = (
-                f"there is no {shortened(request.url.path)}: ask with POST /run or /stream; GET /tasks, /health, /docs"
+                f"there is no {shortened(request.url.path)}: POST /run or /stream; GET /tasks, /health, /docs"
             )
         return JSONLine({"error": shortened(detail)}, error.status_code, error.headers)
 

@@ -85,7 +85,7 @@ def test_other_types_and_places(client):
         status, told = client.post("/run", b"{}", {"content-type": kind})
         assert status == 415 and "must be multipart/form-data, with the image as a file" in told["error"]
     status, told = client.post("/elsewhere", b"")
-    assert status == 404 and "there is no /elsewhere: ask with POST /run" in told["error"]
+    assert status == 404 and "there is no /elsewhere: POST /run" in told["error"]
     assert client.send("GET", "/run").status == 405
 
 
