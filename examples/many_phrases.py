@@ -11,10 +11,10 @@ from pathlib import Path
 from florence_lite import Florence
 from florence_lite.scenes import CLASSES
 
-PLACES = ("on the left", "in the center", "on the right", "at the top", "at the bottom")
+PLACES = ("on the left", "on the right")
 florence = Florence.from_pretrained("scenes-nano")
 phrases = [f"the {label}" for label in CLASSES] + [f"the {label} {place}" for label in CLASSES for place in PLACES]
-result = florence.detect(Path(__file__).with_name("lions.png"), phrases, threshold=0.9)
+result = florence.detect(Path(__file__).with_name("meadow.png"), phrases, threshold=0.9)
 
 print(f"{len(phrases)} phrases, {len(result.absent)} absent")
 for phrase in sorted(result.presence, key=result.presence.get, reverse=True)[:8]:

@@ -88,6 +88,8 @@ def checkout(tmp_path_factory) -> Path:
     documents = ("MANIFEST.in", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md")
     for name in ("pyproject.toml", PROJECT["project"]["readme"], *documents):
         shutil.copy(ROOT / name, copy / name)
+    (copy / "tests").mkdir()
+    (copy / "tests" / "test_none.py").touch()  # setuptools would take it along
     return copy
 
 

@@ -48,7 +48,7 @@ def test_llms_txt_lists_the_pages(site):
     assert lines[0] == "# florence-lite" and lines[2].startswith("> ")
     listed = [re.fullmatch(r"- \[(.+)\]\((.+)\): (.+)", line) for line in lines[6:]]
     assert all(listed) and len(listed) >= 20
-    assert all((site / found[2]).is_file() for found in listed)
+    assert all((site / found[2]).is_file() and "```" not in found[3] for found in listed)
 
 
 def test_links_of_the_twins_lead_somewhere(site):

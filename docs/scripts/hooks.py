@@ -94,5 +94,5 @@ def on_post_build(config):
 def summary(markdown: str) -> str:
     """The first sentence of a page."""
     paragraphs = (" ".join(part.split()) for part in markdown.split("\n\n"))
-    first = next(part for part in paragraphs if part[:1].isalpha() or part[:1] in "`*")
+    first = next(part for part in paragraphs if part[:1].isalpha() or (part[:1] in "`*" and part[:3] != "```"))
     return re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", re.split(r"(?<=[.?]) ", first)[0].rstrip(":"))

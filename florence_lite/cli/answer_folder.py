@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,15 +21,15 @@ LARGEST = 2**28  # bytes of an answer in JSON; outlines of a thousand objects ha
 class AnswerFolder:
     """Answers to one question about images, each in a file that is called as the image: cat.jpg → cat.json, cat.jpg.
 
-    images: those that have no file yet. done: how many have one.
+    images: those that have no file yet, or whose own file has changed. done: how many have one.
     """
 
     def __init__(self, folder: Path, images: Sequence[Input], asked: Mapping[str, Any]):
         """asked: the prompt and all options that answers depend on, as JSON has them.
 
         The folder is made if absent. Raises ValueError where two images would share a file, where a picture would
-        replace one of the images or stand among them, and where the folder holds the answer to another question about
-        one of them.
+        replace one of the images or stand among them, and where the folder holds the answer to another question, or
+        about another image that is called so.
         """
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder} is a file; give a folder, which may be new")
@@ -52,9 +54,20 @@ class AnswerFolder:
                 )
             if not file.exists():
                 self.images.append(image)
-            elif read_json_object(file, LARGEST).get("asked") != self.asked:
+                continue
+            record = read_json_object(file, LARGEST)
+            if record.get("asked") != self.asked:
                 raise ValueError(f"{file} answers something else than is asked now; choose another folder for --out")
+            if record.get("sha256") == digest(image):
+                continue
+            if image.name == STANDARD_INPUT or record.get("image") != image.name:
+                raise ValueError(
+                    f"{file} is about another image than {image.name}, {record.get('image')}: choose another folder "
+                    "for --out"
+                )
+            self.images.append(image)
         self.done = len(images) - len(self.images)
+        self.digests = {image.name: digest(image) for image in self.images}
         folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, image: str) -> Path:
@@ -68,8 +81,21 @@ class AnswerFolder:
     def write(self, image: str, result: Result) -> None:
         """The picture first, and then, at once, the file that says that the image is done. Raises OSError."""
         result.draw().save(self.picture(image), quality=90)
-        record = {"image": image, **result.to_dict(), "picture": self.picture(image).name, "asked": self.asked}
+        record = {"image": image, "sha256": self.digests[image], **result.to_dict()}
+        record |= {"picture": self.picture(image).name, "asked": self.asked}
         replace_text(self.file(image), json.dumps(record) + "\n")
+
+
+def digest(image: Input) -> str | None:
+    """SHA-256 of the file; None where it cannot be read."""
+    source = image.source
+    try:
+        if isinstance(source, str):
+            with open(source, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(source.getvalue() if isinstance(source, io.BytesIO) else source).hexdigest()
+    except OSError:
+        return None
 
 
 def _is_same(file: Path, other: Path) -> bool:

@@ -85,8 +85,9 @@ class Asking(Loaded):
             have no token too. general_phrases=False leaves phrases such as "it" and "the image" out of a grounding, as
             both do; compat=True includes it. `Result.dropped` counts them. threshold, from 0 to 1: of phrases, the
             presence from which one is answered with at least one instance, where others come back empty
-            (`Result.presence` has all of them); without it, what the checkpoint's calibration says, or else 0.5. Of
-            other tasks, the score below which boxes and outlines are left out, and counted in `Result.dropped`; refused
+            (`Result.presence` has all of them); without it, what the checkpoint's calibration says, or else 0.5,
+            and guesses about a picture that the checkpoint does not know (`Result.foreign`) are left out. Of other
+            tasks, the score below which boxes and outlines are left out, and counted in `Result.dropped`; refused
             where no task that is asked answers with any.
             With compat=True or do_sample=True, presence is only asked where a threshold is given.
             labels=["dog", "cat"] closes the list of what a task that writes words may say. Every answer has the form of

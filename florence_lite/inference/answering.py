@@ -244,13 +244,18 @@ class Answering:
             whole = score_words(token_logprobs[self._words(answer, ids)])
             answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
         foreign = is_foreign(self.card, partial(self._knows, encoded), answer, whole)
-        if threshold is None and foreign and card.input == "none" and not options.get("compat"):
-            threshold = least_score(self._knows(encoded))
+        least = threshold if presence is None else None
+        # What is asked for by its phrase may be there where the picture is known, however unsure its place.
+        may_be_guess = card.input == "none" or (presence is not None and not self._knows(encoded))
+        if threshold is None and foreign and may_be_guess and not options.get("compat"):
+            least = least_score(self._knows(encoded))
         kept = answer.instances
         if not general_phrases:
             kept = tuple(item for item in kept if item.label.strip() not in card.general_phrases)
-        if threshold is not None and presence is None:
-            kept = tuple(item for item in kept if item.bounds is None or item.score is None or item.score >= threshold)
+        if least is not None:
+            kept = tuple(item for item in kept if item.bounds is None or item.score is None or item.score >= least)
+        absent = presence is not None and not self.is_present(options)(decoded.log_odds)
+        absent |= presence is not None and least is not None and not kept  # all of it was guessed
         return Result.from_answer(
             card.name,
             size_wh,
@@ -259,7 +264,7 @@ class Answering:
             foreign=foreign,
             score=whole,
             presence={} if presence is None else {request.phrase: presence},
-            absent=(request.phrase,) if presence is not None and not self.is_present(options)(decoded.log_odds) else (),
+            absent=(request.phrase,) if absent else (),
             token_ids=tuple(generated.ids),
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,

@@ -324,9 +324,7 @@ def create_app(
     async def refused(request: Request, error: AnyHTTPException) -> Response:
         detail = str(error.detail)
         if error.status_code == 404:
-            detail = (
-                f"there is no {shortened(request.url.path)}: POST /run or /stream; GET /tasks, /health, /docs"
-            )
+            detail = f"there is no {shortened(request.url.path)}: POST /run or /stream; GET /tasks, /health, /docs"
         return JSONLine({"error": shortened(detail)}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)

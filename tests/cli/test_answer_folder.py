@@ -1,5 +1,6 @@
 """`run --out`: answers in a folder, Ctrl-C, and the same command again."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_answers_and_pictures_are_called_as_the_images(command, tiny, photos, tm
     for number in range(3):
         record = json.loads((out / f"photo {number}.json").read_text())
         assert record.pop("picture") == f"photo {number}.jpg"
-        asked = record.pop("asked")
+        asked, digest = record.pop("asked"), record.pop("sha256")
+        assert digest == hashlib.sha256(Path(photos[number]).read_bytes()).hexdigest()
         assert (asked["prompt"], asked["checkpoint"], asked["threshold"]) == ("<OD>", tiny, None)
         assert record == told[number]
         Image.open(out / f"photo {number}.jpg").verify()
@@ -68,6 +70,23 @@ def test_an_image_that_is_broken_still_is_no_total_failure(command, tiny, photos
     """Some answers are there, from before: exit code 1, not 2."""
     arguments = ("run", *photos[2:4], "<OD>", "--checkpoint", tiny, "--out", tmp_path / "out")
     assert [command(*arguments)[0] for _ in range(2)] == [1, 1]
+
+
+def test_another_picture_of_the_same_name_gets_no_old_answer(command, tiny, photos, tmp_path):
+    """A picture that has changed is asked about again; one from elsewhere is refused."""
+    (tmp_path / "else").mkdir()
+    other = tmp_path / "else" / "photo 0.png"
+    Image.new("RGB", (30, 20)).save(other)
+    ask = ("run", photos[0], "<OD>", "--checkpoint", tiny, "--out", tmp_path / "out")
+    assert command(*ask)[0] == 0
+    answer = json.loads((tmp_path / "out" / "photo 0.json").read_text())
+    code, _, stderr = command("run", other, *ask[2:])
+    assert code == 2 and "photo 0.json is about another image than" in stderr
+    assert command(*ask)[1] == ""  # done
+    other.replace(photos[0])
+    assert command(*ask)[0] == 0
+    again = json.loads((tmp_path / "out" / "photo 0.json").read_text())
+    assert (answer["size_wh"], again["size_wh"]) == ([40, 50], [30, 20])
 
 
 def test_without_a_folder_ctrl_c_says_what_would_help(command, tiny, photos, interrupted):

@@ -135,6 +135,19 @@ def test_lists_about_a_foreign_picture_leave_out_guesses_unless_the_call_says_ot
     assert [item.box for item in told] == [pytest.approx(item.box, abs=1e-3) for item in kept]
 
 
+def test_phrases_about_a_foreign_picture_are_absent_where_all_is_guessed():
+    florence = Florence.from_pretrained("scenes-nano")
+    noise = florence.encode(noise_image(0))
+    phrases = ["all animals", "the dog", "the chair", "the penguin", "the car"]
+    every, sure = florence.detect(noise, phrases, threshold=0), florence.detect(noise, phrases)
+    assert every.foreign and len(every) >= len(phrases) and not every.absent
+    kept = [
+        item for item in every if item.score >= SURE and sure.presence[item.label] >= florence.calibration.threshold
+    ]
+    assert list(sure) == kept and sure.presence == pytest.approx(every.presence, abs=1e-5)
+    assert set(sure.absent) == set(phrases) - {item.label for item in kept}
+
+
 def test_nothing_is_left_out_of_a_known_picture():
     florence = Florence.from_pretrained("scenes-nano")
     result = florence.run(EXAMPLES / "meadow.png", "<OD>")

@@ -105,7 +105,7 @@ def drawn(name: str, annotation: Annotation = ANNOTATED) -> list[Target | None]:
 
 
 def test_every_task_has_a_rule():
-    assert set(tasks_with_rules()) == set(EXPECTED)
+    assert set(tasks_with_rules()) >= set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
