@@ -70,6 +70,11 @@ def test_markers_are_shown(pages):
     assert {name: found for name, html in pages.items() if (found := unknown.findall(html))} == {}
 
 
+def test_every_argument_is_an_item_of_its_own(site):
+    text = (site / "reference.md").read_text(encoding="utf-8")
+    assert "- **`memory`**: see `memory`.\n- **`precision`**: see `from_pretrained`." in text
+
+
 def test_no_page_stands_twice_in_the_navigation(pages):
     nav = re.search(r'<nav class="md-nav md-nav--primary".*?</nav>\s*</div>', pages["limits.html"], re.DOTALL)[0]
     links = re.findall(r'<a href="([^"#]+)" class="md-nav__link', nav)

@@ -11,6 +11,7 @@ from importlib import import_module
 import griffe
 
 ENTRY = re.compile(r"^(?!None\b)(\w+(?:, \w+)*): (?=\S)(.*)$")
+BEHIND = re.compile(r"(?<=\.) (?=[a-z_]\w*(?:, [a-z_]\w*)*: \S)")  # another entry in the same line
 PARAGRAPH = re.compile(r"(?!None\b)[A-Z]")  # begins one, directly behind an item
 
 
@@ -18,7 +19,7 @@ def listed(docstring: str) -> str:
     """A docstring, dedented, whose lines about arguments and fields are items of a list, and its examples blocks."""
     lines: list[str] = []
     item = example = False
-    for line in docstring.splitlines():
+    for line in BEHIND.sub("\n", docstring).splitlines():
         if example and not line.startswith((">>> ", "... ")):
             lines.append("```")
             example = False

@@ -316,17 +316,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", help="file of an image")
     parser.add_argument("prompt", help='marker of a task, such as "<OD>", or a sentence')
-    parser.add_argument("input", nargs="*", help="what the task takes: a text, phrases, or x0 y0 x1 y1 of a region")
+    kinds = "what the task takes: a text, phrases, or x0 y0 x1 y1 of a region"
+    parser.add_argument("input", nargs="*", default=[], help=kinds)
     given = parser.parse_args()
     try:
         answers = Runner().ask(given.image, given.prompt, *given.input)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    for answer in answers:
+    for number, answer in enumerate(answers):
         print(answer.text)
         print("ids:", *answer.ids)
-        if answer.presence is not None:
-            print(f"presence: {answer.presence:.4f}")
+        if answer.presence is not None:  # of each phrase
+            print(f"presence of {given.input[number].strip()}: {answer.presence:.4f}")
         for place in answer.places:
             print(f"{place.kind}:", *(f"{value:.1f}" for value in place.points), place.label)
 

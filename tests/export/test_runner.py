@@ -258,7 +258,7 @@ def test_it_runs_without_torch_and_the_library(traced, tmp_path):
     text, ids, presence, *_ = done.stdout.splitlines()
     result = florence.run(photo, "<OPEN_VOCABULARY_DETECTION>", phrases=["the dog"], constrained=False)
     assert ids == "ids: " + " ".join(map(str, result.token_ids)) and text.startswith("<s>")
-    assert float(presence.removeprefix("presence: ")) == pytest.approx(result.presence["the dog"], abs=1e-3)
+    assert float(presence.removeprefix("presence of the dog: ")) == pytest.approx(result.presence["the dog"], abs=1e-3)
     failed = run_alone(folder, photo, "<ODD>")
     assert failed.returncode == 1 and failed.stderr.startswith("error: unknown task <ODD>") and not failed.stdout
     assert "error: " in run_alone(folder, str(tmp_path / "no.png"), "<OD>").stderr
