@@ -72,7 +72,7 @@ def test_markers_are_shown(pages):
 
 def test_every_argument_is_an_item_of_its_own(site):
     text = (site / "reference.md").read_text(encoding="utf-8")
-    assert "- **`memory`**: see `memory`.\n- **`precision`**: see `from_pretrained`." in text
+    assert "\n- **`subfolder`**: of the repository or folder." in text
 
 
 def test_no_page_stands_twice_in_the_navigation(pages):
