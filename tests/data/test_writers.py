@@ -173,6 +173,7 @@ def classed(annotation):
         objects=tuple(item for item in annotation.objects if item.label),
         ignored=tuple(item for item in annotation.ignored if item.label),
         expressions=tuple(dataclasses.replace(each, objects=tuple(places)) for each, places in meant),
+        exhaustive=annotation.exhaustive - (set() if len(place) == len(annotation.objects) else OBJECTS),
     )
 
 
@@ -303,6 +304,20 @@ def test_negatives_stay_negatives_and_unknown_stays_unknown(tmp_path, format):
     says_partly = format in ("jsonl", "webdataset", "labelstudio", "coco")
     assert ("objects" in dataset[len(dataset) - 1].annotation.exhaustive) != says_partly
     assert ("word that objects may be missing" in written.left_out) != says_partly
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo", "huggingface"])
+def test_a_box_that_has_no_category_makes_no_empty_image(tmp_path, format):
+    """Proposals about an image of which no list names anything: nobody said that there is nothing."""
+    cat = ObjectAnnotation("cat", (10, 10, 40, 40))
+    proposal = ObjectAnnotation("", (50, 10, 80, 40))
+    samples = [sample(known(objects=(cat,)), "a"), sample(known(objects=(proposal,)), "b")]
+    samples.append(sample(known(objects=(cat, proposal)), "c"))
+    written, dataset = through(samples, format, tmp_path)
+    assert written.left_out["objects without a category"] >= 1
+    assert not any(each.annotation.is_negative for each in dataset)
+    names = {len(each.annotation.objects): "objects" in each.annotation.exhaustive for each in dataset}
+    assert 0 not in names and written.images == len(dataset) == 2
 
 
 def test_coco_says_which_categories_an_incomplete_image_was_searched_for(tmp_path):

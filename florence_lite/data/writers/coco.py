@@ -35,6 +35,7 @@ FORMATS = {
 def write(splits: Mapping[str, Dataset], output: Output) -> None:
     """The files of each split."""
     classes = Classes.of(splits.values(), output)
+    splits = classes.sayable(splits)
     output.has_something = lambda a: any(a.captions) or bool(a.more_captions) or _says_objects(a, classes)
     folder = output.folder / "annotations"
     folder.mkdir()

@@ -53,6 +53,7 @@ def write(splits: Mapping[str, Dataset], output: Output) -> None:
         remedy = "pip install 'florence-lite[train]'"
         raise ModuleNotFoundError(f"the package datasets is missing; {remedy}", name="datasets") from None
     classes = Classes.of(splits.values(), output)
+    splits = classes.sayable(splits)
     known = [annotation for dataset in splits.values() for annotation in dataset.annotations]
     columns = _columns(known, classes)
     features = datasets.Features(columns)

@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -275,6 +275,19 @@ class Classes:
 
     def __bool__(self) -> bool:
         return bool(self.names)
+
+    def sayable(self, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        """The data sets as a format that knows categories alone can tell them: a list of which an object without one
+        is left out is not complete, and one of which nothing is left does not say that there is nothing."""
+        return {
+            name: replace(dataset, annotations=tuple(map(self._sayable, dataset.annotations)))
+            for name, dataset in splits.items()
+        }
+
+    def _sayable(self, annotation: Annotation) -> Annotation:
+        if all(item.label in self.number_of for item in annotation.objects):
+            return annotation
+        return replace(annotation, exhaustive=annotation.exhaustive - {"objects"}, negative="")
 
     def numbered(self, items: Iterable[ObjectAnnotation], output: Output) -> Iterator[tuple[int, ObjectAnnotation]]:
         """The objects that have a category, with its number; the others are counted."""

@@ -23,6 +23,7 @@ ALL = "trainval"  # what the list of data without splits is called, as VOC calls
 def write(splits: Mapping[str, Dataset], output: Output) -> None:
     """An XML file and a picture for each image, whose names no image of another split has."""
     classes = Classes.of(splits.values(), output)
+    splits = classes.sayable(splits)
     output.has_something = lambda a: (
         "objects" in a.exhaustive or any(item.label in classes.number_of for item in (*a.objects, *a.ignored))
     )

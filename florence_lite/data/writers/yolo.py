@@ -28,6 +28,7 @@ _NOTHING = ("~", "null", "Null", "NULL")  # what YAML, and some that read names,
 def write(splits: Mapping[str, Dataset], output: Output) -> None:
     """A label file and a picture for each image."""
     classes = Classes.of(splits.values(), output, lambda name: f"{name}_" if name in _NOTHING else name)
+    splits = classes.sayable(splits)
     output.has_something = lambda a: (
         bool(classes) and ("objects" in a.exhaustive or any(item.label in classes.number_of for item in a.objects))
     )
