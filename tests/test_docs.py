@@ -2,6 +2,7 @@
 on the embedded checkpoint, in a folder with the examples and a small data set `my-photos`. `tests/pages.py` says how
 blocks are marked."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -16,8 +17,11 @@ import typer
 
 import florence_lite
 from florence_lite import Florence, Result, TaskCard, cards, cli
+from florence_lite.data.readers import FORMATS
+from florence_lite.evaluate.metrics import METRICS
 from florence_lite.scenes import CLASSES, LICENCES, STYLES
 from florence_lite.tokens.grammars import GRAMMARS
+from florence_lite.train.config import DataConfig, FineTuneConfig, ValidationConfig
 from tests.pages import DOCS, PAGES, ROOT, Page, commands, own_commands, page
 from tests.train.squares import write_squares
 
@@ -237,7 +241,10 @@ def test_artwork_table_equals_the_catalogue():
 
 
 def test_limits_count_the_classes():
-    assert f"knows {len(CLASSES)} kinds of objects" in page("limits.md").text
+    text = " ".join(page("limits.md").text.split())
+    assert f"knows {len(CLASSES)} kinds of objects" in text
+    [listed] = re.findall(r"closed questions too: (.+?)\.", text)
+    assert re.split("[,;] ", listed) == list(CLASSES)
 
 
 @needs_embedded
@@ -257,6 +264,43 @@ def test_limits_are_those_of_the_card():
     }
     for name, pattern in said.items():
         assert re.search(pattern, text)[1] == f"{card.metrics[name]:.2f}", name
+
+
+def test_settings_are_those_of_the_configurations():
+    """Every key once, with its default; those of [validation] are listed in a sentence."""
+    text = page("settings.md").text
+    top, data = text.split("In each `[[data]]`")[0], text.split("In each `[[data]]`")[1].split("In `[validation]`")[0]
+    for part, config, tables in ((top, FineTuneConfig, {"data", "validation"}), (data, DataConfig, set())):
+        said = {}
+        for row in re.findall(r"^\| (`.+?) \| (.+?) \|", part, re.MULTILINE):
+            names = re.findall(r"`(\w+)`", row[0])
+            defaults = [row[1]] if len(names) == 1 else row[1].split(", ")
+            said |= dict(zip(names, defaults, strict=True))
+        known = {each.name: each.default for each in dataclasses.fields(config)}
+        assert said.keys() == known.keys() - tables
+        for name, default in said.items():
+            if default != "–":
+                value = {"none": None, "true": True, "false": False}.get(default, default)
+                value = json.loads(value) if isinstance(value, str) else value
+                assert (tuple(value) if isinstance(value, list) else value) == known[name], name
+    validation = text.split("In `[validation]`")[1]
+    assert all(f"`{each.name}`" in validation for each in dataclasses.fields(ValidationConfig))
+
+
+def test_metrics_are_all_explained():
+    text = page("metrics.md").text
+    words = set(re.findall(r"`([\w@.]+)", text))
+    assert {name for name in METRICS if name not in words} <= {
+        "ar",
+        "bleu",
+        "presence_auroc",
+        "rejection",
+        "described_ap",
+    }
+
+
+def test_layouts_name_all_formats():
+    assert {row[0].split("`")[1] for row in page("data.md").rows("# Layouts of data sets")[1:]} == set(FORMATS)
 
 
 def test_names_of_the_api_exist():

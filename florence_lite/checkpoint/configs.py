@@ -38,7 +38,9 @@ def read_config(folder: str | os.PathLike) -> FlorenceConfig:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {str(folder)!r} has no file 'config.json'")
+        inside = [name for name in ("best", "checkpoint") if (Path(folder) / name / "config.json").is_file()]
+        way = f"; it is a run: give {' or '.join(str(Path(folder) / name) for name in inside)}" if inside else ""
+        raise FileNotFoundError(f"checkpoint {str(folder)!r} has no file 'config.json'{way}")
     values = read_json_object(path)
     if not isinstance(values.get("florence_lite", {}), dict):
         raise ValueError(f"{path}: florence_lite = {values['florence_lite']!r} must be an object")

@@ -94,6 +94,8 @@ class RunConfig:
         """Read `path`; raises FileNotFoundError, or ValueError for TOML or fields that are wrong."""
         values = read_toml(Path(path), CONFIGURATION)
         try:
+            if of_data := sorted(values.keys() & DataConfig.__dataclass_fields__ - cls.__dataclass_fields__.keys()):
+                raise ValueError(f"{of_data[0]} stands in [[data]], below its path, not at the top")
             return cls(**check_fields(cls, values))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from florence_lite import cli
+from florence_lite.train.config import FineTuneConfig
 from tests.train.squares import write_base, write_squares
 
 RUN = """
@@ -106,6 +107,13 @@ def test_continuing_is_no_field_of_a_configuration():
     from florence_lite.train import FineTuneConfig
 
     assert "continue_with_changes" not in {field.name for field in dataclasses.fields(FineTuneConfig)}
+
+
+def test_a_field_of_the_data_at_the_top_is_told_where_it_stands(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('shorten = true\noutput = "runs/a"\ncheckpoint = "scenes-nano"\n')
+    with pytest.raises(ValueError, match=r"run.toml: shorten stands in \[\[data\]\], below its path, not at the top"):
+        FineTuneConfig.from_toml(file)
 
 
 def test_ctrl_c_says_where_the_same_command_goes_on(train, monkeypatch):
