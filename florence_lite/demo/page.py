@@ -115,7 +115,15 @@ def build(florence: "Florence", image: Image.Image | None = None) -> "gradio.Blo
             show_progress_on=picture,
         )
         stop.click(None, cancels=[asking], queue=False)
-        threshold.release(on_threshold, [visit, threshold], outputs, api_name="threshold", show_progress="hidden")
+        gr.on(  # a number that is typed is no release
+            [threshold.release, threshold.input],
+            on_threshold,
+            [visit, threshold],
+            outputs,
+            api_name="threshold",
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
         chosen.change(
             on_task, chosen, [text, phrases, region, threshold, chosen], api_name="task", show_progress="hidden"
         )

@@ -98,6 +98,8 @@ def test_phrases_and_the_threshold_that_moves(page):
     slider.fill("0")
     slider.dispatch_event("pointerup")
     words(page).to_have_value(re.compile(r"^[2-9] found$"))
+    page.get_by_role("spinbutton").fill("1")  # typed
+    words(page).to_have_value(re.compile("the penguin"))
 
 
 def test_a_mistake_is_told(page):
