@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 from florence_lite.annotate.parts import Answers
 from florence_lite.progress import SECONDS_BETWEEN_LINES, duration, progress_bar
 
-MANY = 100_000  # images whose hours are told
+MANY = 100_000  # images whose hours are told,
+FEW = 1_000  # but not beside fewer, which may be over before the rate is known
 MOST_KINDS = 20  # of errors that are counted apart
 OTHER = "other"
 FOREIGN = (
@@ -176,7 +177,8 @@ class Progress:
             parts.append(_rate(rate))
             if self.total is not None and self.total > behind:
                 parts.append(f"{duration((self.total - behind) / rate)} left")
-            parts.append(f"{MANY / rate / 3600:.1f} h for {MANY:,} images")
+            if self.total is None or self.total >= FEW:
+                parts.append(f"{MANY / rate / 3600:.1f} h for {MANY:,} images")
         parts.append(f"{report.failed:,} errors" if report.failed != 1 else "1 error")
         return ", ".join(parts)
 

@@ -96,6 +96,8 @@ class Runner:
             return dict(self.tasks[prompt])
         if prompt.startswith("<") and prompt.endswith(">"):
             raise ValueError(f"unknown task {prompt}; there are {', '.join(self.tasks)}")
+        if f"<{prompt}>" in self.tasks:
+            raise ValueError(f"{prompt} is no sentence; the task is called <{prompt}>")
         return self.about["sentence"] | {"template": prompt}
 
     def _fillings(self, prompt: str, task: dict[str, Any], inputs: Sequence[str], size_wh) -> list[tuple[str, str]]:

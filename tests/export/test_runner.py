@@ -148,6 +148,7 @@ def test_images_are_prepared_alike(traced, tmp_path, mode):
     ("prompt", "given", "message"),
     [
         ("<ODD>", [], "unknown task <ODD>; there are <CAPTION>, "),
+        ("OD", [], "OD is no sentence; the task is called <OD>"),
         ("<OD>", ["car"], "<OD> takes nothing, not"),
         ("<VQA>", [], "<VQA> takes a text, not"),
         ("<VQA>", [" "], "<VQA> takes a text, not"),
