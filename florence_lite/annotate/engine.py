@@ -77,7 +77,9 @@ def annotate(
                 except KeyboardInterrupt:
                     if stop.signal is None:
                         raise
-        if stop.event.is_set():
+        if not stop.event.is_set():
+            output.sweep()
+        else:
             report.images = max(report.images, progress.total or 0)  # else those that it came to
             for line in report.lines():
                 tell(line)

@@ -2,7 +2,7 @@
 
     run.json      what was asked, and the version of the schema
     parts/        files of rows, `<digest of their ids>.parquet`; whoever reads the answers reads these
-    staging/      files that are not committed yet; emptied when a run begins
+    staging/      files that are not committed yet; emptied when a run begins, and when it is done
     damaged/      files of `parts/` that a run found cut short; their images are asked again
     lock          held by the one process that commits
 
@@ -191,6 +191,10 @@ class Output:
         self.folder, self.done, self.files, self.rows, self.failed = folder, done, files, rows, failed
         self.damaged, self.news = tuple(damaged), news
 
+    def sweep(self) -> None:
+        """Empty `staging/`, once all is committed: what a worker staged before it died, another has done again."""
+        _empty(self.folder / STAGING)
+
     def commit(self, staged: Staged) -> int:
         """Make staged rows part of the answers; returns how many are new.
 
@@ -262,11 +266,15 @@ def open_output(folder: str | os.PathLike, asked: Mapping[str, Any]) -> Iterator
     try:
         with telling(folder):
             news = _record(folder, asked)
-            for left in (folder / STAGING).iterdir():
-                left.unlink()
+            _empty(folder / STAGING)
         yield Output(folder, *_read_parts(folder), news)
     finally:
         lock.release()
+
+
+def _empty(folder: Path) -> None:
+    for left in folder.iterdir():
+        left.unlink(missing_ok=True)
 
 
 def part_files(folder: str | os.PathLike) -> list[Path]:
