@@ -1,10 +1,13 @@
 """The benchmark scripts run, and the parity of real sizes that they print holds."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -211,3 +214,21 @@ def test_a_server_is_measured_with_equal_answers(tmp_path):
     for row in (fresh, shared):
         assert row["requests"] == 6 and row["requests_a_second"].keys() == {"single calls", "2 clients"}
         assert all(rate > 0 for rate in row["times_single_calls"].values())
+
+
+def test_trials_change_the_recipe_in_what_they_are_called_for(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    trials = importlib.import_module("trials")
+    recipe = BENCHMARKS.parent / "examples" / "train-scenes-nano.toml"
+    given = SimpleNamespace(config=recipe, steps=500, batch=64, learning_rate=1e-3, workers=1)
+    made = {name: trials.changed(given, change) for name, change in trials.TRIALS.items()}
+    plain, pixels = made[trials.RECIPE]
+    assert (plain.steps, plain.batch, plain.minutes, pixels) == (500, 64, None, 224)
+    assert made["twice the learning rate"][0] == replace(plain, learning_rate=2e-3)
+    assert made["half of the batch, twice the steps"][0] == replace(plain, batch=32, steps=1000)
+    assert made["images of 336 pixels instead of 224"] == (plain, 336)
+    more = made["three times the rows that read"][0].tasks
+    assert {task: more[task] / rate for task, rate in plain.tasks.items() if more[task] != rate} == pytest.approx(
+        dict.fromkeys(trials.READING, 3)
+    )
+    assert all(each != (plain, 224) for name, each in made.items() if name != trials.RECIPE)

@@ -67,7 +67,7 @@ class AnswerFolder:
                 )
             self.images.append(image)
         self.done = len(images) - len(self.images)
-        self.digests = {image.name: digest(image) for image in self.images}
+        self._inputs = {image.name: image for image in self.images}
         folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, image: str) -> Path:
@@ -81,7 +81,7 @@ class AnswerFolder:
     def write(self, image: str, result: Result) -> None:
         """The picture first, and then, at once, the file that says that the image is done. Raises OSError."""
         result.draw().save(self.picture(image), quality=90)
-        record = {"image": image, "sha256": self.digests[image], **result.to_dict()}
+        record = {"image": image, "sha256": digest(self._inputs[image]), **result.to_dict()}
         record |= {"picture": self.picture(image).name, "asked": self.asked}
         replace_text(self.file(image), json.dumps(record) + "\n")
 

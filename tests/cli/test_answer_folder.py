@@ -1,9 +1,11 @@
 """`run --out`: answers in a folder, Ctrl-C, and the same command again."""
 
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -87,6 +89,17 @@ def test_another_picture_of_the_same_name_gets_no_old_answer(command, tiny, phot
     assert command(*ask)[0] == 0
     again = json.loads((tmp_path / "out" / "photo 0.json").read_text())
     assert (answer["size_wh"], again["size_wh"]) == ([40, 50], [30, 20])
+
+
+def test_another_picture_from_standard_input_is_refused(command, tiny, photos, tmp_path, monkeypatch):
+    def ask(photo):
+        given = SimpleNamespace(buffer=io.BytesIO(Path(photo).read_bytes()), isatty=lambda: False)
+        monkeypatch.setattr("sys.stdin", given)
+        return command("run", "-", "<OD>", "--checkpoint", tiny, "--out", tmp_path / "out")
+
+    assert [ask(photos[0])[0] for _ in range(2)] == [0, 0]
+    code, _, stderr = ask(photos[1])
+    assert code == 2 and "stdin.json is about another image than -" in stderr
 
 
 def test_without_a_folder_ctrl_c_says_what_would_help(command, tiny, photos, interrupted):
