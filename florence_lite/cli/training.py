@@ -19,6 +19,7 @@ from florence_lite.cli.common import (
     Format,
     Outside,
     Precision,
+    Tile,
     load,
     needing,
     read_data,
@@ -143,6 +144,7 @@ def evaluate(
     margins: Annotated[
         bool, typer.Option("--margins", help="Tell half the width of the 95 % interval of each figure, too.")
     ] = False,
+    tile: Tile = None,
     device: Device = "cpu",
     precision: Precision = "fp32",
     as_json: AsJson = False,
@@ -154,6 +156,13 @@ def evaluate(
         raise ValueError(f"{' and '.join(chosen)} exclude each other; measure them one after the other")
     if margins and (panoptic or retrieval):
         raise ValueError("--margins belongs to tasks; leave it out or leave out --panoptic and --retrieval")
+    if tile is not None:
+        if data is None or not asked:
+            raise ValueError("--tile belongs to tasks on annotated images: give their folder as --data, and --tasks")
+        from florence_lite.cards import task
+        from florence_lite.inference.tiling import as_tiling
+
+        as_tiling(tile, [task(name) for name in asked])
     if data is not None:
         if style:
             raise ValueError("--style belongs to generated scenes; leave it out or leave out --data")
@@ -166,6 +175,7 @@ def evaluate(
             lambda: load(checkpoint, device, precision=precision),
             count,
             margins,
+            tile,
         )
     elif column or outside or format != "auto":
         raise ValueError("--format, --column and --outside belong to annotated images; give their folder as --data")
@@ -196,6 +206,7 @@ def _measured(
     load: Callable[[], Florence],
     count: int | None,
     margins: bool,
+    tile: tuple[int, int] | None,
 ) -> Report:
     """The report on the data; without tasks that on retrieval or the panoptic one.
 
@@ -215,5 +226,5 @@ def _measured(
     for kind, times in Counter(problem.kind for problem in dataset.problems).items():
         say(f"data: {kind}: {times}")
     if tasks:
-        return evaluate(load(), dataset, tasks, count, margins)
+        return evaluate(load(), dataset, tasks, count, margins, tile)
     return (evaluate_retrieval if retrieval else evaluate_panoptic)(load(), dataset, count)

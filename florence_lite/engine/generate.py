@@ -30,7 +30,7 @@ from florence_lite.engine.sampling import Sampler
 from florence_lite.engine.search import BeamSearch, Search, SingleSearch
 from florence_lite.engine.steps import PlainSteps, Source
 from florence_lite.model import CrossCache, FlorenceModel
-from florence_lite.model.device import on_device
+from florence_lite.model.device import inference_mode, on_device
 
 
 def generate(
@@ -62,7 +62,7 @@ def generate(
     return [search.result for search in searches[0]] if searches else []
 
 
-@torch.inference_mode()
+@inference_mode()
 def decoding_steps(
     model: FlorenceModel,
     encoder_hidden_states: Tensor,
@@ -155,7 +155,7 @@ class DecodingBatch:
         search.size = size
         self._entering.append((search, prefix, source))
 
-    @torch.inference_mode()
+    @inference_mode()
     def step(self) -> list[Search]:
         """One more id for every search. Returns those that are finished now, with a result or a fault."""
         ahead = self._ahead()

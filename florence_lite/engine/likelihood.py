@@ -14,9 +14,10 @@ from torch import Tensor
 from florence_lite.engine.limits import check_length
 from florence_lite.engine.score import probabilities
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
+from florence_lite.model.device import inference_mode
 
 
-@torch.inference_mode()
+@inference_mode()
 def likelihoods(
     model: FlorenceModel,
     cross: CrossCache,
@@ -60,7 +61,7 @@ def likelihoods(
     return found
 
 
-@torch.inference_mode()
+@inference_mode()
 def log_odds(
     model: FlorenceModel,
     cross: CrossCache,

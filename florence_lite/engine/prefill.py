@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from florence_lite.model import CrossCache, FlorenceModel, SelfCache
+from florence_lite.model.device import inference_mode
 
 TOKENS_AT_ONCE = 512  # that are read together: with more, what a layer makes of them leaves a processor's cache
 TOKENS_ON_GPU = 2**14
@@ -30,7 +31,7 @@ class Prefix(NamedTuple):
         return self.keys.shape[2]
 
 
-@torch.inference_mode()
+@inference_mode()
 def prefill(
     model: FlorenceModel,
     cross: CrossCache,

@@ -11,6 +11,7 @@ from torch import Tensor
 from florence_lite.engine.limits import check_batch, check_length
 from florence_lite.engine.prefill import Prefix, start_cache
 from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model.device import inference_mode
 
 LOGITS_AT_ONCE = 2**21  # Vocabulary-wide scores held at a time: 8 MiB of float32 for each copy.
 
@@ -37,7 +38,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
     return Scores(*(torch.cat([getattr(part, column.name) for part in parts]) for column in fields(Scores)))
 
 
-@torch.inference_mode()
+@inference_mode()
 def score(
     model: FlorenceModel,
     encoder_hidden_states: Tensor | None,
@@ -82,7 +83,7 @@ def score(
     return by_states(model, hidden, answers, locations, tolerance, vocab_size)
 
 
-@torch.inference_mode()
+@inference_mode()
 def by_states(
     model: FlorenceModel,
     hidden: Tensor,

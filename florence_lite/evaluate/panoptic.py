@@ -10,7 +10,7 @@ from florence_lite.answers import Instance, same_label
 from florence_lite.data.annotation import Annotation
 from florence_lite.data.samples import Problem, Sample
 from florence_lite.evaluate.metrics.panoptic import PanopticMeter
-from florence_lite.evaluate.report import Report, encode_samples, problem_of
+from florence_lite.evaluate.report import Report, problem_of, read_samples
 from florence_lite.florence import Florence
 from florence_lite.geometry import box_area, rasterize
 from florence_lite.inference import IMAGES_AT_ONCE
@@ -60,9 +60,10 @@ def evaluate_panoptic(florence: Florence, samples: Sequence[Sample], count: int 
                     known.append(sample)
                 else:
                     problems.append(problem_of(sample, "image left out", "not all objects are known with outlines"))
-            readable, encoded = encode_samples(florence, known, problems)
+            readable, pictures = read_samples(known, problems)
             images += len(readable)
             if readable:
+                encoded = florence.encode(pictures, keep_image=False)
                 answers = florence.panoptic(encoded, stuff=phrases, keep_image=False)
                 boxes = florence.detect(encoded, keep_image=False)
                 for sample, answer, found in zip(readable, answers, boxes, strict=True):

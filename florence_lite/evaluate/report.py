@@ -16,6 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from PIL import Image
+
 from florence_lite.cards import task as task_card
 from florence_lite.data.samples import Dataset, Problem, Sample
 from florence_lite.evaluate.margins import GROUPS, margins
@@ -24,6 +26,7 @@ from florence_lite.evaluate.negatives import DRAWN, PHRASES, Negatives, why_none
 from florence_lite.florence import Florence
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, Prompt
 from florence_lite.inference.chunks import chunks
+from florence_lite.inference.tiling import as_tiling
 from florence_lite.progress import progress_bar
 from florence_lite.results import Result
 from florence_lite.rules import pairs
@@ -104,6 +107,7 @@ def evaluate(
     tasks: Sequence[str],
     count: int | None = None,
     with_margins: bool = False,
+    tile: tuple[int, int] | None = None,
 ) -> Report:
     """Ask every prompt of `tasks` that the samples can check; measure the answers by the metrics of the tasks' cards.
 
@@ -111,6 +115,7 @@ def evaluate(
     tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
     with_margins: also tell how far the figures may be off, which measures the answers twenty times more and takes more
         than a hundred images; with fewer a note says how many.
+    tile: (size, overlap) in pixels of the tiles in which images are asked, as in `Florence.run`; None: as a whole.
 
     Where no phrase of a data set is absent, `<OPEN_VOCABULARY_DETECTION>` is also asked for labels of other images that
     an image does not show, if all of its objects are known: the same in every call, and told in `Report.notes`.
@@ -118,8 +123,9 @@ def evaluate(
     An image that cannot be read or has another size than its annotation says, and a prompt that the checkpoint cannot
     take, is left out and reported in `Report.problems`.
 
-    Raises ValueError for no samples, no tasks, a count below 1, and a task without a rule, without metrics or with
-    unknown ones; ModuleNotFoundError, with the remedy, where a metric's package is missing.
+    Raises ValueError for no samples, no tasks, a count below 1, a task without a rule, without metrics or with unknown
+    ones, and tiles that are wrong or of a task that cannot be asked in tiles; ModuleNotFoundError, with the remedy,
+    where a metric's package is missing.
     """
     if isinstance(tasks, str) or not tasks:
         raise ValueError(f'tasks is {tasks!r}; it must be a list of task markers, such as ["<OD>"]')
@@ -129,6 +135,8 @@ def evaluate(
     if not number:
         raise ValueError("there are no samples to measure on")
     measures = {name: metrics_of(task_card(name)) for name in dict.fromkeys(tasks)}
+    if tile is not None:
+        as_tiling(tile, [task_card(name) for name in measures])
 
     negatives = Negatives.where_lacking(PHRASES, samples, number) if PHRASES in measures else None
     cases: dict[str, list[list[Case]]] = {name: [] for name in measures}  # those of a few images together
@@ -138,13 +146,15 @@ def evaluate(
         bar = progress.add_task("images", total=number)
         for places in chunks(range(number), IMAGES_AT_ONCE):
             batch = [samples[place] for place in places]
-            readable, encoded = encode_samples(florence, batch, problems)
+            readable, pictures = read_samples(batch, problems)
             images += len(readable)
+            # Tiles are encoded when they are asked.
+            encoded = pictures if tile or not pictures else florence.encode(pictures, keep_image=False)
             for name in measures:
                 known = readable
                 if negatives and name == PHRASES:
                     known = [replace(sample, annotation=negatives.beside(sample)) for sample in readable]
-                cases[name].append(_answered(florence, name, known, encoded, problems))
+                cases[name].append(_answered(florence, name, known, encoded, problems, tile))
             progress.advance(bar, len(batch))
     of_tasks = {name: list(chain.from_iterable(parts)) for name, parts in cases.items()}
     report = _report(measures, of_tasks, images, problems)
@@ -157,10 +167,8 @@ def evaluate(
     return report
 
 
-def encode_samples(
-    florence: Florence, batch: Sequence[Sample], problems: list[Problem]
-) -> tuple[list[Sample], list[EncodedImage]]:
-    """The samples whose images can be read, with these encoded."""
+def read_samples(batch: Sequence[Sample], problems: list[Problem]) -> tuple[list[Sample], list[Image.Image]]:
+    """The samples whose images can be read, with these."""
     readable, pictures = [], []
     for sample in batch:
         try:
@@ -168,15 +176,20 @@ def encode_samples(
             readable.append(sample)
         except (ValueError, OSError) as error:
             problems.append(problem_of(sample, "image left out", error))
-    return readable, florence.encode(pictures, keep_image=False) if pictures else []
+    return readable, pictures
 
 
 def _answered(
-    florence: Florence, task: str, samples: Sequence[Sample], encoded: Sequence[EncodedImage], problems: list[Problem]
+    florence: Florence,
+    task: str,
+    samples: Sequence[Sample],
+    images: Sequence[EncodedImage | Image.Image],
+    problems: list[Problem],
+    tile: tuple[int, int] | None,
 ) -> list[Case]:
     """The cases of one task on a batch of images. A few prompts go at a time, for `run` to show no bar of its own."""
     asked = []
-    for sample, image in zip(samples, encoded, strict=True):
+    for sample, image in zip(samples, images, strict=True):
         for pair in pairs(task, sample.annotation):
             if pair.fault:
                 problems.append(problem_of(sample, f"prompt of {task} left out", pair.fault))
@@ -185,7 +198,7 @@ def _answered(
     cases = []
     for part in chunks(asked, IMAGES_AT_ONCE):
         prompts = [Prompt(task, **pair.inputs) for _, _, pair in part]
-        answers = _run(florence, [image for _, image, _ in part], prompts)
+        answers = _run(florence, [image for _, image, _ in part], prompts, tile)
         for (sample, _, pair), answer in zip(part, answers, strict=True):
             if isinstance(answer, Result):
                 cases.append(Case(pair, replace(answer, token_ids=(), token_logprobs=None)))
@@ -194,14 +207,16 @@ def _answered(
     return cases
 
 
-def _run(florence: Florence, encoded: list[EncodedImage], prompts: list[Prompt]) -> Sequence[Result | ValueError]:
+def _run(
+    florence: Florence, images: list[EncodedImage | Image.Image], prompts: list[Prompt], tile: tuple[int, int] | None
+) -> Sequence[Result | ValueError]:
     """Answers in batches; where a prompt is refused, one by one, to lose no other."""
     try:
-        return florence.run(encoded, prompts, keep_image=False)
+        return florence.run(images, prompts, keep_image=False, tile=tile)
     except ValueError as error:
         if len(prompts) == 1:
             return [error]
-    return [_run(florence, [image], [prompt])[0] for image, prompt in zip(encoded, prompts, strict=True)]
+    return [_run(florence, [image], [prompt], tile)[0] for image, prompt in zip(images, prompts, strict=True)]
 
 
 def problem_of(sample: Sample, kind: str, error: Exception | str) -> Problem:

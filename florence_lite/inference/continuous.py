@@ -15,6 +15,7 @@ from florence_lite.engine import Generated, Scores
 from florence_lite.engine.generate import DecodingBatch, start_search
 from florence_lite.engine.search import Search
 from florence_lite.inference.decoding import Begun, Decoded, Decoding, Row
+from florence_lite.model.device import inference_mode
 
 TOGETHER = 8  # prompts that are read together, so that fewer do not interrupt those that are being answered
 REFILLED = 4  # where there is room for few rows, a part of them: one in so many
@@ -63,7 +64,7 @@ class DecodingQueue:
         if not ticket.answer.cancel() and ticket.search is not None:
             ticket.search.abandoned = True
 
-    @torch.inference_mode()
+    @inference_mode()
     def step(self) -> list[Ticket]:
         """Let rows that wait begin, if there is room for them, and find the next id of all that have begun. Returns
         those that are finished."""
@@ -72,7 +73,7 @@ class DecodingQueue:
             finished += self._finish(self._next_ids())
         return finished
 
-    @torch.inference_mode()
+    @inference_mode()
     def scores_so_far(self, ticket: Ticket, first: int, behind: int) -> Scores:
         """Of the ids from number `first` to before number `behind` of what is certain of a running answer."""
         states = self._batch.states_so_far(ticket.search)[first:behind]

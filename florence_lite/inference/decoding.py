@@ -24,6 +24,7 @@ from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.presence import Opening, openings, openings_with_labels
 from florence_lite.inference.scores import TOLERANCE
 from florence_lite.model import FlorenceModel
+from florence_lite.model.device import inference_mode
 from florence_lite.tokens import Vocabulary
 
 ENCODED_AT_ONCE = 8  # prompts that go through the encoder together, each behind all tokens of its image
@@ -107,7 +108,7 @@ class Decoding:
     def _bytes_each(self) -> int:
         return self.model.embed_tokens.weight.element_size()
 
-    @torch.inference_mode()
+    @inference_mode()
     def begin(self, rows: Sequence[Row]) -> list[Begun]:
         """Read the prompts of rows, and ask for presences. Prompts of similar length go through the encoder together,
         a few at a time."""

@@ -25,7 +25,7 @@ from florence_lite.images import load_enough
 from florence_lite.inference.chunks import chunks
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.model import CrossCache, FlorenceModel, usable_device
-from florence_lite.model.device import weight_state
+from florence_lite.model.device import inference_mode, weight_state
 
 IMAGES_AT_ONCE = 8  # images that go through the vision tower together
 # A JPEG of at least twice as many pixels each way is made smaller while it is decoded. That is still several times what
@@ -256,7 +256,7 @@ class ImageEncoder:
         pixels = self.preprocessor.resized(picture)
         return OpenedImage(size_wh, pixels, kept_picture(picture) if keep_image else None)
 
-    @torch.inference_mode()
+    @inference_mode()
     def encode(self, opened: Sequence[OpenedImage | EncodedImage]) -> list[EncodedImage]:
         """What `open` returned, encoded, a few at a time."""
         pictures = [image for image in opened if isinstance(image, OpenedImage)]

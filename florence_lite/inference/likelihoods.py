@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from florence_lite.inference.decoding import Decoding
 from florence_lite.inference.encoded import EncodedImage
 from florence_lite.inference.prompts import check_room
 from florence_lite.model import CrossCache
+from florence_lite.model.device import inference_mode
 from florence_lite.tokens import Tokenizer
 
 TOKENS_AT_ONCE = 4096  # ids that go through the network together, fewer where they would take too much memory
@@ -39,7 +39,7 @@ class Likelihoods:
         """The ids of an answer with the end behind it."""
         return [*self.tokenizer.encode_plain(text), self.vocabulary.eos]
 
-    @torch.inference_mode()
+    @inference_mode()
     def of_texts(
         self, images: Sequence[EncodedImage], prompt_ids: list[int], texts: Sequence[str], first: int | None
     ) -> NDArray[np.float64]:
@@ -62,7 +62,7 @@ class Likelihoods:
             rows.append(likelihoods(self.model, cross, None, prefix, ids, self.at_once, size).numpy())
         return np.concatenate(rows) if rows else np.zeros((0, len(texts)))
 
-    @torch.inference_mode()
+    @inference_mode()
     def odds(
         self, images: Sequence[EncodedImage], prompts: Sequence[list[int]], one: str, other: str, first: int | None
     ) -> NDArray[np.float64]:

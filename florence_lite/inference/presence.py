@@ -18,6 +18,7 @@ from florence_lite.engine.prefill import Prefix
 from florence_lite.engine.score import LOGITS_AT_ONCE
 from florence_lite.inference.chunks import chunks
 from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model.device import inference_mode
 from florence_lite.tokens import Vocabulary
 
 
@@ -28,7 +29,7 @@ class Opening(NamedTuple):
     empty: Scores
 
 
-@torch.inference_mode()
+@inference_mode()
 def openings(
     model: FlorenceModel, vocabulary: Vocabulary, read: Sequence[Prefix], first: list[int], size: int
 ) -> list[Opening]:

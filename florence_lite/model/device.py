@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # of products: Intel's and AMD's, Intel's, ARM's
+
+
+class inference_mode(torch.inference_mode):
+    """torch's context and decorator of that name, within which attention on CUDA is not cuDNN's.
+
+    cuDNN plans every new shape of attention, for a tenth of a second, and nearly every answer has shapes of its own:
+    answers would take twice as long. The choice is the process's: other threads see it for as long.
+    """
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self.planned = torch.backends.cuda.cudnn_sdp_enabled()
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+    def __exit__(self, *error: Any) -> None:
+        torch.backends.cuda.enable_cudnn_sdp(self.planned)
+        super().__exit__(*error)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

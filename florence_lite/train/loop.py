@@ -27,7 +27,6 @@ from florence_lite.model.transformer import DecoderLayer, EncoderLayer
 from florence_lite.progress import ProgressLines, is_logged, progress_bar
 from florence_lite.train.collate import Batch
 from florence_lite.train.config import RunConfig
-from florence_lite.train.cpu import faster_kernels, keep_freed_memory
 from florence_lite.train.folders import (
     BEST,
     BEST_RECORD,
@@ -42,6 +41,7 @@ from florence_lite.train.folders import (
     saved_precision,
     saved_seconds,
 )
+from florence_lite.train.kernels import faster_kernels, keep_freed_memory
 from florence_lite.train.log import RunningMeans, TrainingLog, others_aside, tell
 from florence_lite.train.precision import choose_precision
 from florence_lite.train.record import on_main

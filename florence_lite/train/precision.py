@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from florence_lite.model.device import BF16_INSTRUCTIONS, cpu_instructions
-from florence_lite.train.cpu import faster_kernels
+from florence_lite.train.kernels import faster_kernels
 
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # variables that keep oneDNN from using them
 FIRST_BF16_GPU = (8, 0)  # CUDA's compute capability

@@ -7,9 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
-from florence_lite import cli
+from florence_lite import Florence, cli
 from florence_lite.answers import Instance
 from florence_lite.cards import TaskCard, task, tasks
+from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation, ObjectAnnotation, Question, ReferringExpression
 from florence_lite.data.samples import Dataset, Sample
 from florence_lite.evaluate import metrics
@@ -51,13 +52,16 @@ class Oracle:
     def __init__(self, samples, silent=False, refuses=None, **faults):
         self.truths = {sample.name: sample.annotation for sample in samples}
         self.silent, self.refuses, self.faults = silent, refuses, faults
-        self.calls = []
+        self.calls, self.tiles = [], []
 
     def encode(self, pictures, keep_image):
         return [picture.info["name"] for picture in pictures]
 
-    def run(self, scenes, prompts, keep_image):
+    def run(self, scenes, prompts, keep_image, tile):
         self.calls.append(len(scenes))
+        self.tiles.append(tile)
+        if tile:  # pictures are encoded tile by tile
+            scenes = self.encode(scenes, keep_image)
         return [self.answer(*pair) for pair in zip(scenes, prompts, strict=True)]
 
     def answer(self, scene, prompt):
@@ -159,6 +163,19 @@ def test_one_refused_prompt_loses_no_other(only_own):
     assert "999 tokens" in problem.what
     report = evaluate(Oracle(data, refuses="everything"), data, ["<VQA>"])
     assert report.metrics == {"<VQA>": {"vqa_accuracy": None}} and len(report.problems) == 3
+
+
+def test_images_in_tiles(only_own):
+    data = samples(ANNOTATED, OTHER)
+    oracle = Oracle(data)
+    report = evaluate(oracle, data, ["<REGION_PROPOSAL>"], tile=(30, 10))
+    assert set(oracle.tiles) == {(30, 10)} and report == evaluate(Oracle(data), data, ["<REGION_PROPOSAL>"])
+    for tile, name, fault in (
+        ((30, 40), "<REGION_PROPOSAL>", "overlap must be smaller"),
+        ((30, 10), "<CAPTION>", "no list of places"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            evaluate(None, data, [name], tile=tile)
 
 
 def test_nothing_to_measure(only_own):
@@ -365,6 +382,18 @@ def test_the_command_measures_a_folder(folder, capsys):
     assert "images: 2" in out
 
 
+def test_the_command_asks_in_tiles(folder, capsys):
+    pytest.importorskip("faster_coco_eval", reason="the extra eval is not installed")
+    options = ["eval", "--checkpoint", folder / "checkpoint", "--data", folder / "data", "--tasks", "<OD>"]
+    code, out, err = command(capsys, *options, "--tile", 30, 10, "--json")
+    assert code == 0, err
+    florence = Florence.from_pretrained(folder / "checkpoint")
+    data = read_dataset(folder / "data")
+    faults = [florence.run(sample.load(), "<OD>", tile=(30, 10)).parse_errors for sample in data]
+    whole = [florence.run(sample.load(), "<OD>").parse_errors for sample in data]
+    assert json.loads(out)["parse_errors"] == {"<OD>": sum(faults)} != {"<OD>": sum(whole)}
+
+
 def test_the_command_measures_columns(folder, capsys, monkeypatch):
     datasets = pytest.importorskip("datasets", reason="the extra train is not installed")
     pictures = sorted((folder / "data" / "images").iterdir())
@@ -391,6 +420,9 @@ def test_the_command_measures_columns(folder, capsys, monkeypatch):
         (["--data", "{data}", "--tasks", "<OF>"], "error: unknown task '<OF>'"),
         (["--data", "{data}", "--tasks", "<VQA>", "--style", "noto"], "error: --style belongs to generated scenes"),
         (["--data", "nowhere", "--tasks", "<REGION_TO_CATEGORY>"], "error: there is no data set nowhere"),
+        (["--data", "{data}", "--tasks", "<OD>", "--tile", "9", "9"], "error: --tile 9 9: the overlap must be smaller"),
+        (["--data", "{data}", "--tasks", "<VQA>", "--tile", "9", "3"], "error: task <VQA> cannot be asked in tiles"),
+        (["--tile", "9", "3"], "error: --tile belongs to tasks on annotated images"),
         (["--column", "image=photo"], "error: --format, --column and --outside belong to annotated images"),
         (
             ["--data", "{data}", "--tasks", "<REGION_TO_CATEGORY>", "--column", "image"],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_lite.engine.fast.linear import is_unchanged, modules_of
+from florence_lite.model.device import inference_mode
 
 KEPT_BYTES = 2**30  # of the tensors of captured work that waits for its next use
 REMEMBERED = 256  # kinds of work that were asked for, of which those that come again are captured
@@ -122,7 +123,7 @@ class Function(Captured):
             self.nbytes = max(0, torch.cuda.memory_reserved(device) - reserved)
 
     def __call__(self, *arguments: Tensor | None) -> Any:
-        with torch.inference_mode():  # in which the tensors may have been made
+        with inference_mode():  # in which the tensors may have been made
             for kept, given in zip(self._arguments, arguments, strict=True):
                 if kept is not None:
                     kept.copy_(given)

@@ -18,7 +18,7 @@ from florence_lite.engine.prefill import Prefix
 from florence_lite.engine.steps import Source
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.cache import BLOCK
-from florence_lite.model.device import on_device
+from florence_lite.model.device import inference_mode, on_device
 from florence_lite.model.transformer import POSITION_OFFSET, Attention, DecoderLayer
 
 
@@ -156,7 +156,7 @@ class StaticSteps:
         self._loaded: list[Source] = []  # images, as the step has them
         self._branching = self._moved = False
 
-    @torch.inference_mode()
+    @inference_mode()
     def enter(self, read: Sequence[Prefix], sources: Sequence[Source]) -> Tensor:
         rows, before = len(self._sources), self.length
         past = self._past() if rows else []
@@ -189,7 +189,7 @@ class StaticSteps:
         )
         self._moved = True
 
-    @torch.inference_mode()
+    @inference_mode()
     def step(self, ids: list[int]) -> Tensor:
         images = self._images
         if self._shape() != self._step.shape or images != self._loaded or (self._moved and not self._branching):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from florence_lite.train.cpu import LinearByOneDnn, faster_kernels
+from florence_lite.train.kernels import LinearByOneDnn, faster_kernels
 
 CPU = torch.device("cpu")
 
@@ -59,3 +59,11 @@ def test_attention_by_products():
             results.append((out, *torch.autograd.grad(out.float().pow(2).sum(), (q, k, v))))
         for ours, theirs in zip(*results, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+
+
+def test_attention_on_cuda_is_not_planned_for_each_shape():
+    was = torch.backends.cuda.cudnn_sdp_enabled()
+    with faster_kernels(torch.device("cuda"), "bf16"):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() == was

@@ -1,4 +1,4 @@
-"""What makes training steps on the CPU faster. On other devices nothing of it applies."""
+"""What makes training steps faster: kernels that torch would not choose by itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
@@ -26,11 +27,16 @@ def keep_freed_memory() -> None:
 
 
 def faster_kernels(device: torch.device, mixed_precision: str) -> AbstractContextManager:
-    """Forward passes within are made of the kernels that are faster in training on a CPU; other devices keep theirs.
+    """Forward passes within are made of the kernels that are faster in training; devices but CPU and CUDA keep theirs.
 
-    mixed_precision: accelerate's. With "bf16" attention is computed by plain products, with "no" (float32) linear
-    layers by oneDNN; the other way round both would be slower.
+    On CUDA attention is not cuDNN's, which takes a quarter of a second to plan each new shape; in training nearly every
+    batch has shapes of its own.
+
+    mixed_precision: accelerate's. On a CPU with "bf16" attention is computed by plain products, with "no" (float32)
+    linear layers by oneDNN; the other way round both would be slower.
     """
+    if device.type == "cuda":
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     if device.type != "cpu":
         return nullcontext()
     return AttentionByProducts() if mixed_precision == "bf16" else LinearByOneDnn()

@@ -1,0 +1,101 @@
+"""How often is a phrase rejected that means nothing in the image, by what is wrong with it?
+
+    python benchmarks/absent.py PHOTOGRAPHS --count 300 --json
+
+On scenes of the test split phrases are made wrong in one thing, from another kind of object to a size or a place next
+to the right one. The last are harder than those of training and of the card, which are wrong by a margin. Phrases about
+photographs name kinds that the checkpoint knows; a few are right, for some of the photographs show such things.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from peer import environment
+
+from florence_lite import Florence
+from florence_lite.cards import checkpoint as checkpoint_card
+from florence_lite.data.annotation import Annotation
+from florence_lite.scenes import CLASSES, Scenes
+from florence_lite.scenes.language import PLACES, View, a
+
+TASK = "<OPEN_VOCABULARY_DETECTION>"
+ASKED = 8  # phrases about a photograph
+SIZES = {"small ": "large ", "large ": "small "}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="photographs, which may be left out")
+    parser.add_argument("--count", type=int, default=300, help="scenes, and at most as many photographs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    arguments = parser.parse_args()
+    florence = Florence.from_pretrained("scenes-nano")
+    accepted: dict[str, list[bool]] = defaultdict(list)
+    for number, sample in enumerate(Scenes("test", length=arguments.count)):
+        asked = list(phrases(sample.annotation, np.random.default_rng(number)))
+        found = boxes(florence, sample.load(), [phrase for _, phrase in asked])
+        for kind, phrase in asked:
+            accepted[kind].append(found[phrase])
+    found = {
+        "scenes": {
+            kind: {"phrases": len(each), "accepted": round(sum(each) / len(each), 4)} for kind, each in accepted.items()
+        }
+    }
+    if arguments.folder:
+        files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        named = []
+        for number, file in enumerate(files[: arguments.count]):
+            kinds = np.random.default_rng(number).choice(CLASSES, ASKED, replace=False)
+            named.append(boxes(florence, file, [f"the {kind}" for kind in kinds]))
+        found["photographs"] = {
+            "photographs": len(named),
+            f"any of {ASKED} phrases accepted": round(sum(any(each.values()) for each in named) / len(named), 4),
+            "phrases accepted": round(sum(sum(each.values()) for each in named) / (ASKED * len(named)), 4),
+        }
+    found |= {**environment(), "sha256": checkpoint_card("scenes-nano").sha256["model.safetensors"]}
+    print(json.dumps(found, indent=1) if arguments.json else _lines(found))
+
+
+def phrases(truth: Annotation, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
+    """Kind of what is wrong, and a phrase: at most one of each about one object, alone of its class."""
+    view = View(tuple(each.label for each in truth.objects), tuple(each.box for each in truth.objects), truth.size_wh)
+    alone = [i for i, label in enumerate(view.labels) if len(view.having(label)) == 1]
+    if not alone:
+        return
+    i = alone[int(rng.integers(len(alone)))]
+    label, (row, column) = view.labels[i], view.cell(i)
+    missing = [each for each in CLASSES if each not in view.labels]
+    stranger = missing[int(rng.integers(len(missing)))]
+    yield "nothing: it is there", f"the {label} {view.place(i)}"
+    yield "the kind", f"the {stranger}"
+    yield "the kind, at a place that is taken", f"the {stranger} {view.place(i)}"
+    cells = {(r, c): max(abs(r - row), abs(c - column)) for r in range(3) for c in range(3)}
+    for kind, far in (("a place that is not next to the right one", 2), ("a place next to the right one", 1)):
+        others = [cell for cell, distance in cells.items() if distance == far]
+        if others:
+            r, c = others[int(rng.integers(len(others)))]
+            yield kind, f"the {label} {PLACES[r][c]}"
+    if size := view.size_word(i):
+        yield "the size, large for small or small for large", f"{a(SIZES[size] + label)} {view.place(i)}"
+
+
+def boxes(florence: Florence, image: object, asked: list[str]) -> dict[str, bool]:
+    """Whether each of the phrases gets a box."""
+    if not asked:
+        return {}
+    result = florence.run(image, TASK, phrases=asked)
+    labels = {instance.label for instance in result.instances}
+    return {phrase: phrase in labels for phrase in asked}
+
+
+def _lines(found: dict) -> str:
+    rows = [f"{kind}: {each['accepted']:.3f} of {each['phrases']} accepted" for kind, each in found["scenes"].items()]
+    return "\n".join(rows + [f"photographs, {what}: {value}" for what, value in found.get("photographs", {}).items()])
+
+
+if __name__ == "__main__":
+    main()
