@@ -389,9 +389,9 @@ def test_the_command_asks_in_tiles(folder, capsys):
     assert code == 0, err
     florence = Florence.from_pretrained(folder / "checkpoint")
     data = read_dataset(folder / "data")
-    faults = [florence.run(sample.load(), "<OD>", tile=(30, 10)).parse_errors for sample in data]
-    whole = [florence.run(sample.load(), "<OD>").parse_errors for sample in data]
-    assert json.loads(out)["parse_errors"] == {"<OD>": sum(faults)} != {"<OD>": sum(whole)}
+    results = [florence.run(sample.load(), "<OD>", tile=(30, 10)) for sample in data]
+    assert json.loads(out)["truncated"] == {"<OD>": sum(each.truncated for each in results)}
+    assert json.loads(out)["metrics"]["<OD>"] == evaluate(florence, data, ["<OD>"], tile=(30, 10)).metrics["<OD>"]
 
 
 def test_the_command_measures_columns(folder, capsys, monkeypatch):
