@@ -23,6 +23,14 @@ from florence_lite.scenes import CLASSES, Scenes
 from florence_lite.scenes.language import PLACES, View, a
 
 TASK = "<OPEN_VOCABULARY_DETECTION>"
+KINDS = {  # what is wrong with a phrase
+    "present": "nothing: it is there",
+    "kind": "the kind",
+    "kind_at_place": "the kind, at a place that is taken",
+    "far_place": "the place, which is not next to the right one",
+    "near_place": "the place, which is next to the right one",
+    "size": "the size, large for small or small for large",
+}
 ASKED = 8  # phrases about a photograph
 SIZES = {"small ": "large ", "large ": "small "}
 
@@ -41,9 +49,8 @@ def main() -> None:
         for kind, phrase in asked:
             accepted[kind].append(found[phrase])
     found = {
-        "scenes": {
-            kind: {"phrases": len(each), "accepted": round(sum(each) / len(each), 4)} for kind, each in accepted.items()
-        }
+        "phrases": {kind: len(accepted[kind]) for kind in KINDS},
+        "accepted": {kind: round(sum(accepted[kind]) / len(accepted[kind]), 4) for kind in KINDS if accepted[kind]},
     }
     if arguments.folder:
         files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -51,17 +58,16 @@ def main() -> None:
         for number, file in enumerate(files[: arguments.count]):
             kinds = np.random.default_rng(number).choice(CLASSES, ASKED, replace=False)
             named.append(boxes(florence, file, [f"the {kind}" for kind in kinds]))
-        found["photographs"] = {
-            "photographs": len(named),
-            f"any of {ASKED} phrases accepted": round(sum(any(each.values()) for each in named) / len(named), 4),
-            "phrases accepted": round(sum(sum(each.values()) for each in named) / (ASKED * len(named)), 4),
+        found["photographs"] = {  # shares of the photographs and of the phrases about them
+            "any_of_8_phrases": round(sum(any(each.values()) for each in named) / len(named), 4),
+            "phrases": round(sum(sum(each.values()) for each in named) / (ASKED * len(named)), 4),
         }
     found |= {**environment(), "sha256": checkpoint_card("scenes-nano").sha256["model.safetensors"]}
     print(json.dumps(found, indent=1) if arguments.json else _lines(found))
 
 
 def phrases(truth: Annotation, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Kind of what is wrong, and a phrase: at most one of each about one object, alone of its class."""
+    """Which of `KINDS`, and a phrase: at most one of each about one object, alone of its class."""
     view = View(tuple(each.label for each in truth.objects), tuple(each.box for each in truth.objects), truth.size_wh)
     alone = [i for i, label in enumerate(view.labels) if len(view.having(label)) == 1]
     if not alone:
@@ -70,17 +76,17 @@ def phrases(truth: Annotation, rng: np.random.Generator) -> Iterator[tuple[str, 
     label, (row, column) = view.labels[i], view.cell(i)
     missing = [each for each in CLASSES if each not in view.labels]
     stranger = missing[int(rng.integers(len(missing)))]
-    yield "nothing: it is there", f"the {label} {view.place(i)}"
-    yield "the kind", f"the {stranger}"
-    yield "the kind, at a place that is taken", f"the {stranger} {view.place(i)}"
+    yield "present", f"the {label} {view.place(i)}"
+    yield "kind", f"the {stranger}"
+    yield "kind_at_place", f"the {stranger} {view.place(i)}"
     cells = {(r, c): max(abs(r - row), abs(c - column)) for r in range(3) for c in range(3)}
-    for kind, far in (("a place that is not next to the right one", 2), ("a place next to the right one", 1)):
+    for kind, far in (("far_place", 2), ("near_place", 1)):
         others = [cell for cell, distance in cells.items() if distance == far]
         if others:
             r, c = others[int(rng.integers(len(others)))]
             yield kind, f"the {label} {PLACES[r][c]}"
     if size := view.size_word(i):
-        yield "the size, large for small or small for large", f"{a(SIZES[size] + label)} {view.place(i)}"
+        yield "size", f"{a(SIZES[size] + label)} {view.place(i)}"
 
 
 def boxes(florence: Florence, image: object, asked: list[str]) -> dict[str, bool]:
@@ -93,7 +99,11 @@ def boxes(florence: Florence, image: object, asked: list[str]) -> dict[str, bool
 
 
 def _lines(found: dict) -> str:
-    rows = [f"{kind}: {each['accepted']:.3f} of {each['phrases']} accepted" for kind, each in found["scenes"].items()]
+    rows = [
+        f"wrong is {what}: {found['accepted'][kind]:.3f} of {found['phrases'][kind]} accepted"
+        for kind, what in KINDS.items()
+        if kind in found["accepted"]
+    ]
     return "\n".join(rows + [f"photographs, {what}: {value}" for what, value in found.get("photographs", {}).items()])
 
 

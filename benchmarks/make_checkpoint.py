@@ -63,6 +63,8 @@ def main() -> None:
     metrics, margins = {}, {}
     photographs = printed([*COMMAND, "run", arguments.photographs, "<OD>", "--json"], figures / "photographs.jsonl")
     metrics["photographs/named"] = round(sum(bool(each["instances"]) for each in photographs) / len(photographs), 4)
+    absent = [sys.executable, str(HERE / "absent.py"), arguments.photographs, "--count", str(COUNT), "--json"]
+    metrics |= flat("", of_phrases(printed(absent, figures / "absent.json")))
     for name, (prefix, options) in measurements(styles).items():
         found = printed([*COMMAND, "eval", "--split", "test", "--json", *options], figures / f"{name}.json")
         metrics |= flat(prefix, found["metrics"])
@@ -98,6 +100,11 @@ def measurements(styles: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
         "retrieval": ("", ["--retrieval", "--count", "100"]),
         "panoptic": ("", ["--panoptic", "--count", "100"]),
     }
+
+
+def of_phrases(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What `absent.py` tells, as tables of figures."""
+    return {"phrases accepted": found["accepted"], "photographs": found["photographs"]}
 
 
 def printed(command: Sequence[str], file: Path) -> Any:
