@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_lite.cards import checkpoint
+from florence_lite.image_files import is_image_name
 from florence_lite.scenes import HELD_OUT_STYLES
 from florence_lite.scenes.catalogue import DEFAULT_STYLES
 from florence_lite.scenes.config import TrainConfig
@@ -45,6 +46,8 @@ def main() -> None:
     parser.add_argument("recipe", help="TOML file of `florence-lite train`")
     parser.add_argument("photographs", help="folder of pictures that the checkpoint knows nothing about")
     arguments = parser.parse_args()
+    if not any(is_image_name(file.name) for file in Path(arguments.photographs).iterdir()):
+        raise SystemExit(f"{arguments.photographs} holds no pictures; name the folder in which they lie")
     config = TrainConfig.from_toml(arguments.recipe)
     output = Path(config.output)
     trained = output / "checkpoint"

@@ -100,7 +100,8 @@ def random_rows(config: FlorenceConfig, batch: int, tokens: int) -> RowGroup:
         answer = draw((length - 1,))
         input_ids[row, : length + 1] = torch.cat([torch.tensor([START, 0]), answer])
         labels[row, 1 : length + 1] = torch.cat([answer, torch.tensor([EOS])])
-    return RowGroup(("<OD>",), input_ids[:, None], labels[:, None], prompts[:, None])
+    places = (labels != IGNORED).flatten().nonzero().squeeze(1)
+    return RowGroup(input_ids[:, None], labels[:, None], ("<OD>",), places, (len(places),), prompt_ids=prompts[:, None])
 
 
 def build(

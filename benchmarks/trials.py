@@ -36,7 +36,7 @@ from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.measure import evaluate_scenes
 from florence_lite.scenes.scene import render_scene
 from florence_lite.tokens.codec import Codec
-from florence_lite.train.collate import IGNORED, TaskCollator
+from florence_lite.train.collate import TaskCollator
 from florence_lite.train.trainer import AnswerTrainer
 
 READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
@@ -243,9 +243,9 @@ def validation_losses(florence: Florence, recipe: TrainConfig, scenes: int = 256
         for task, of_tokens in losses.items():
             sums[task] += of_tokens.sum().item()
         for group in batch.groups:
-            told = (group.labels != IGNORED).any(-1).sum(0).tolist()
-            for task, count in zip(group.tasks, told, strict=True):
-                answers[task] += count
+            of_tasks = group.labels.flatten()[group.places].split(group.sizes)
+            for task, labels in zip(group.tasks, of_tasks, strict=True):
+                answers[task] += int((labels == vocabulary.eos).sum())
     return {task: round(sums[task] / answers[task], 4) for task in sums if answers[task]}
 
 

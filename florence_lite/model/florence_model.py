@@ -139,6 +139,7 @@ class FlorenceModel(nn.Module):
         positions: Tensor | None = None,
         input_mask: Tensor | None = None,
         last: int | None = None,
+        self_mask: Tensor | None = None,
         **how,
     ) -> Tensor:
         """Run the decoder over new tokens.
@@ -149,12 +150,15 @@ class FlorenceModel(nn.Module):
         positions: int64 [R, T], default counts on from the cache's length.
         input_mask: bool [R, past + T], False on left padding; None when nothing is padded.
         last: of how many of the T tokens, the last ones, hidden states are wanted; None: of all.
+        self_mask: bool [R, 1, T, T], True where a token may attend to another; None: to all before it. Without a cache.
         how: layers are run; see `Decoder.forward`.
 
         Returns hidden states [R, T, D], or [R, last, D]; `logits` turns them into scores.
         """
         table = self.embed_tokens if self.decoder.embed_tokens is None else self.decoder.embed_tokens
-        return self.decoder(table(input_ids), cross, encoder_mask, self_cache, positions, input_mask, last, **how)
+        return self.decoder(
+            table(input_ids), cross, encoder_mask, self_cache, positions, input_mask, last, self_mask, **how
+        )
 
     def logits(self, hidden: Tensor, ids: range | None = None) -> Tensor:
         """Hidden states [..., D] to unnormalised scores [..., vocab_size], or [..., len(ids)] of those ids alone."""

@@ -151,6 +151,7 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         input_mask: Tensor | None,
         last: int | None = None,
+        self_mask: Tensor | None = None,
         run: Callable[..., Tensor] = nn.Module.__call__,
     ) -> Tensor:
         """Arguments as in `FlorenceModel.decode`. run: as in `Encoder`."""
@@ -161,8 +162,9 @@ class Decoder(nn.Module):
         x = self.dropout(self.norm(x + self.positions(positions + POSITION_OFFSET)))
 
         # A plain causal call and a single new token need no mask tensor, which keeps the fast attention kernels.
-        causal = past == 0 and T > 1 and input_mask is None
-        self_mask = None if causal or (T == 1 and input_mask is None) else causal_mask(past, T, input_mask, x.device)
+        causal = past == 0 and T > 1 and input_mask is None and self_mask is None
+        if self_mask is None and not causal and (T > 1 or input_mask is not None):
+            self_mask = causal_mask(past, T, input_mask, x.device)
         cross_mask = None if encoder_mask is None else encoder_mask[:, None, None, :]
         for index, (layer, keys, values) in enumerate(zip(self.layers, cross.keys, cross.values, strict=True)):
             remember = partial(self_cache.append, index) if self_cache else None
@@ -176,6 +178,14 @@ class Decoder(nn.Module):
         if self_cache:
             self_cache.length += T
         return x
+
+
+def rows_mask(positions: Tensor) -> Tensor:
+    """Of rows that stand behind each other: bool [R, 1, T, T], True = may attend, from the places in their rows of the
+    tokens, int64 [R, T]. Each sees itself and those before it in its own row."""
+    index = torch.arange(positions.shape[1], device=positions.device)
+    begin = index - positions  # where the row of each token begins
+    return ((begin[:, :, None] == begin[:, None, :]) & (index[None, :] <= index[:, None]))[:, None]
 
 
 def causal_mask(past: int, new: int, input_mask: Tensor | None, device: torch.device) -> Tensor:

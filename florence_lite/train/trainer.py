@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_lite.model import CrossCache, FlorenceModel
+from florence_lite.model.transformer import rows_mask
 from florence_lite.train.collate import Batch, RowGroup
 from florence_lite.train.losses import neighbour_weights, token_losses
 
@@ -67,22 +68,24 @@ class AnswerTrainer(nn.Module):
 
     def decoder_side(self, group: RowGroup, cross: CrossCache, weights: Tensor) -> dict[str, Tensor]:
         """Losses of a group's tokens by task; all rows of an image share its keys and values."""
-        return self.token_losses(group, self.model.decode(group.input_ids.flatten(0, 1), cross), weights)
+        positions = mask = None
+        if group.positions is not None:
+            positions = group.positions.flatten(0, 1)
+            mask = rows_mask(positions)
+        hidden = self.model.decode(group.input_ids.flatten(0, 1), cross, positions=positions, self_mask=mask)
+        return self.token_losses(group, hidden, weights)
 
     def encoder_side(self, group: RowGroup, features: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """Losses of a group's tokens by task; the encoder runs once per row."""
         prompts = group.prompt_ids.flatten(0, 1)
-        features = features.repeat_interleave(len(group.tasks), dim=0)
+        features = features.repeat_interleave(group.input_ids.shape[1], dim=0)
         known = prompts != self.pad
         states, mask = self.model.encode(features, prompts, None if known.all() else known)  # no mask is faster
         hidden = self.model.decode(group.input_ids.flatten(0, 1), self.model.cross_cache(states), mask)
         return self.token_losses(group, hidden, weights)
 
     def token_losses(self, group: RowGroup, hidden: Tensor, weights: Tensor) -> dict[str, Tensor]:
-        """hidden: states [B·R, T, D] that predict the labels [B, R, T]. Returns task → losses [M]."""
+        """hidden: states [B·L, T, D] that predict the labels [B, L, T]. Returns task → losses [M]."""
         logits = self.model.logits(hidden.flatten(0, 1).index_select(0, group.places))
         losses = token_losses(logits, group.labels.flatten()[group.places], self.first_location_id, weights)
-        by_task: dict[str, list[Tensor]] = {}
-        for task, of_row in zip(group.tasks, losses.split(group.sizes), strict=True):
-            by_task.setdefault(task, []).append(of_row)
-        return {task: torch.cat(parts) for task, parts in by_task.items()}
+        return dict(zip(group.tasks, losses.split(group.sizes), strict=True))

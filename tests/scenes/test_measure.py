@@ -28,7 +28,7 @@ class Oracle:
     def encode(self, pictures, keep_image):
         return [self.truths[picture.tobytes()] for picture in pictures]
 
-    def run(self, scenes, prompts, keep_image):
+    def run(self, scenes, prompts, keep_image, tile=None):
         return [self.answer(truth, prompt) for truth, prompt in zip(scenes, prompts, strict=True)]
 
     def answer(self, truth, prompt):

@@ -25,6 +25,7 @@ from florence_lite.train.collate import TaskCollator
 from florence_lite.train.folders import save_state, saved_step
 from tests.tiny import noise_image, tiny_config
 from tests.train.stopped import Stopped
+from tests.train.unpacked import unpacked
 
 TOKENIZER_SCENES = 3
 
@@ -263,9 +264,4 @@ def test_scenes_are_shown_again_with_other_rows(toy_tokenizer, first):
 
 
 def answers(batch) -> list[tuple[str, list[int]]]:
-    return [
-        (name, [id for id in row if id >= 0])
-        for group in batch.groups
-        for image in group.labels.tolist()
-        for name, row in zip(group.tasks, image, strict=True)
-    ]
+    return [(row.task, [id for id in row.labels if id >= 0]) for row in unpacked(batch)]

@@ -14,6 +14,7 @@ from florence_lite.tokens import Codec
 from florence_lite.train.collate import IGNORED, TaskCollator
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image
+from tests.train.unpacked import unpacked
 
 GRID = (10, 8)
 ALL_TASKS = {card.name: 1.0 for card in tasks()}
@@ -30,42 +31,35 @@ def collate(toy_tokenizer):
     return collator(toy_tokenizer)
 
 
-def rows(batch):
-    """(task, image, input ids, labels) of every row."""
-    for group in batch.groups:
-        for column, name in enumerate(group.tasks):
-            for image in range(len(group.labels)):
-                yield name, image, group.input_ids[image, column].tolist(), group.labels[image, column].tolist()
-
-
 def test_shapes(collate):
     batch = collate(PAIRS, np.random.default_rng(0))
     assert batch.pixel_values.shape == (3, 3, 48, 64)
-    assert sorted(name for group in batch.groups for name in group.tasks) == sorted(ALL_TASKS)
-    for group in batch.groups:
-        assert group.input_ids.shape == group.labels.shape == (3, len(group.tasks), group.labels.shape[-1])
-        assert group.input_ids.dtype == group.labels.dtype == torch.int64
-    moved = batch.to(torch.device("cpu"))
-    assert torch.equal(moved.pixel_values, batch.pixel_values) and len(moved.groups) == len(batch.groups)
+    [group] = batch.groups
+    assert sorted(group.tasks) == sorted(ALL_TASKS)
+    for tensor in (group.input_ids, group.labels, group.positions):
+        assert tensor.shape == group.labels.shape and tensor.shape[0] == 3 and tensor.dtype == torch.int64
+    assert group.places.shape == (sum(group.sizes),) and batch.tokens == sum(group.sizes)
+    assert sorted(group.places.tolist()) == (group.labels.flatten() != IGNORED).nonzero().flatten().tolist()
+    moved = batch.moved(lambda tensor: tensor + 1)
+    for name, tensor in vars(group).items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(getattr(moved.groups[0], name), tensor + 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_are_prompt_and_answer(collate, toy_tokenizer, seed):
-    """`<s> prompt </s> <s> answer </s>`: labels only on the answer, the first of them on its `<s>`; padding behind."""
+    """`<s> prompt </s> <s> answer </s>`: labels only on the answer, the first of them on its `<s>`; nothing behind."""
     vocabulary = toy_tokenizer.vocabulary
     seen = set()
-    for name, image, input_ids, labels in rows(collate(PAIRS, np.random.default_rng(seed))):
+    for name, image, input_ids, labels in unpacked(collate(PAIRS, np.random.default_rng(seed))):
         kept = [place for place, label in enumerate(labels) if label != IGNORED]
-        if not kept:  # the annotation does not tell
-            assert image == 1 and set(input_ids) == {vocabulary.pad}
-            continue
         first, last = kept[0], kept[-1]
         assert kept == list(range(first, last + 1))
         assert input_ids[0] == input_ids[first] == vocabulary.bos and input_ids[first - 1] == vocabulary.eos
         answer = labels[first : last + 1]
         assert answer[-1] == vocabulary.eos
         assert input_ids[first + 1 : last + 1] == answer[:-1]  # each label is the next input
-        assert set(input_ids[last + 1 :]) <= {vocabulary.pad}
+        assert last + 1 == len(input_ids)
         assert (input_ids[:first], answer[:-1]) in possible_rows(collate, name, PAIRS[image][1])
         seen.add((name, image))
     assert {name for name, _ in seen} == set(ALL_TASKS)
@@ -84,26 +78,40 @@ def possible_rows(collate, name: str, annotation: Annotation):
     return possible
 
 
-def test_groups_are_of_similar_length_and_none_is_empty(collate):
+def test_rows_stand_behind_each_other_in_few_lanes(collate, toy_tokenizer):
+    """No lane is longer than the longest row, and no two lanes of an image would fit into one."""
     batch = collate(PAIRS, np.random.default_rng(0))
-    longest = [
-        [
-            max(sum(i != 1 for i in ids) for ids in group.input_ids[:, column].tolist())
-            for column in range(len(group.tasks))
-        ]
-        for group in batch.groups
-    ]
-    for lengths, group in zip(longest, batch.groups, strict=True):
-        assert lengths == sorted(lengths) and lengths[-1] == group.input_ids.shape[-1]
-        assert lengths[-1] + 1 <= 1.5 * (lengths[0] + 1)
+    [group] = batch.groups
+    lengths = [len(row.input_ids) for row in unpacked(batch)]
+    assert group.labels.shape[-1] == max(lengths)
+    filled = (group.input_ids != toy_tokenizer.vocabulary.pad).sum(-1)
+    assert filled.sum() == sum(lengths) and len(lengths) > group.labels.shape[1] * group.labels.shape[0]
+    for of_image in filled.tolist():
+        least = sorted(each for each in of_image if each)
+        assert len(least) < 2 or sum(least[:2]) > max(lengths)
+    assert (group.positions[group.input_ids == toy_tokenizer.vocabulary.pad] == 0).all()
+
+
+def test_rows_with_a_prompt_of_the_encoder_have_lanes_of_their_own(toy_tokenizer):
+    """In groups of similar length."""
+    batch = collator(toy_tokenizer, prompt_side="encoder")(PAIRS, np.random.default_rng(0))
+    pad = toy_tokenizer.vocabulary.pad
+    for group in batch.groups:
+        longest = (group.input_ids != pad).sum(-1).max(0).values.tolist()
+        assert group.positions is None and group.prompt_ids.shape[:2] == group.labels.shape[:2]
+        assert longest == sorted(longest) and longest[-1] == group.input_ids.shape[-1]
+        assert longest[-1] + 1 <= 1.5 * (longest[0] + 1)
         assert (group.labels != IGNORED).any(-1).any(0).all()
     assert len(batch.groups) > 1
+    packed = collator(toy_tokenizer)(PAIRS, np.random.default_rng(0))
+    answers = [[[id for id in row.labels if id >= 0] for row in unpacked(each)] for each in (batch, packed)]
+    assert len(answers[0]) == len(answers[1])
 
 
 def test_the_same_seed_makes_the_same_batch(collate):
     one, other = (collate(PAIRS, np.random.default_rng(3)) for _ in range(2))
-    assert list(rows(one)) == list(rows(other))
-    assert list(rows(one)) != list(rows(collate(PAIRS, np.random.default_rng(4))))
+    assert list(unpacked(one)) == list(unpacked(other))
+    assert list(unpacked(one)) != list(unpacked(collate(PAIRS, np.random.default_rng(4))))
 
 
 def test_rates(toy_tokenizer):
@@ -112,7 +120,7 @@ def test_rates(toy_tokenizer):
     counts = {name: [] for name in collate.rates}
     for seed in range(60):
         batch = collate(PAIRS[:1], np.random.default_rng(seed))
-        names = [name for group in batch.groups for name in group.tasks]
+        names = [row.task for row in unpacked(batch)]
         for name, count in counts.items():
             count.append(names.count(name))
     assert set(counts["<OD>"]) == {2} and set(counts["<CAPTION>"]) == {0, 1} and set(counts["<VQA>"]) == {1, 2}

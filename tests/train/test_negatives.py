@@ -17,6 +17,7 @@ from florence_lite.train.finetuning import read_sources, told
 from florence_lite.train.sources import MixedBatches, Source, epoch_order
 from tests.evaluate.test_negatives import PETS, SIZE, image, seeds
 from tests.train.squares import settings, write_base
+from tests.train.unpacked import unpacked
 
 
 def test_what_a_crop_cuts_off_is_not_absent():
@@ -44,8 +45,8 @@ def test_a_run_asks_its_share_of_them(share, toy_tokenizer, tmp_path):
     loaded = load_pretrained(base)
     sources = read_sources(run, loaded.model, loaded.tokenizer, loaded.preprocessor)
     batches = MixedBatches(run, sources, 0, [range(run.batch)])
-    answers = [group.labels.flatten(0, 1) for [batch] in map(batches.__getitem__, range(8)) for group in batch.groups]
-    empty = np.concatenate([((labels != IGNORED).sum(1) == 1).numpy() for labels in answers])
+    rows = [row for [batch] in map(batches.__getitem__, range(8)) for row in unpacked(batch)]
+    empty = [sum(label != IGNORED for label in row.labels) == 1 for row in rows]
     assert np.mean(empty) == pytest.approx(share, abs=0.15 if 0 < share < 1 else 0)
 
 
