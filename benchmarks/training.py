@@ -36,8 +36,9 @@ from torch import Tensor, nn
 from florence_lite.checkpoint import load_tensors
 from florence_lite.checkpoint.layouts import NATIVE
 from florence_lite.model import FlorenceConfig, FlorenceModel
-from florence_lite.train.collate import IGNORED, Batch, RowGroup
+from florence_lite.train.collate import Batch
 from florence_lite.train.kernels import faster_kernels, keep_freed_memory
+from florence_lite.train.lanes import IGNORED, RowGroup
 from florence_lite.train.trainer import AnswerTrainer
 
 SIZES = ("nano", "base", "large")

@@ -17,39 +17,8 @@ from florence_lite.answers import Answer
 from florence_lite.data.annotation import Annotation
 from florence_lite.rules import NEGATIVES, Pair, draw, pairs
 from florence_lite.tokens.codec import Codec
+from florence_lite.train.lanes import RowGroup, packed_rows, rows_by_length
 from florence_lite.train.rows import Row, RowWriter
-
-IGNORED = -100  # label of positions that carry no loss: prompt, padding
-
-Lanes = list[list[tuple[int, Row]]]
-"""Of an image: in each lane the rows that stand behind each other, with their slots."""
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """Rows of ids in lanes, L for each image; a lane holds one row, or several behind each other.
-
-    input_ids, labels: int64 [B, L, T] of the decoder; `labels[..., t]` is the token that follows `input_ids[..., t]`,
-        or `IGNORED`.
-    tasks: markers of the rows. places: int64 [M], where in the flattened labels those that carry loss stand: all of the
-        first task, then all of the second, and so on. sizes: how many each task has. A GPU would have to be waited for
-        to find them.
-    positions: int64 [B, L, T], place of each token in its row; None where every lane is one row.
-    prompt_ids: int64 [B, L, P], padded on the right, for a network whose prompt goes to the encoder; None where it
-        stands in `input_ids`.
-    """
-
-    input_ids: Tensor
-    labels: Tensor
-    tasks: tuple[str, ...]
-    places: Tensor
-    sizes: tuple[int, ...]
-    positions: Tensor | None = None
-    prompt_ids: Tensor | None = None
-
-    def moved(self, move: Callable[[Tensor], Tensor]) -> RowGroup:
-        """With all tensors elsewhere."""
-        return replace(self, **{name: move(each) for name, each in vars(self).items() if isinstance(each, Tensor)})
 
 
 @dataclass(frozen=True)
@@ -127,10 +96,11 @@ class TaskCollator:
         rngs = [np.random.default_rng([seed, first + place]) for place in range(len(examples))]
         known = [{name: pairs(name, each) for name in set(slots)} for each in annotations]
         rows = [
-            {slot: row for slot, name in enumerate(slots) if (row := self._drawn(name, pairs_of[name], truth, rng))}
-            for truth, pairs_of, rng in zip(annotations, known, rngs, strict=True)
+            [self._drawn(name, of_image[name], annotation, each_rng) for name in slots]
+            for annotation, of_image, each_rng in zip(annotations, known, rngs, strict=True)
         ]
-        groups = tuple(self._group(slots, lanes) for lanes in self._lanes(rows))
+        pad = self.codec.tokenizer.vocabulary.pad
+        groups = (packed_rows if self.prompt_side == "decoder" else rows_by_length)(slots, rows, pad)
         if isinstance(images[0], Tensor):
             return Batch(None, groups, torch.stack(images))
         return Batch(self.preprocessor(images), groups)
@@ -182,82 +152,3 @@ class TaskCollator:
                 "positions"
             )
         return writer.write(task, pair, target, size_wh, kept)
-
-    def _lanes(self, rows: Sequence[dict[int, Row]]) -> Iterator[list[Lanes]]:
-        """The rows of the images, by slot, in lanes, group by group."""
-        if self.prompt_side == "decoder":
-            longest = max((row.length for of_image in rows for row in of_image.values()), default=0)
-            if longest:
-                yield [_packed(of_image, longest) for of_image in rows]
-            return
-        for members in _by_length(rows):
-            yield [[[(slot, of_image[slot])] if slot in of_image else [] for slot in members] for of_image in rows]
-
-    def _group(self, slots: Sequence[str], images: Sequence[Lanes]) -> RowGroup:
-        pad = self.codec.tokenizer.vocabulary.pad
-        length = max(sum(row.length for _, row in lane) for lanes in images for lane in lanes)
-        input_ids = torch.full((len(images), max(map(len, images)), length), pad)
-        labels, positions = torch.full_like(input_ids, IGNORED), torch.zeros_like(input_ids)
-        numbers = torch.arange(input_ids.numel()).view_as(input_ids)
-        places: dict[str, list[Tensor]] = {}  # task → those of its rows
-        for image, lanes in enumerate(images):
-            for lane, filled in enumerate(lanes):
-                begin = 0
-                for slot, row in filled:
-                    ids, end = torch.tensor(row.start + row.answer), begin + row.length
-                    answer = slice(begin + len(row.start) - 1, end)
-                    input_ids[image, lane, begin:end] = ids[:-1]
-                    positions[image, lane, begin:end] = torch.arange(row.length)
-                    labels[image, lane, answer] = ids[len(row.start) :]
-                    places.setdefault(slots[slot], []).append(numbers[image, lane, answer])
-                    begin = end
-        of_tasks = {task: torch.cat(each) for task, each in places.items()}
-        return RowGroup(
-            input_ids,
-            labels,
-            tuple(of_tasks),
-            torch.cat(list(of_tasks.values())),
-            tuple(map(len, of_tasks.values())),
-            positions if self.prompt_side == "decoder" else None,
-            self._prompts(images) if self.prompt_side == "encoder" else None,
-        )
-
-    def _prompts(self, images: Sequence[Lanes]) -> Tensor:
-        """The prompts of lanes that are one row each, [B, L, P]."""
-        pad = self.codec.tokenizer.vocabulary.pad
-        longest = max(len(row.prompt) for lanes in images for lane in lanes for _, row in lane)
-        prompts = torch.full((len(images), len(images[0]), longest), pad)
-        for image, lanes in enumerate(images):
-            for lane, filled in enumerate(lanes):
-                for _, row in filled:
-                    prompts[image, lane, : len(row.prompt)] = torch.tensor(row.prompt)
-        return prompts
-
-
-def _packed(rows: Mapping[int, Row], length: int) -> Lanes:
-    """The rows of an image in few lanes of a length: the longest first, each in the first lane with room for it."""
-    lanes: Lanes = []
-    room: list[int] = []
-    for slot, row in sorted(rows.items(), key=lambda item: -item[1].length):
-        lane = next((n for n, left in enumerate(room) if left >= row.length), len(lanes))
-        if lane == len(lanes):
-            lanes.append([])
-            room.append(length)
-        lanes[lane].append((slot, row))
-        room[lane] -= row.length
-    return lanes
-
-
-def _by_length(rows: Sequence[Mapping[int, Row]]) -> list[list[int]]:
-    """Slots in groups of similar length: a group ends where the next slot is over half as long again as its first."""
-    lengths: dict[int, int] = {}
-    for of_image in rows:
-        for slot, row in of_image.items():
-            lengths[slot] = max(lengths.get(slot, 0), row.length + 1)
-    groups: list[list[int]] = []
-    for slot in sorted(lengths, key=lengths.__getitem__):
-        if groups and lengths[slot] <= 1.5 * lengths[groups[-1][0]]:
-            groups[-1].append(slot)
-        else:
-            groups.append([slot])
-    return groups

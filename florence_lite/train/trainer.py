@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from florence_lite.model import CrossCache, FlorenceModel
 from florence_lite.model.transformer import rows_mask
-from florence_lite.train.collate import Batch, RowGroup
+from florence_lite.train.collate import Batch
+from florence_lite.train.lanes import RowGroup
 from florence_lite.train.losses import neighbour_weights, token_losses
 
 

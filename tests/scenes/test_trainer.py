@@ -12,8 +12,9 @@ from florence_lite.model import FlorenceModel
 from florence_lite.scenes.cells import TEXT_CLASS, SceneCollator
 from florence_lite.scenes.trainer import ScratchTrainer
 from florence_lite.tokens import Codec
-from florence_lite.train.collate import IGNORED, TaskCollator
+from florence_lite.train.collate import TaskCollator
 from florence_lite.train.config import RunConfig
+from florence_lite.train.lanes import IGNORED
 from florence_lite.train.log import RunningMeans
 from florence_lite.train.loop import gradients, start
 from florence_lite.train.losses import neighbour_weights, token_losses

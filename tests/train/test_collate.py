@@ -11,7 +11,8 @@ from florence_lite.data.annotation import Annotation
 from florence_lite.inference.preprocessing import Preprocessor
 from florence_lite.rules import draw, pairs, thinned
 from florence_lite.tokens import Codec
-from florence_lite.train.collate import IGNORED, TaskCollator
+from florence_lite.train.collate import TaskCollator
+from florence_lite.train.lanes import IGNORED
 from tests.data.annotated import ANNOTATED, SIZE
 from tests.tiny import noise_image
 from tests.train.unpacked import unpacked

@@ -11,9 +11,9 @@ from florence_lite.checkpoint import load_pretrained
 from florence_lite.data import Dataset, Sample, to_jsonl
 from florence_lite.data.annotation import ReferringExpression
 from florence_lite.data.augment import Augmentation
-from florence_lite.train.collate import IGNORED
 from florence_lite.train.config import DataConfig
 from florence_lite.train.finetuning import read_sources, told
+from florence_lite.train.lanes import IGNORED
 from florence_lite.train.sources import MixedBatches, Source, epoch_order
 from tests.evaluate.test_negatives import PETS, SIZE, image, seeds
 from tests.train.squares import settings, write_base

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from florence_lite.train.collate import IGNORED, Batch
+from florence_lite.train.collate import Batch
+from florence_lite.train.lanes import IGNORED
 
 
 class Unpacked(NamedTuple):
