@@ -18,6 +18,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,12 +30,12 @@ from trial_scenes import drawn_with_photographs, empty_photographs_among, words_
 
 from florence_lite import Florence
 from florence_lite.cards import checkpoint as checkpoint_card
+from florence_lite.data.samples import Sample
+from florence_lite.evaluate import evaluate
 from florence_lite.images import load_image
 from florence_lite.model.config import PRESETS
-from florence_lite.scenes import DEFAULT_STYLES, HELD_OUT_STYLES, scene_seeds, training
+from florence_lite.scenes import DEFAULT_STYLES, HELD_OUT_STYLES, Scenes, training
 from florence_lite.scenes.config import TrainConfig
-from florence_lite.scenes.measure import evaluate_scenes
-from florence_lite.scenes.scene import render_scene
 from florence_lite.tokens.codec import Codec
 from florence_lite.train.collate import TaskCollator
 from florence_lite.train.trainer import AnswerTrainer
@@ -190,14 +191,21 @@ def make(arguments: argparse.Namespace, name: str, seed: int) -> None:
 
 def answers(florence: Florence, count: int, photographs: list[Path]) -> dict[str, float]:
     """What it answers about scenes, about scenes in artwork that no training saw, and about photographs."""
-    report = evaluate_scenes(florence, "validation", count, DEFAULT_STYLES, GREEDY)
-    unseen = evaluate_scenes(florence, "validation", count, HELD_OUT_STYLES, ["<OD>"])
+    size_wh = florence.model.config.image_size_wh
+    report = evaluate(florence, validation_scenes(count, DEFAULT_STYLES, size_wh), GREEDY)
+    unseen = evaluate(florence, validation_scenes(count, HELD_OUT_STYLES, size_wh), ["<OD>"])
     figures = {figure: report.metrics[task][metric] for figure, (task, metric) in FIGURES.items()}
     figures["unseen style, AP50"] = unseen.metrics["<OD>"]["ap50"]
     if photographs:
         found = florence.run([load_image(file) for file in photographs], "<OD>", threshold=0)
         figures["boxes in a photograph"] = sum(len(each.instances) for each in found) / len(found)
     return {name: round(value, 4) for name, value in figures.items() if value is not None}
+
+
+@cache
+def validation_scenes(count: int, styles: tuple[str, ...], size_wh: tuple[int, int]) -> list[Sample]:
+    """The first ones, drawn once for all runs."""
+    return list(Scenes("validation", styles, size_wh, count))
 
 
 def changed(arguments: argparse.Namespace, trial: Trial) -> TrainConfig:
@@ -234,9 +242,9 @@ def validation_losses(florence: Florence, recipe: TrainConfig, scenes: int = 256
     trainer = AnswerTrainer(florence.model, vocabulary.loc_first, vocabulary.pad).eval()
     sums, answers = dict.fromkeys(recipe.tasks, 0.0), dict.fromkeys(recipe.tasks, 0)
     part = 32
+    samples = validation_scenes(scenes, DEFAULT_STYLES, config.image_size_wh)
     for start in range(0, scenes, part):
-        seeds = scene_seeds("validation")[start : start + part]
-        examples = [render_scene(seed, DEFAULT_STYLES, config.image_size_wh) for seed in seeds]
+        examples = [(sample.load(), sample.annotation) for sample in samples[start : start + part]]
         batch = collate(examples, np.random.default_rng(start)).to(florence.model.embed_tokens.weight.device)
         with torch.inference_mode():
             _, losses = trainer(batch, recipe.sigma_end)
