@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from peer import environment
@@ -19,6 +20,7 @@ from peer import environment
 from florence_lite import Florence
 from florence_lite.cards import checkpoint as checkpoint_card
 from florence_lite.data.annotation import Annotation
+from florence_lite.image_files import is_image_name
 from florence_lite.scenes import CLASSES, Scenes
 from florence_lite.scenes.language import PLACES, View, a
 
@@ -41,19 +43,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="scenes, and at most as many photographs")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
+    files = []
+    if arguments.folder:
+        files = sorted(file for file in arguments.folder.rglob("*") if is_image_name(file.name))
+        if not files:
+            raise SystemExit(f"{arguments.folder} holds no pictures; name the folder in which they lie")
     florence = Florence.from_pretrained("scenes-nano")
     accepted: dict[str, list[bool]] = defaultdict(list)
     for number, sample in enumerate(Scenes("test", length=arguments.count)):
         asked = list(phrases(sample.annotation, np.random.default_rng(number)))
-        found = boxes(florence, sample.load(), [phrase for _, phrase in asked])
+        boxed = boxes(florence, sample.load(), [phrase for _, phrase in asked])
         for kind, phrase in asked:
-            accepted[kind].append(found[phrase])
-    found = {
+            accepted[kind].append(boxed[phrase])
+    found: dict[str, Any] = {
         "phrases": {kind: len(accepted[kind]) for kind in KINDS},
         "accepted": {kind: round(sum(accepted[kind]) / len(accepted[kind]), 4) for kind in KINDS if accepted[kind]},
     }
-    if arguments.folder:
-        files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if files:
         named = []
         for number, file in enumerate(files[: arguments.count]):
             kinds = np.random.default_rng(number).choice(CLASSES, ASKED, replace=False)

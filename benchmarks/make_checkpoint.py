@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("recipe", help="TOML file of `florence-lite train`")
     parser.add_argument("photographs", help="folder of pictures that the checkpoint knows nothing about")
     arguments = parser.parse_args()
-    if not any(is_image_name(file.name) for file in Path(arguments.photographs).iterdir()):
+    photographs = Path(arguments.photographs)
+    if not photographs.is_dir() or not any(is_image_name(file.name) for file in photographs.iterdir()):
         raise SystemExit(f"{arguments.photographs} holds no pictures; name the folder in which they lie")
     config = TrainConfig.from_toml(arguments.recipe)
     output = Path(config.output)

@@ -3,8 +3,9 @@
 Each takes the configuration of the run and photographs, and gives what draws a scene in the place of `render_scene`.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,18 +19,22 @@ from florence_lite.scenes.backgrounds import draw_background
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.lettering import draw_line
 from florence_lite.scenes.scene import annotate, render_scene
+from florence_lite.scenes.training import APART
 
 Draw = Callable[[int, tuple[str, ...], tuple[int, int]], tuple[Image.Image, Annotation]]
-WORDS_FIRST = 0.3  # of the run
+WORDS_FIRST = 0.3  # of the run, and what is shown of its scenes again
 BEHIND = 0.5  # of the scenes have a photograph behind them
 EMPTY = 0.1  # of the images are photographs in which nothing is asked for
 MOST_LINES = 3
 
 
 def words_alone_first(config: TrainConfig, photographs: Sequence[Path]) -> Draw:
-    """Up to three lines of text and no objects in the first part of the run, then scenes."""
-    first = config.seed * config.steps * config.batch  # number of the first scene
-    until = first + WORDS_FIRST * config.steps * config.batch / config.shows
+    """Up to three lines of text and no objects in the first part of the run, then scenes.
+
+    Scenes come in cycles, each shown as often as the run says before the next; the part ends with a cycle.
+    """
+    cycles = math.ceil(WORDS_FIRST * config.steps / (APART * config.shows))
+    until = (config.seed * config.steps + cycles * APART) * config.batch  # number of the first scene with objects
 
     def draw(seed: int, styles: tuple[str, ...], size_wh: tuple[int, int]) -> tuple[Image.Image, Annotation]:
         if seed >= until:
@@ -90,6 +95,6 @@ def _part(rng: np.random.Generator, photographs: Sequence[Path], size_wh: tuple[
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
-@cache
+@lru_cache(maxsize=256)
 def _load(file: Path) -> Image.Image:
     return load_image(file)

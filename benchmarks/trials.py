@@ -50,8 +50,8 @@ class Trial:
     """What is changed.
 
     fields: of the configuration; of `FACTORS` the factor. pixels: side of the images. first_stride: of the tower, whose
-    others are 2 and 2. reading: how many times as many rows the tasks that read get; rates: of all tasks, where they
-    are equal. scenes: makes of the configuration and the photographs what draws a scene, instead of `render_scene`.
+    others are 2 and 2. reading: how many times as many rows the tasks that read get; equal_rates: all tasks get as
+    many. scenes: makes of the configuration and the photographs what draws a scene, instead of `render_scene`.
     spelled: the tokenizer has not learned the words that stand in pictures, so that each character is a token.
     """
 
@@ -70,7 +70,7 @@ TRIALS = {  # the dearest last
     "no loss on image tokens": Trial({"dense_weight": 0.0}),
     "hard coordinate targets": Trial({"sigma_start": 0.1, "sigma_end": 0.1}),
     "coordinate targets narrow from the start": Trial({"sigma_start": 2.0}),
-    "words alone in the first 30 %": Trial({}, scenes=words_alone_first),
+    "words alone first": Trial({}, scenes=words_alone_first),
     "words as pieces instead of characters": Trial({}, spelled=False),
     "three times the rows that read": Trial({}, reading=3),
     "photographs behind half of the scenes": Trial({}, scenes=drawn_with_photographs),
@@ -135,7 +135,7 @@ def main() -> None:
         if not file.exists() and time.monotonic() - began < 60 * arguments.minutes:
             try:
                 make(arguments, name, seed)
-            except (ValueError, RuntimeError) as error:  # another command works on it; or it needs too much memory
+            except (ValueError, RuntimeError, ArithmeticError) as error:  # another command works on it, memory, NaN
                 print(f"{name}, seed {seed}: {error}", file=sys.stderr)
         found = [
             json.loads(file.read_text()) for run in runs if (file := folder(arguments, *run) / "result.json").exists()

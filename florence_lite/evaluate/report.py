@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -112,7 +112,8 @@ def evaluate(
     """Ask every prompt of `tasks` that the samples can check; measure the answers by the metrics of the tasks' cards.
 
     samples: annotated images, such as a `Dataset`; only the first `count` of them if it is given.
-    tasks: markers. Each image is encoded once for all of them; decoding is the cards'.
+    tasks: markers. Each image is encoded once for all of them, or its tiles for a few prompts of each; decoding is the
+        cards'.
     with_margins: also tell how far the figures may be off, which measures the answers twenty times more and takes more
         than a hundred images; with fewer a note says how many.
     tile: (size, overlap) in pixels of the tiles in which images are asked, as in `Florence.run`; None: as a whole.
@@ -212,7 +213,13 @@ def _run(
 ) -> Sequence[Result | ValueError]:
     """Answers in batches; where a prompt is refused, one by one, to lose no other."""
     try:
-        return florence.run(images, prompts, keep_image=False, tile=tile)
+        if tile is None:
+            return florence.run(images, prompts, keep_image=False)
+        answers: list[Result] = []
+        for _, pairs_of in groupby(zip(images, prompts, strict=True), lambda pair: id(pair[0])):
+            (image, *_), few = zip(*pairs_of, strict=True)  # in one call, for its tiles are encoded in each
+            answers += florence.run(image, list(few), keep_image=False, tile=tile)
+        return answers
     except ValueError as error:
         if len(prompts) == 1:
             return [error]

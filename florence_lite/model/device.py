@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,20 +13,42 @@ CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # of products: Intel's and AMD's, Intel's, ARM's
 
 
-class inference_mode(torch.inference_mode):
-    """torch's context and decorator of that name, within which attention on CUDA is not cuDNN's.
+class no_cudnn_attention:
+    """Context within which torch's attention on CUDA is not cuDNN's.
 
-    cuDNN plans every new shape of attention, for a tenth of a second, and nearly every answer has shapes of its own:
-    answers would take twice as long. The choice is the process's: other threads see it for as long.
+    cuDNN plans every new shape of attention, for some hundredths of a second, with a backward pass for more than a
+    tenth; nearly every answer and every batch of training has shapes of its own. The choice is the process's: it holds
+    for all threads until the last of them has left.
     """
+
+    _lock, _inside, _was = Lock(), 0, True
+
+    def __enter__(self) -> None:
+        cls = no_cudnn_attention
+        with cls._lock:
+            if not cls._inside:
+                cls._was = torch.backends.cuda.cudnn_sdp_enabled()
+                torch.backends.cuda.enable_cudnn_sdp(False)
+            cls._inside += 1
+
+    def __exit__(self, *error: Any) -> None:
+        cls = no_cudnn_attention
+        with cls._lock:
+            cls._inside -= 1
+            if not cls._inside:
+                torch.backends.cuda.enable_cudnn_sdp(cls._was)
+
+
+class inference_mode(torch.inference_mode):
+    """torch's context and decorator of that name, with `no_cudnn_attention`."""
 
     def __enter__(self) -> None:
         super().__enter__()
-        self.planned = torch.backends.cuda.cudnn_sdp_enabled()
-        torch.backends.cuda.enable_cudnn_sdp(False)
+        self.attention = no_cudnn_attention()
+        self.attention.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        torch.backends.cuda.enable_cudnn_sdp(self.planned)
+        self.attention.__exit__(*error)
         super().__exit__(*error)
 
 

@@ -150,7 +150,8 @@ class FlorenceModel(nn.Module):
         positions: int64 [R, T], default counts on from the cache's length.
         input_mask: bool [R, past + T], False on left padding; None when nothing is padded.
         last: of how many of the T tokens, the last ones, hidden states are wanted; None: of all.
-        self_mask: bool [R, 1, T, T], True where a token may attend to another; None: to all before it. Without a cache.
+        self_mask: bool [R, 1, T, T], True where a token may attend to another; None: to all before it. Not beside
+            a cache, `input_mask` or `last`.
         how: layers are run; see `Decoder.forward`.
 
         Returns hidden states [R, T, D], or [R, last, D]; `logits` turns them into scores.

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from florence_lite.model.device import no_cudnn_attention
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -29,14 +30,13 @@ def keep_freed_memory() -> None:
 def faster_kernels(device: torch.device, mixed_precision: str) -> AbstractContextManager:
     """Forward passes within are made of the kernels that are faster in training; devices but CPU and CUDA keep theirs.
 
-    On CUDA attention is not cuDNN's, which takes a quarter of a second to plan each new shape; in training nearly every
-    batch has shapes of its own.
+    On CUDA attention is not cuDNN's (`no_cudnn_attention`).
 
     mixed_precision: accelerate's. On a CPU with "bf16" attention is computed by plain products, with "no" (float32)
     linear layers by oneDNN; the other way round both would be slower.
     """
     if device.type == "cuda":
-        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+        return no_cudnn_attention()
     if device.type != "cpu":
         return nullcontext()
     return AttentionByProducts() if mixed_precision == "bf16" else LinearByOneDnn()

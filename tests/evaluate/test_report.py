@@ -57,11 +57,11 @@ class Oracle:
     def encode(self, pictures, keep_image):
         return [picture.info["name"] for picture in pictures]
 
-    def run(self, scenes, prompts, keep_image, tile):
-        self.calls.append(len(scenes))
+    def run(self, scenes, prompts, keep_image, tile=None):
         self.tiles.append(tile)
-        if tile:  # pictures are encoded tile by tile
-            scenes = self.encode(scenes, keep_image)
+        if tile:  # one picture, which is encoded tile by tile
+            scenes = self.encode([scenes] * len(prompts), keep_image)
+        self.calls.append(len(scenes))
         return [self.answer(*pair) for pair in zip(scenes, prompts, strict=True)]
 
     def answer(self, scene, prompt):
@@ -168,8 +168,10 @@ def test_one_refused_prompt_loses_no_other(only_own):
 def test_images_in_tiles(only_own):
     data = samples(ANNOTATED, OTHER)
     oracle = Oracle(data)
-    report = evaluate(oracle, data, ["<REGION_PROPOSAL>"], tile=(30, 10))
-    assert set(oracle.tiles) == {(30, 10)} and report == evaluate(Oracle(data), data, ["<REGION_PROPOSAL>"])
+    tasks = ["<REGION_PROPOSAL>", "<OPEN_VOCABULARY_DETECTION>"]
+    report = evaluate(oracle, data, tasks, tile=(30, 10))
+    assert set(oracle.tiles) == {(30, 10)} and report == evaluate(Oracle(data), data, tasks)
+    assert len(oracle.calls) == 4 and max(oracle.calls) > 1  # one for each image and task
     for tile, name, fault in (
         ((30, 40), "<REGION_PROPOSAL>", "overlap must be smaller"),
         ((30, 10), "<CAPTION>", "no list of places"),

@@ -1,5 +1,8 @@
 """The mode in which answers are computed."""
 
+from threading import Event, Thread
+
+import pytest
 import torch
 
 from florence_lite.model.device import inference_mode
@@ -37,11 +40,29 @@ def test_as_a_decorator_of_functions_and_generators():
 
 
 def test_what_the_process_chose_comes_back_after_an_error():
+    was = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
-        with inference_mode():
+        with pytest.raises(KeyError), inference_mode():
             raise KeyError
-    except KeyError:
         assert state() == (False, False)
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(True)
+        torch.backends.cuda.enable_cudnn_sdp(was)
+
+
+def test_it_holds_until_the_last_thread_has_left():
+    before, entered, leave = state(), Event(), Event()
+
+    def answer():
+        with inference_mode():
+            entered.set()
+            leave.wait(60)
+
+    thread = Thread(target=answer)
+    with inference_mode():
+        thread.start()
+        assert entered.wait(60)
+    assert state() == (False, False)
+    leave.set()
+    thread.join(60)
+    assert state() == before

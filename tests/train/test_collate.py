@@ -1,6 +1,7 @@
 """Annotated images as rows of tokens."""
 
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -105,8 +106,28 @@ def test_rows_with_a_prompt_of_the_encoder_have_lanes_of_their_own(toy_tokenizer
         assert (group.labels != IGNORED).any(-1).any(0).all()
     assert len(batch.groups) > 1
     packed = collator(toy_tokenizer)(PAIRS, np.random.default_rng(0))
-    answers = [[[id for id in row.labels if id >= 0] for row in unpacked(each)] for each in (batch, packed)]
-    assert len(answers[0]) == len(answers[1])
+    of_packed = sorted((row.task, row.image) for row in unpacked(packed))
+    assert sorted((row.task, row.image) for row in unpacked(batch)) == of_packed
+    vocabulary = toy_tokenizer.vocabulary
+    for row in unpacked(batch):
+        told = [id for id in row.labels if id != IGNORED]
+        assert row.input_ids[:2] == [vocabulary.eos, vocabulary.bos] and told[-1] == vocabulary.eos
+        assert row.labels[1 : 1 + len(told)] == told and row.input_ids[2 : 1 + len(told)] == told[:-1]
+
+
+@pytest.mark.parametrize("rates", [{"<OD>": 1.0, "<CAPTION>": 1.0}, {"<REGION_TO_SEGMENTATION>": 1.0, "<VQA>": 2.0}])
+def test_lanes_are_no_larger_than_groups_of_similar_rows(toy_tokenizer, rates):
+    for seed in range(8):
+        batch, lengths = collator(toy_tokenizer, rates)(PAIRS, np.random.default_rng(seed)), {}
+        for row in unpacked(batch):
+            lengths.setdefault(row.image, []).append(len(row.input_ids))
+        columns = zip_longest(*(sorted(each, reverse=True) for each in lengths.values()), fillvalue=0)
+        assert batch.groups[0].labels[0].numel() <= sum(map(max, columns))
+
+
+def test_a_row_alone_needs_no_places(toy_tokenizer):
+    [group] = collator(toy_tokenizer, {"<OD>": 1.0})(PAIRS, np.random.default_rng(0)).groups
+    assert group.positions is None and group.labels.shape[1] == 1
 
 
 def test_the_same_seed_makes_the_same_batch(collate):

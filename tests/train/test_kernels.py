@@ -65,5 +65,4 @@ def test_attention_on_cuda_is_not_planned_for_each_shape():
     was = torch.backends.cuda.cudnn_sdp_enabled()
     with faster_kernels(torch.device("cuda"), "bf16"):
         assert not torch.backends.cuda.cudnn_sdp_enabled()
-        assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
     assert torch.backends.cuda.cudnn_sdp_enabled() == was
