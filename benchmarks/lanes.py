@@ -16,15 +16,10 @@ from unittest.mock import patch
 
 import torch
 from peer import environment
-from step_parts import Step
+from step_parts import Step, training
 
-from florence_lite.cards import checkpoint as checkpoint_card
 from florence_lite.scenes.cells import SceneBatch
-from florence_lite.scenes.config import TrainConfig
-from florence_lite.scenes.training import SceneBatches, scene_collator, scene_trainer
-from florence_lite.tokens.tokenizer import Tokenizer
 from florence_lite.train import collate
-from florence_lite.train.kernels import keep_freed_memory
 from florence_lite.train.lanes import RowGroup, rows_by_length
 
 WARM_UP = 2  # rounds
@@ -39,18 +34,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     arguments = parser.parse_args()
-    config = TrainConfig.from_toml(arguments.config)
-    config = replace(config, batch=arguments.batch or config.batch)
-    # What a tokenizer learns from the recipe's scenes is in the package.
-    tokenizer = Tokenizer.from_file(checkpoint_card("scenes-nano").find_files() / "tokenizer.json")
-    device = torch.device(arguments.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    trainer = scene_trainer(config, tokenizer).to(device).train()
-    scenes = SceneBatches(
-        config, scene_collator(config, tokenizer), trainer.model.config.image_size_wh, 0, [range(config.batch)]
-    )
-    step = Step(trainer, config, device)
+    config, step, scenes = training(arguments.config, arguments.batch, arguments.device)
+    device = step.device
     times: dict[str, list[float]] = {"lanes": [], "groups": []}
     tokens: dict[str, list[int]] = {"lanes": [], "groups": []}
     for number in range(WARM_UP + arguments.rounds):

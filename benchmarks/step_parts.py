@@ -6,6 +6,8 @@ Each part is waited for, so that their sum is longer than the whole step, whose 
 part is sent while the last one computes. "kernels" is how long the GPU computes in a step.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import statistics
@@ -44,23 +46,14 @@ def main() -> None:
     parser.add_argument("--kernels", type=int, default=0, help="list so many of the longest kernels of a GPU")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     arguments = parser.parse_args()
-    config = TrainConfig.from_toml(arguments.config)
-    config = replace(config, batch=arguments.batch or config.batch)
-    # What a tokenizer learns from the recipe's scenes is in the package.
-    tokenizer = Tokenizer.from_file(checkpoint_card("scenes-nano").find_files() / "tokenizer.json")
-    device = torch.device(arguments.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    trainer, collate = scene_trainer(config, tokenizer).to(device).train(), scene_collator(config, tokenizer)
-    size_wh = trainer.model.config.image_size_wh
-    scenes = SceneBatches(config, collate, size_wh, 0, [range(config.batch)])
+    config, step, scenes = training(arguments.config, arguments.batch, arguments.device)
+    device = step.device
     found: dict[str, Any] = {**environment(), "batch": config.batch}
     if device.type == "cuda":
         found["machine"] = torch.cuda.get_device_name()
     found["preparing a scene, ms"] = preparing(config, scenes)
     loader = DataLoader(scenes, batch_size=None, num_workers=arguments.workers, pin_memory=device.type == "cuda")
     batches = [parts[0] for parts, _ in zip(loader, range(WARM_UP + arguments.steps), strict=False)]
-    step = Step(trainer, config, device)
     found["step, ms"] = median_ms(step.run, batches, device)
     with timed_parts(step, device) as spent:
         for batch in batches:
@@ -79,6 +72,20 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def training(file: str, batch: int | None, device: str) -> tuple[TrainConfig, Step, SceneBatches]:
+    """A recipe with so many scenes in a step, its step from random weights, and its batches."""
+    config = TrainConfig.from_toml(file)
+    config = replace(config, batch=batch or config.batch)
+    # What a tokenizer learns from the recipe's scenes is in the package.
+    tokenizer = Tokenizer.from_file(checkpoint_card("scenes-nano").find_files() / "tokenizer.json")
+    where = torch.device(device)
+    if where.type == "cpu":
+        keep_freed_memory()
+    trainer = scene_trainer(config, tokenizer).to(where).train()
+    collate, size_wh = scene_collator(config, tokenizer), trainer.model.config.image_size_wh
+    return config, Step(trainer, config, where), SceneBatches(config, collate, size_wh, 0, [range(config.batch)])
 
 
 class Step:
