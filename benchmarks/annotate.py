@@ -165,7 +165,7 @@ def main() -> None:
         ratio = f", {found['ratios'][name]:.2f} × {arguments.sides[0]}" if name in found["ratios"] else ""
         print(f"{name}: {rate:.1f} images/s{ratio}")
     if arguments.json:
-        told = {"command": " ".join(sys.argv), **environment(), **found}
+        told = {**environment(), **found}
         Path(arguments.json).write_text(json.dumps(told, indent=2) + "\n")
 
 

@@ -15,7 +15,6 @@ import os
 import pickle
 import random
 import statistics
-import sys
 import tarfile
 import tempfile
 import time
@@ -188,7 +187,7 @@ def main() -> None:
     for key, value in found.items():
         print(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}")
     if arguments.json:
-        told = {"command": " ".join(sys.argv), **environment(), **found}
+        told = {**environment(), **found}
         Path(arguments.json).write_text(json.dumps(told, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """What does attention cost on a GPU when a shape comes for the first time, and again?
 
-    python benchmarks/attention.py --json benchmarks/results/attention.json
+    python benchmarks/attention.py --json benchmarks/results/attention-h100.json
 
 In training nearly every batch has shapes of its own, in answering nearly every image and prompt. Peer: cuDNN's
 attention, which torch takes by itself on Hopper GPUs; ours is what remains without it
@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this compares kernels of a GPU, and torch sees none")
-    found = {**environment(), "machine": torch.cuda.get_device_name()}
+    found = environment("cuda")
     for name, learns in (("training", True), ("answering", False)):
         times: dict[str, list[float]] = {f"{side}, {when}": [] for side in SIDES for when in ("first", "again")}
         for number, (rows, tokens) in enumerate([(1, 8), *SHAPES]):

@@ -12,7 +12,6 @@ rows of the locations alone, and prose, where all words may follow.
 import argparse
 import json
 import statistics
-import sys
 import time
 
 import torch
@@ -59,7 +58,7 @@ def main() -> None:
     else:
         rows = on_random_weights(florence, arguments.size, arguments.tokens, arguments.rounds)
     if arguments.json:
-        print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
+        print(json.dumps({**environment(), "rows": rows}, indent=2))
         return
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))

@@ -26,7 +26,6 @@ import argparse
 import copy
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -327,7 +326,7 @@ def main() -> None:
         return not arguments.only or any(name.startswith(each) for each in arguments.only)
 
     config = FlorenceConfig.preset(arguments.size, prompt_side="encoder")
-    told = {"command": " ".join(sys.argv), **environment(), "size": arguments.size, "device": arguments.device}
+    told = {**environment(), "size": arguments.size, "device": arguments.device}
     if arguments.device == "cuda":
         told |= {"machine": f"{torch.cuda.get_device_name()}, {arguments.dtype}", "dtype": arguments.dtype}
         print(f"{arguments.size} on {told['machine']}", flush=True)

@@ -54,15 +54,13 @@ def main() -> None:
                 tokens[side].append(sum(group.labels.numel() for group in sides[side].groups) // config.batch)
     ratios = [grouped / packed for grouped, packed in zip(times["groups"], times["lanes"], strict=True)]
     found = {
-        **environment(),
+        **environment(device.type),
         "batch": config.batch,
         "tokens of an image": {side: round(statistics.mean(each)) for side, each in tokens.items()},
         "step, ms": {side: round(statistics.median(each), 1) for side, each in times.items()},
         "times as fast": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
     }
-    if device.type == "cuda":
-        found["machine"] = torch.cuda.get_device_name()
     print(json.dumps(found, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -128,7 +128,7 @@ def main() -> None:
 
     rows = measure(arguments.size, arguments.rounds)
     if arguments.json:
-        print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
+        print(json.dumps({**environment(), "rows": rows}, indent=2))
         return
     print(f"{arguments.size}, median of {arguments.rounds} rounds; ratios are florence-lite's time to transformers'")
     print(f"{'':22}{'side':15}{'import':>8}{'load':>8}{'read':>8}{'peak':>9}{'weights':>9}")

@@ -145,7 +145,7 @@ def main() -> None:
     prompts = dict(list(prompt_ids(config.text.vocab_size, arguments.tokenizer).items())[: arguments.prompts])
     rows = measure(config, prompts, arguments.tokens, not arguments.logits_only, arguments.seed, arguments.device)
     if arguments.json:
-        print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
+        print(json.dumps({**environment(), "rows": rows}, indent=2))
     else:
         columns = list(rows[0])
         print(f"{'layout':9}{'prompt':38}" + "".join(f"{name:>10}" for name in columns[2:]))

@@ -1,7 +1,9 @@
 """transformers' native Florence-2, the named peer of the benchmarks: built, asked, and what it ran on."""
 
+import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -57,11 +59,20 @@ def cpu_abilities() -> list[str]:
     return [torch.backends.cpu.get_cpu_capability(), *(name for name, any_of in known.items() if flags & any_of)]
 
 
-def environment() -> dict:
-    """Where the metrics were taken."""
+def machine(device: str = "cpu") -> str:
+    """What decides how fast it is."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores"
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {', '.join(cpu_abilities())}"
+
+
+def environment(device: str = "cpu") -> dict:
+    """Where the metrics were taken, and by which command; of the paths in it the last part."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
         "commit": git.stdout.strip() if git.returncode == 0 else None,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {', '.join(cpu_abilities())}",
+        "command": " ".join(words),
+        "machine": machine(device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

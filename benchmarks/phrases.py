@@ -53,7 +53,7 @@ def main() -> None:
     done = subprocess.run([sys.executable, *sys.argv, "--only-memory"], capture_output=True, text=True, check=True)
     memory = {"bound_mib": arguments.memory / 2**20, "peak_growth_mib": json.loads(done.stdout)}
     if arguments.json:
-        told = {"command": " ".join(sys.argv), **environment(), "threads": arguments.threads}
+        told = {**environment(), "threads": arguments.threads}
         print(json.dumps({**told, "rows": rows, "memory": memory}, indent=2))
         return
     for row in rows:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from peer import environment
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="test scenes, from the first")
     parser.add_argument("--json", metavar="OUT", help="file to write")
     arguments = parser.parse_args()
-    told = {"command": " ".join(sys.argv), **environment(), "rows": []}
+    told = {**environment(), "rows": []}
     exact: list[list[int]] = []
     for precision in PRECISIONS:
         florence = Florence.from_pretrained(arguments.checkpoint, precision=precision)

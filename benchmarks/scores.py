@@ -10,7 +10,6 @@ language model, the geometric mean of the probabilities of all ids: of an answer
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
@@ -65,7 +64,7 @@ def main() -> None:
                 foreign[task].append(Answered(result, None))
     rows = [row(task, scenes[task], foreign[task]) for task in TASKS]
     if arguments.json:
-        print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
+        print(json.dumps({**environment(), "rows": rows}, indent=2))
         return
     for each in rows:
         print(each["task"])

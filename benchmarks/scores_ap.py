@@ -9,7 +9,6 @@ need a class of their own in the training, which no checkpoint here has, so that
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -63,7 +62,7 @@ def main() -> None:
         samples, tasks = Scenes("validation", tuple(arguments.style), length=arguments.scenes), list(MEASURES)
     rows = [row for task in tasks for row in measured(florence, samples, task)]
     if arguments.json:
-        print(json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2))
+        print(json.dumps({**environment(), "rows": rows}, indent=2))
         return
     for row in rows:
         print(f"{row['task']:30} {row['way']:58} {row['ap']:.4f} {row['ap50']:.4f} {row['ap75']:.4f}")

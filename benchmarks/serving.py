@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16], help="so many at a time")
     parser.add_argument("--json", metavar="OUT", help="file to write")
     arguments = parser.parse_args()
-    told = {"command": " ".join(sys.argv), **environment(), "rounds": arguments.rounds, "rows": []}
+    told = {**environment(), "rounds": arguments.rounds, "rows": []}
     florence = Florence.from_pretrained()
 
     def single(questions: Sequence[Question]) -> list[Told]:

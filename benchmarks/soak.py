@@ -151,7 +151,7 @@ def main() -> None:
     if arguments.plot:
         plot(found["annotated"]["looks"], arguments.plot)
     if arguments.json:
-        told = {"command": " ".join(sys.argv), **environment(), **found}
+        told = {**environment(), **found}
         Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -166,7 +165,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="OUT", help="file to write")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    told = {"command": " ".join(sys.argv), **environment(), "size": arguments.size, "device": arguments.device}
+    told = {**environment(), "size": arguments.size, "device": arguments.device}
     told["rows"] = []
     with tempfile.TemporaryDirectory() as folder:
         (pictures := Path(folder) / "pictures").mkdir()

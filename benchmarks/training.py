@@ -20,7 +20,6 @@ import argparse
 import gc
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -219,7 +218,7 @@ def main() -> None:
         for precision in arguments.precisions:
             rows.append(measure(config, mode, precision, arguments.batch, arguments.tokens, arguments.rounds, device))
             gc.collect()  # the networks before the next ones
-    found = json.dumps({"command": " ".join(sys.argv), **environment(), "rows": rows}, indent=2)
+    found = json.dumps({**environment(), "rows": rows}, indent=2)
     if arguments.json == "-":
         print(found)
         return

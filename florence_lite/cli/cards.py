@@ -25,7 +25,8 @@ def checkpoints() -> None:
         width = max(map(len, card.metrics), default=0)
         for name, value in card.metrics.items():
             margin = f" ± {card.margins[name]:.2g}" if name in card.margins else ""
-            show(f"  {name:{width}}  {value:.4g}{margin}")
+            others = [f"{baseline} {table[name]:.4g}" for baseline, table in card.baselines.items() if name in table]
+            show(f"  {name:{width}}  {value:.4g}{margin}" + (f"  ({', '.join(others)})" if others else ""))
         if card.protocol:
             show(f"  measured: {card.protocol}")
         if card.trained_on:

@@ -15,6 +15,7 @@ import typer
 from florence_lite.printable import printable
 
 if TYPE_CHECKING:
+    from florence_lite.cards import CheckpointCard
     from florence_lite.data.samples import Dataset
     from florence_lite.florence import Florence
 
@@ -157,6 +158,12 @@ def load(checkpoint: str | None, device: str, adapter: str | None = None, precis
     return Florence.from_pretrained(
         checkpoint or DEFAULT_CHECKPOINT, device=device, adapter=adapter, precision=precision
     )
+
+
+def tell_unknown(card: CheckpointCard | None, task: str, *texts: str | None) -> None:
+    """Say which words of a prompt the checkpoint was not trained with, if there are any."""
+    if card is not None and (unknown := card.unknown_words(task, *texts)):
+        say(f"note: {card.note(unknown)}, unless --threshold is given")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from florence_lite.cli.common import (
     show,
     show_json,
     stoppable,
+    tell_unknown,
     within,
 )
 from florence_lite.cli.inputs import Input, find_images
@@ -56,6 +57,7 @@ def match(
     texts, found = check_texts(text), find_images(images)
     florence = load(checkpoint, device, adapter)
     check_matching(florence.card, florence.name)
+    tell_unknown(florence.card, "<IMAGE_TEXT_MATCHING>", *texts)
     report = AnswerReport(as_json)
     with stoppable(lambda: report.told_of(len(found))), progress_bar(len(found) > FEW) as progress:
         for image in progress.track(found, description="images"):
@@ -157,6 +159,7 @@ def find(
     given = find_images(images)
     files = picture_files(picture, given)
     florence = load(checkpoint, device, adapter)
+    tell_unknown(florence.card, "<OPEN_VOCABULARY_DETECTION>", wanted)
     options: dict[str, Any] = {"keep_image": picture is not None, "threshold": threshold}
     search = florence.find([image.source for image in given], wanted, top, **options)
     report = AnswerReport(as_json)

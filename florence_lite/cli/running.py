@@ -29,6 +29,7 @@ from florence_lite.cli.common import (
     show,
     show_json,
     stoppable,
+    tell_unknown,
 )
 from florence_lite.cli.inputs import SAMPLE, STANDARD_INPUT, Input, find_images
 from florence_lite.printable import printable
@@ -153,6 +154,7 @@ def run(
             return
     files = picture_files(picture, images)
     florence = load(checkpoint, device, adapter, precision)
+    tell_unknown(florence.card, prompt, None if prompt.startswith("<") else prompt, text, *(phrases or ()))
 
     from florence_lite.inference import ImageError
     from florence_lite.progress import progress_bar

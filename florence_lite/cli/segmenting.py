@@ -22,6 +22,7 @@ from florence_lite.cli.common import (
     show,
     show_json,
     stoppable,
+    tell_unknown,
     within,
 )
 from florence_lite.cli.inputs import Input, find_images
@@ -73,6 +74,7 @@ def segment(
     found = find_images(images)
     files = picture_files(picture, found)
     florence = load(checkpoint, device, adapter)
+    tell_unknown(florence.card, "<OPEN_VOCABULARY_DETECTION>", *(phrases or ()))
     report = AnswerReport(as_json)
     options: dict[str, Any] = {"keep_image": picture is not None, "threshold": threshold, "tile": tile}
     with stoppable(lambda: report.told_of(len(found))):
@@ -118,6 +120,7 @@ def panoptic(
     if ids is not None and ids.suffix.lower() != ".png":
         raise ValueError(f"--ids {ids}: the name must end in .png, which keeps every number as it is")
     florence = load(checkpoint, device, adapter)
+    tell_unknown(florence.card, "<OPEN_VOCABULARY_DETECTION>", *(thing or ()), *(stuff or ()))
     result = florence.panoptic(given.source, things=thing or None, stuff=stuff or [], tile=tile)
     if picture is not None:
         _save("--picture", result.draw(), picture)
@@ -177,6 +180,7 @@ def remove(
     check_removal(given.source, phrase, None, dilate)
     _check_outputs(given, {"--output": output})
     florence = load(checkpoint, device, adapter)
+    tell_unknown(florence.card, "<OPEN_VOCABULARY_DETECTION>", phrase)
     removal = florence.remove(given.source, phrase, dilate=dilate)
     _save("--output", removal.image, output)
     painted = int(removal.mask.sum())

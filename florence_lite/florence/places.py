@@ -13,6 +13,7 @@ from florence_lite.images import load_image
 from florence_lite.inference import IMAGES_AT_ONCE, EncodedImage, ImageError, Prompt
 from florence_lite.inference.answering import OPEN_VOCABULARY, Asked
 from florence_lite.inference.chunks import chunks
+from florence_lite.inference.domain import UNHEARD
 from florence_lite.inference.editing import Inpaint, check_removal, picture_of, removed
 from florence_lite.inference.finding import Found, Search, best_of, check_top
 from florence_lite.inference.many_images import batches, is_image
@@ -235,7 +236,8 @@ class Places(Asking):
 
     def find(self, images: Any, phrase: str, top: int = 5, keep_image: bool = True, **options: Any) -> Search:
         """Which images show what a phrase names, and where: the `top` images in which it is most probably present, of
-        those in which its presence reaches the threshold; `Search.absent` counts the others.
+        those in which its presence reaches the threshold; `Search.absent` counts the others: all of them where the
+        training did not ask with a word of the phrase (`Result.foreign`).
 
         images: one, or any iterable of them, a generator too, in constant memory. One that cannot be read is left out
             and stands in `Search.errors`.
@@ -250,6 +252,9 @@ class Places(Asking):
         check_top(top)
         prompt = Prompt(OPEN_VOCABULARY, phrases=[phrase])
         [asked] = self._asked(prompt, keep_image, options=options)
+        threshold = self.answering.threshold(options)
+        if options.get("threshold") is None and not self.answering.heard(prompt):
+            threshold = UNHEARD
         never = {**options, "threshold": 1.0}  # whether it is there, not where
 
         def presence_in(encoded: list[EncodedImage]) -> list[float]:
@@ -265,7 +270,7 @@ class Places(Asking):
                 self.encoder,
                 images,
                 presence_in,
-                self.answering.threshold(options),
+                threshold,
                 top,
                 keep_image,
                 lambda more: progress.advance(bar, more),

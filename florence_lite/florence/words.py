@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -109,11 +110,14 @@ class Words(Asking):
         images: one, or any iterable of them, a generator too. Memory does not grow with their number, nor with that of
             the texts, but for the result.
 
-        For a checkpoint that was trained on that task; `rank` works with every other. Raises ValueError for one that
+        For a checkpoint that was trained on that task; `rank` works with every other. Warns of words that its training
+        did not ask with, as its card says. Raises ValueError for one that
         was not, where there are no images or texts, and as `encode` for an image that cannot be read.
         """
         card, texts = task(MATCHING), check_texts(texts)
         check_matching(self.card, self.name)
+        if self.card is not None and (unknown := self.card.unknown_words(MATCHING, *texts)):
+            warnings.warn(self.card.note(unknown), stacklevel=2)
         first = self.answering.first_id(card, {})
         prompts = [self.tokenizer.encode_prompt(card.prompt(text)) for text in texts]
         likelihoods = self.answering.likelihoods

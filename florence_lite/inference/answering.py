@@ -83,6 +83,8 @@ class Answering:
     def ask(self, prompt: Prompt, options: Mapping[str, Any]) -> Asked:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
+        if self.card is not None:
+            self.card.check_task("<VQA>" if card.is_free else card.name)
         generation = self.generation_options(card, prefix_length=1, options=options)
         self.guides.check_labels(card, options, generation.max_new_tokens)
         check_choices(card, options)
@@ -150,7 +152,8 @@ class Answering:
                     request.card.name,
                     image.size_wh,
                     answer,
-                    foreign=is_foreign(self.card, partial(self._knows, image), answer, score),
+                    foreign=not self.heard(request.prompt)
+                    or is_foreign(self.card, partial(self._knows, image), answer, score),
                     score=score,
                     choices=shares,
                     image=image.image if keep_image else None,
@@ -243,12 +246,13 @@ class Answering:
         if card.scoring == "text":
             whole = score_words(token_logprobs[self._words(answer, ids)])
             answer = replace(answer, instances=tuple(replace(item, score=whole) for item in answer.instances))
-        foreign = is_foreign(self.card, partial(self._knows, encoded), answer, whole)
+        heard = self.heard(request.prompt)
+        foreign = not heard or is_foreign(self.card, partial(self._knows, encoded), answer, whole)
         least = threshold if presence is None else None
         # What is asked for by its phrase may be there where the picture is known, however unsure its place.
-        may_be_guess = card.input == "none" or (presence is not None and not self._knows(encoded))
+        may_be_guess = card.input == "none" or (presence is not None and not (heard and self._knows(encoded)))
         if threshold is None and foreign and may_be_guess and not options.get("compat"):
-            least = least_score(self._knows(encoded))
+            least = least_score(self._knows(encoded), heard)
         kept = answer.instances
         if not general_phrases:
             kept = tuple(item for item in kept if item.label.strip() not in card.general_phrases)
@@ -269,6 +273,13 @@ class Answering:
             token_logprobs=tuple(token_logprobs.tolist()),
             image=encoded.image if keep_image else None,
         )
+
+    def heard(self, prompt: Prompt) -> bool:
+        """Whether the training asked with all words of a prompt, as far as the checkpoint's card tells."""
+        if self.card is None:
+            return True
+        texts = [prompt.task] if task_card(prompt.task).is_free else [prompt.text, *(prompt.phrases or ())]
+        return not self.card.unknown_words(prompt.task, *texts)
 
     def _knows(self, image: EncodedImage) -> bool:
         """Whether the vision tower knows such pictures; found out once for all prompts about an image."""

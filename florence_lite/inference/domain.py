@@ -3,6 +3,7 @@ sure of nothing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from florence_lite.cards import CheckpointCard
 FILE = "domain.safetensors"
 UNSURE = 0.4  # score below which an answer, or the best instance of a list, counts as a guess
 SURE = 0.75  # from which an instance in a picture of another kind counts as none
+UNHEARD = math.inf  # the same for what an unknown word asks for: there the network is sure of anything
 AXES = 32  # principal components; with more of them, cells under a microscope look like scenes
 SHARE = 0.99  # of the known pictures that lie within the limit
 
@@ -84,8 +86,13 @@ def _summary(features: Tensor) -> Tensor:
     return torch.cat([features.mean(0), features.std(0, correction=0)])
 
 
-def least_score(known: bool) -> float:
-    """Below which an instance of a foreign answer is a guess. known: whether the vision tower knows the picture."""
+def least_score(known: bool, heard: bool = True) -> float:
+    """Below which an instance of a foreign answer is a guess.
+
+    known: whether the vision tower knows the picture. heard: whether the training asked with all words of the prompt.
+    """
+    if not heard:
+        return UNHEARD
     return UNSURE if known else SURE
 
 

@@ -44,11 +44,10 @@ class inference_mode(torch.inference_mode):
 
     def __enter__(self) -> None:
         super().__enter__()
-        self.attention = no_cudnn_attention()
-        self.attention.__enter__()
+        no_cudnn_attention().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        self.attention.__exit__(*error)
+        no_cudnn_attention().__exit__(*error)
         super().__exit__(*error)
 
 

@@ -39,9 +39,9 @@ class Result:
     instances, parse_errors, truncated: as in `Answer`.
     dropped: instances that were left out because the call asked for that (`general_phrases=False`, `threshold`), as
         guesses about a foreign picture, and by `filter`, `nms` and slices since.
-    foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or nothing in
-        the answer is sure. Of what was looked for without words or a region, guesses are left out then, unless the call
-        gives a `threshold`.
+    foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or the prompt
+        has words that its training did not ask with (`CheckpointCard.unknown_words`), or nothing in the answer is sure.
+        Guesses are left out then of lists and of what phrases name, unless the call gives a `threshold`.
     presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked.
         Calibrated where the checkpoint is.
     absent: those of them whose presence is below the threshold of the call, so that they have no instance; it stays

@@ -1,20 +1,14 @@
 """Words that are missing in a caption."""
 
-import re
 from collections.abc import Iterator
 
 from florence_lite.answers import Instance
+from florence_lite.cards.prompt_words import SMALL_WORDS, WORD
 from florence_lite.data.annotation import Annotation
 from florence_lite.rules.pair import Pair
 from florence_lite.tokens import marks_in
 
 MASK = "<mask>"
-_WORD = re.compile(r"[^\W\d_]+")
-_SMALL = """
-    a an the and or of to in on at by for from with is are was were be it its this that there as into
-"""
-SMALL_WORDS = frozenset(_SMALL.split())
-"""Words that say nothing by themselves, which are not masked."""
 
 
 def captions(annotation: Annotation) -> Iterator[Pair]:
@@ -22,7 +16,7 @@ def captions(annotation: Annotation) -> Iterator[Pair]:
     for caption in annotation.captions[:2]:
         if marks_in(caption):
             continue
-        words = [found.span() for found in _WORD.finditer(caption) if found[0].casefold() not in SMALL_WORDS]
+        words = [found.span() for found in WORD.finditer(caption) if found[0].casefold() not in SMALL_WORDS]
         for first, word in enumerate(words):
             yield _masked(caption, (word,))
             if first + 1 < len(words):

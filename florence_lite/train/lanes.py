@@ -69,7 +69,7 @@ def rows_by_length(tasks: Sequence[str], rows: Sequence[Sequence[Row | None]], p
 
     A group ends where the rows of the next task are over half as long again as those of its first.
     """
-    longest = [max((row.length + 1 for row in column if row), default=0) for column in zip(*rows, strict=True)]
+    longest = [max((row.length for row in column if row), default=0) for column in zip(*rows, strict=True)]
     groups: list[list[int]] = []
     for column in sorted((column for column, length in enumerate(longest) if length), key=longest.__getitem__):
         if groups and longest[column] <= 1.5 * longest[groups[-1][0]]:

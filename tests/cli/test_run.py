@@ -27,6 +27,14 @@ needs_embedded = pytest.mark.skipif(
 )
 
 
+@needs_embedded
+def test_unknown_words_are_told(command):
+    for prompt in (["<OPEN_VOCABULARY_DETECTION>", "--phrase", "the ghost"], ["is there a ghost?"]):
+        code, _, err = command("run", "sample", *prompt)
+        assert code == 0 and "note: scenes-nano was not trained on ghost, so that what it answers there is a" in err
+    assert "not trained on" not in command("run", "sample", "is there a cat?")[2]
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
