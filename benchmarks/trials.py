@@ -5,11 +5,11 @@
 
 A run begins with random weights or, with `--start`, with those of a checkpoint: from random weights a network learns
 little before it has seen some ten thousand scenes, where one that knows its tasks shows after two thousand what a
-change does to it. Every run sees the same number of scenes. The recipe itself is run with several seeds, which says how
-much a difference is worth. Each is measured on the same validation scenes, drawn as large as the largest images of any
-run and scaled as any image is, by the loss of whole answers in nats, with the same rows for all, and by what it
-answers. Runs that are finished are not made again; of two commands with the same folder each makes runs that the other
-does not work on.
+change does to it; there the recipe has no loss on image tokens and narrow coordinate targets from the start. Every run
+sees the same number of scenes. The recipe itself is run with several seeds, which says how much a difference is worth.
+Each is measured on the same validation scenes, drawn as large as the largest images of any run and scaled as any image
+is, by the loss of whole answers in nats, with the same rows for all, and by what it answers. Runs that are finished are
+not made again; of two commands with the same folder each makes runs that the other does not work on.
 """
 
 import argparse
@@ -61,9 +61,9 @@ from florence_lite.train.trainer import AnswerTrainer
 READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
 RECIPE = "the recipe"
 PART = 32  # images that are measured at once
-LOSS_SCENES = 256
+LOSS_SCENES = 128
 HARD = 0.1  # width in bins of targets that are all but hard
-FACTORS = ("batch", "steps", "learning_rate", "dense_weight", "negatives")  # of the changes, those that multiply
+FACTORS = ("batch", "steps", "learning_rate", "negatives")  # of the changes, those that multiply
 SURE = 3  # standard deviations of a difference that is marked
 
 
@@ -101,6 +101,7 @@ TRIALS = {  # the dearest last
     "no loss on image tokens": Trial({"dense_weight": 0.0}),
     "hard coordinate targets": Trial({"sigma_start": HARD, "sigma_end": HARD}),
     "coordinate targets narrow from the start": Trial({"sigma_start": 2.0}),
+    "coordinate targets wide at first": Trial({"sigma_start": 25.0}),
     "words alone in the first 30 %": Trial({}, scenes=words_alone_first, apart=0.1),
     "words as pieces instead of characters": Trial({}, spelled=False),
     "three times the rows that read": Trial({}, reading=3),
@@ -116,7 +117,7 @@ TRIALS = {  # the dearest last
     "as many rows of each task": Trial({}, equal_rates=True),
     "every scene shown once": Trial({"shows": 1}),
     "half as many absent phrases": Trial({"negatives": 0.5}),
-    "half the weight of the loss on image tokens": Trial({"dense_weight": 0.5}),
+    "a loss on image tokens of weight 1": Trial({"dense_weight": 1.0}),
     "four times the learning rate": Trial({"learning_rate": 4.0}),
     "the preset tiny": Trial({"preset": "tiny"}),
 }
@@ -169,7 +170,9 @@ def main() -> None:
     names = [
         name
         for name, trial in TRIALS.items()
-        if (arguments.photographs or not trial.photographs) and (trial.keeps_network or not arguments.start)
+        if (arguments.photographs or not trial.photographs)
+        and (trial.keeps_network or not arguments.start)
+        and (name == RECIPE or is_another(arguments, trial))
     ]
     runs = [(RECIPE, seed) for seed in range(arguments.seeds)]
     runs += [(name, seed) for seed in range(arguments.others) for name in names if name != RECIPE]
@@ -244,14 +247,16 @@ def measured_of(checkpoint: str | Path, arguments: argparse.Namespace, photograp
     florence, recipe = Florence.from_pretrained(checkpoint, device=DEVICE), TrainConfig.from_toml(arguments.config)
     side = max(trial.pixels for trial in TRIALS.values() if trial.keeps_network or not arguments.start)
     usual = scenes(LOSS_SCENES, DEFAULT_STYLES, side)
-    samples = {
-        "losses": usual,
+    elsewhere = {
         "losses, unseen style": scenes(LOSS_SCENES, HELD_OUT_STYLES, side),
         "losses, other words": scenes(LOSS_SCENES, DEFAULT_STYLES, side, OTHER_WORDS),
         "losses, other things": [without(sample, OTHER_THINGS) for sample in usual],
         "losses, photographs": nothing_in(photographs),
     }
-    found: dict[str, Any] = {name: validation_losses(florence, recipe, some) for name, some in samples.items()}
+    found: dict[str, Any] = {"losses": validation_losses(florence, recipe.tasks, recipe.negatives, usual)}
+    for name, samples in elsewhere.items():
+        asked = {task: recipe.tasks[task] for where, task in ELSEWHERE.values() if where == name}
+        found[name] = validation_losses(florence, asked, recipe.negatives, samples)
     found["parameters"] = sum(parameter.numel() for parameter in florence.model.parameters())
     found["figures"] = answers(florence, arguments.count, side, photographs) if arguments.count else {}
     return found
@@ -297,9 +302,11 @@ def trainer_of(start: str, config: TrainConfig, tokenizer: Tokenizer) -> Scratch
     """In the place of `scene_trainer`: the network with the weights of a checkpoint, which has the same tokenizer."""
     model = Florence.from_pretrained(start, dtype="float32").model
     trainer = ScratchTrainer(model, len(training.CELL_CLASSES), tokenizer.vocabulary.loc_first, config.dense_weight)
-    with torch.no_grad():  # what the basis adds is in the weights already
-        trainer.get_parameter("model.embed_tokens.parametrizations.weight.0.shared.weight").zero_()
-    return trainer.requires_grad_()
+    trainer.requires_grad_()
+    basis = trainer.get_parameter("model.embed_tokens.parametrizations.weight.0.shared.weight")
+    with torch.no_grad():  # what it adds is in the weights already
+        basis.requires_grad_(False).zero_()
+    return trainer
 
 
 @cache
@@ -323,6 +330,12 @@ def nothing_in(photographs: list[Path]) -> list[Sample]:
     return [Sample(image, Annotation(image.size), name) for name, image in images.items()]
 
 
+def is_another(arguments: argparse.Namespace, trial: Trial) -> bool:
+    """Whether a run differs from the recipe's: some changes are in the recipe of trained weights already."""
+    as_usual = replace(trial, fields={}, reading=1, equal_rates=False) == Trial({})
+    return not as_usual or changed(arguments, trial) != changed(arguments, TRIALS[RECIPE])
+
+
 def changed(arguments: argparse.Namespace, trial: Trial) -> TrainConfig:
     """The configuration of a run."""
     recipe = TrainConfig.from_toml(arguments.config)
@@ -333,6 +346,8 @@ def changed(arguments: argparse.Namespace, trial: Trial) -> TrainConfig:
         "learning_rate": arguments.learning_rate,
         "workers": arguments.workers,
     }
+    if arguments.start:  # which knows places, and has no head for image tokens any more
+        fields |= {"dense_weight": 0.0, "sigma_start": recipe.sigma_end}
     for field, value in trial.fields.items():
         base = fields.get(field, getattr(recipe, field))
         fields[field] = type(base)(base * value) if field in FACTORS else value
@@ -342,21 +357,23 @@ def changed(arguments: argparse.Namespace, trial: Trial) -> TrainConfig:
     return replace(recipe, **fields, tasks=rates, warmup=steps // 10, evaluate_every=steps, save_every=steps)
 
 
-def validation_losses(florence: Florence, recipe: TrainConfig, samples: Sequence[Sample]) -> dict[str, float]:
+def validation_losses(
+    florence: Florence, tasks: Mapping[str, float], negatives: float, samples: Sequence[Sample]
+) -> dict[str, float]:
     """Task → mean loss of a true answer in nats: of all its tokens, with hard targets for coordinates. The rows are the
     same for every network, whatever it was trained with."""
     config, vocabulary = florence.model.config, florence.tokenizer.vocabulary
     collate = TaskCollator(
         Codec(florence.tokenizer),
         florence.preprocessor,
-        recipe.tasks,
+        tasks,
         config.grid_wh,
         config.bins,
         config.text.positions,
-        negatives=recipe.negatives,
+        negatives=negatives,
     )
     trainer = AnswerTrainer(florence.model, vocabulary.loc_first, vocabulary.pad).eval()
-    sums, answers = dict.fromkeys(recipe.tasks, 0.0), dict.fromkeys(recipe.tasks, 0)
+    sums, answers = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
     for start in range(0, len(samples), PART):
         examples = [(sample.load(), sample.annotation) for sample in samples[start : start + PART]]
         batch = collate(examples, np.random.default_rng(start)).to(florence.model.embed_tokens.weight.device)

@@ -223,7 +223,7 @@ def test_trials_change_the_recipe_in_what_they_are_called_for(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     trials = importlib.import_module("trials")
     recipe = BENCHMARKS.parent / "examples" / "train-scenes-nano.toml"
-    given = SimpleNamespace(config=recipe, steps=500, batch=64, learning_rate=1e-3, rows=1, workers=1)
+    given = SimpleNamespace(config=recipe, steps=500, batch=64, learning_rate=1e-3, rows=1, workers=1, start=None)
     made = {name: trials.changed(given, trial) for name, trial in trials.TRIALS.items()}
     plain = made[trials.RECIPE]
     assert (plain.steps, plain.batch, plain.minutes, plain.warmup) == (500, 64, None, 50)
@@ -238,10 +238,16 @@ def test_trials_change_the_recipe_in_what_they_are_called_for(monkeypatch):
     assert {task: more[task] / rate for task, rate in plain.tasks.items() if more[task] != rate} == pytest.approx(
         dict.fromkeys(trials.READING, 3)
     )
-    usual = trials.Trial({})
-    for name, trial in trials.TRIALS.items():
-        of_scenes = replace(trial, fields={}, reading=1, equal_rates=False)
-        assert (made[name] != plain or of_scenes != usual) == (name != trials.RECIPE)
+    others = {name for name, trial in trials.TRIALS.items() if trials.is_another(given, trial)}
+    assert trials.TRIALS.keys() - others == {trials.RECIPE, "coordinate targets wide at first"}
+    given.start = "scenes-nano"
+    others = {name for name, trial in trials.TRIALS.items() if trials.is_another(given, trial)}
+    assert trials.TRIALS.keys() - others == {
+        trials.RECIPE,
+        "no loss on image tokens",
+        "coordinate targets narrow from the start",
+    }
+    assert trials.changed(given, trials.TRIALS[trials.RECIPE]).dense_weight == 0
 
 
 @pytest.fixture

@@ -254,16 +254,31 @@ def test_limits_are_those_of_the_card():
     [card] = [card for card in cards.checkpoints() if card.source == "embedded"]
     said = {
         "<OPEN_VOCABULARY_DETECTION>/absent_rejected": r"rejects (\S+) of the phrases",
-        "<OCR>/word_f1": r"words it reads .*?F1 (\S+?)\)",
+        "<OCR>/word_f1": r"nine of ten as they stand \(F1 (\S+?)\)",
+        "words/others": r"surely and wrongly \(F1 (\S+?)\)",
         "<REGION_TO_SEGMENTATION>/miou": r"mIoU (\S+) of objects in given boxes",
         "panoptic/pq": r"PQ (\S+),",
         "panoptic baseline/pq": r"PQ \S+, (\S+)\)",
-        "questions/numbers_accuracy": r"of numbers it gets (\S+) right",
+        "questions/numbers_accuracy": r"[Oo]f numbers it gets (\S+) right",
         "<OD>/box_f1": r"detection F1 falls from (\S+) to",
         "held_out <OD>/box_f1": r"detection F1 falls from \S+ to (\d\.\d+)",
     }
+    of_a_hundred = {
+        "yes to things unheard of/is there …?": r"it says yes in (\d+) of 100",
+        "yes to things unheard of/<IMAGE_TEXT_MATCHING>": r"to such a sentence in (\d+)",
+        "yes to things unheard of/a box for a phrase, threshold=0.5": r"with 0.5, in (\d+) of 100",
+        "captions right as a whole/<CAPTION>": r"word for word in (\d+) of 100 cases",
+        "captions right as a whole/<MORE_DETAILED_CAPTION>": r"paragraphs \(.*?\) in (\d+):",
+        "numbers right/1": r"one is counted rightly in (\d+) of 100",
+        "numbers right/2": r"two in (\d+),",
+        "numbers right/3": r"three in (\d+)\.",
+        "phrases accepted/near_place": r"takes for right in (\d+) of 100",
+        "photographs/any_of_8_phrases": r"one gets a box in (\d+) of 100",
+    }
     for name, pattern in said.items():
         assert re.search(pattern, text)[1] == f"{card.metrics[name]:.2f}", name
+    for name, pattern in of_a_hundred.items():
+        assert re.search(pattern, text)[1] == f"{100 * card.metrics[name]:.0f}", name
 
 
 def test_settings_are_those_of_the_configurations():
