@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from peer import environment
+from pictures import pictures_in
 
 from florence_lite import Florence
 from florence_lite.cards import checkpoint as checkpoint_card
 from florence_lite.data.annotation import Annotation
-from florence_lite.image_files import is_image_name
 from florence_lite.scenes import CLASSES, Scenes
 from florence_lite.scenes.language import PLACES, View, a
 
@@ -43,11 +43,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="scenes, and at most as many photographs")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
-    files = []
-    if arguments.folder:
-        files = sorted(file for file in arguments.folder.rglob("*") if is_image_name(file.name))
-        if not files:
-            raise SystemExit(f"{arguments.folder} holds no pictures; name the folder in which they lie")
+    files = pictures_in(arguments.folder) if arguments.folder else []
     florence = Florence.from_pretrained("scenes-nano")
     accepted: dict[str, list[bool]] = defaultdict(list)
     for number, sample in enumerate(Scenes("test", length=arguments.count)):

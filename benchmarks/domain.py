@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pictures import pictures_in
 from torch import Tensor
 
 from florence_lite import Florence
@@ -43,7 +44,7 @@ def main() -> None:
         fitted = Domain.fit(*(features(florence, pictures) for pictures in known))
         print(f"written: {fitted.write(arguments.fit)}", file=sys.stderr)
         florence.answering.domain = fitted
-    files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = pictures_in(arguments.folder)
     kinds = {
         "scenes": scenes("test", arguments.count, styles),
         "scenes in artwork of another style": scenes("test", arguments.count, (arguments.other_style,)),

@@ -30,9 +30,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pictures import pictures_in
+
 from florence_lite.cards import checkpoint, task
 from florence_lite.cards.prompt_words import words_of
-from florence_lite.image_files import is_image_name
 from florence_lite.rules import rule_of
 from florence_lite.scenes import HELD_OUT_STYLES, Scenes
 from florence_lite.scenes.catalogue import DEFAULT_STYLES
@@ -55,17 +56,14 @@ def main() -> None:
     parser.add_argument("photographs", help="folder of pictures that the checkpoint knows nothing about")
     arguments = parser.parse_args()
     photographs = Path(arguments.photographs)
-    if not photographs.is_dir() or not any(is_image_name(file.name) for file in photographs.iterdir()):
-        raise SystemExit(f"{arguments.photographs} holds no pictures; name the folder in which they lie")
+    pictures = pictures_in(photographs, "*")
     config = TrainConfig.from_toml(arguments.recipe)
     output = Path(config.output)
     trained = output / "checkpoint"
     if not trained.is_dir() or (output / "state").is_dir():  # one without a state was trained elsewhere
         subprocess.run([*COMMAND, "train", arguments.recipe], check=True)
     install(trained)
-    figures = (
-        output / "figures" / "-".join((digests()["model.safetensors"][:12], commit()[:12], digest_of(photographs)))
-    )
+    figures = output / "figures" / "-".join((digests()["model.safetensors"][:12], commit()[:12], digest_of(pictures)))
     figures.mkdir(parents=True, exist_ok=True)
     styles = tuple(dict.fromkeys(config.styles))
     fit = [sys.executable, str(HERE / "domain.py"), arguments.photographs, "--style", *styles, "--fit", str(figures)]
@@ -102,9 +100,9 @@ def commit() -> str:
     return subprocess.run(["git", "rev-parse", "HEAD"], check=True, stdout=subprocess.PIPE, text=True, cwd=HERE).stdout
 
 
-def digest_of(folder: Path) -> str:
+def digest_of(pictures: Sequence[Path]) -> str:
     """A few digits that tell one folder of pictures from another."""
-    names = sorted(f"{file.name} {file.stat().st_size}" for file in folder.iterdir() if is_image_name(file.name))
+    names = [f"{file.name} {file.stat().st_size}" for file in pictures]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 

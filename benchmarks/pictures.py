@@ -7,9 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from florence_lite.image_files import is_image_name
 from florence_lite.scenes import DEFAULT_STYLES, render_scene, scene_seeds
 
 SIZES_WH = ((640, 480), (480, 640), (800, 600), (512, 512), (1024, 768), (1600, 1200))
+
+
+def pictures_in(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """The pictures of a folder, sorted. Ends the script where there are none."""
+    files = sorted(file for file in folder.glob(pattern) if is_image_name(file.name))
+    if not files:
+        raise SystemExit(f"{folder} holds no pictures; name the folder in which they lie")
+    return files
 
 
 def write_files(folder: Path, count: int) -> list[Path]:

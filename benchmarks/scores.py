@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from peer import environment
+from pictures import pictures_in
 
 from florence_lite import Florence, Instance, Prompt, Result, tasks
 from florence_lite.cards import task as task_card
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
-    files = sorted(file for file in arguments.folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = pictures_in(arguments.folder)
     florence = Florence.from_pretrained("scenes-nano", device=arguments.device)
     scenes: dict[str, list[Answered]] = {task: [] for task in TASKS}
     foreign: dict[str, list[Answered]] = {task: [] for task in TASKS}

