@@ -2,8 +2,8 @@
 
     python benchmarks/absent.py PHOTOGRAPHS --count 300 --json
 
-On scenes of the test split phrases are made wrong in one thing, from another kind of object to a size or a place next
-to the right one. The last are harder than those of training and of the card, which are wrong by a margin. Phrases about
+On scenes of the test split phrases are made wrong in one thing, from another kind of object to a place next to the
+right one. The last are harder than those of training and of the card, which are wrong by a margin. Phrases about
 photographs name kinds that the checkpoint knows; a few are right, for some of the photographs show such things.
 """
 
@@ -22,7 +22,7 @@ from florence_lite import Florence
 from florence_lite.cards import checkpoint as checkpoint_card
 from florence_lite.data.annotation import Annotation
 from florence_lite.scenes import CLASSES, Scenes
-from florence_lite.scenes.language import PLACES, View, a
+from florence_lite.scenes.language import PLACES, View
 
 TASK = "<OPEN_VOCABULARY_DETECTION>"
 KINDS = {  # what is wrong with a phrase
@@ -31,10 +31,8 @@ KINDS = {  # what is wrong with a phrase
     "kind_at_place": "the kind, at a place that is taken",
     "far_place": "the place, which is not next to the right one",
     "near_place": "the place, which is next to the right one",
-    "size": "the size, large for small or small for large",
 }
 ASKED = 8  # phrases about a photograph
-SIZES = {"small ": "large ", "large ": "small "}
 
 
 def main() -> None:
@@ -87,8 +85,6 @@ def phrases(truth: Annotation, rng: np.random.Generator) -> Iterator[tuple[str, 
         if others:
             r, c = others[int(rng.integers(len(others)))]
             yield kind, f"the {label} {PLACES[r][c]}"
-    if size := view.size_word(i):
-        yield "size", f"{a(SIZES[size] + label)} {view.place(i)}"
 
 
 def boxes(florence: Florence, image: object, asked: list[str]) -> dict[str, bool]:

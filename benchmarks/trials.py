@@ -9,7 +9,8 @@ change does to it; there the recipe has no loss on image tokens and narrow coord
 sees the same number of scenes. The recipe itself is run with several seeds, which says how much a difference is worth.
 Each is measured on the same validation scenes, drawn as large as the largest images of any run and scaled as any image
 is, by the loss of whole answers in nats, with the same rows for all, and by what it answers. Runs that are finished are
-not made again; of two commands with the same folder each makes runs that the other does not work on.
+not made again; of two commands with the same folder each makes runs that the other does not work on. A process of many
+runs on a CPU keeps much memory: with `--minutes 0.01`, called again and again, each has a process of its own.
 """
 
 import argparse
@@ -178,7 +179,7 @@ def main() -> None:
     runs += [(name, seed) for seed in range(arguments.others) for name in names if name != RECIPE]
     began, found, before = time.monotonic(), [], []
     if arguments.start:
-        before = [{"name": f"{arguments.start} as it is", **measured_of(arguments.start, arguments, photographs)}]
+        before = [{"name": f"{arguments.start} as it is", **measured_start(arguments, photographs)}]
     for name, seed in runs:
         if result_of(arguments, name, seed) is None and time.monotonic() - began < 60 * arguments.minutes:
             try:
@@ -234,6 +235,15 @@ def make(arguments: argparse.Namespace, name: str, seed: int, photographs: list[
             result |= measured_of(checkpoint, arguments, photographs)
         (output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
         shutil.rmtree(output / "state", ignore_errors=True)
+
+
+def measured_start(arguments: argparse.Namespace, photographs: list[Path]) -> dict[str, Any]:
+    """What the weights are worth with which the runs begin."""
+    file = arguments.output / "start.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(measured_of(arguments.start, arguments, photographs), indent=1) + "\n")
+    return json.loads(file.read_text())
 
 
 def learned(photographs: list[Path]) -> int:
