@@ -4,6 +4,8 @@ import json
 import re
 import tomllib
 
+import pytest
+
 from florence_lite import cards
 from tests.pages import README, ROOT, commands
 
@@ -74,3 +76,40 @@ def test_checkpoint_table_equals_the_cards_and_the_measurements():
             accuracy = f"mAP {card.metrics['coco_detection_map']}"
         expected.append([f"`{card.name}`", card.licence, accuracy, cpu, cuda])
     assert [[cells[0], cells[2], cells[3], cells[4], cells[5]] for cells in sorted(body)] == sorted(expected)
+
+
+ROWS = {  # of the table of the embedded checkpoint in benchmarks/README.md
+    "detection AP50": "<OD>/ap50",
+    "detection AP": "<OD>/ap",
+    "phrases found": "<OPEN_VOCABULARY_DETECTION>/acc@0.5",
+    "outlines of phrases": "<REFERRING_EXPRESSION_SEGMENTATION>/miou",
+    "outlines in given boxes": "<REGION_TO_SEGMENTATION>/miou",
+    "region → category": "<REGION_TO_CATEGORY>/accuracy",
+    "words read": "<OCR>/word_f1",
+    "objects in captions": "<CAPTION>/object_f1",
+    "presence AUROC, random": "<OPEN_VOCABULARY_DETECTION>/presence_auroc_random",
+    "presence AUROC, one": "<OPEN_VOCABULARY_DETECTION>/presence_auroc_changed",
+    "absent phrases rejected at": "<OPEN_VOCABULARY_DETECTION>/absent_rejected",
+    "present phrases kept": "<OPEN_VOCABULARY_DETECTION>/t_acc",
+    "questions": "<VQA>/vqa_accuracy",
+    "image → text": "captions/text_r@1",
+    "calibration error": "<OPEN_VOCABULARY_DETECTION>/ece",
+    "unseen style: detection": "held_out <OD>/box_f1",
+    "unseen style: words": "held_out <OCR>/word_f1",
+    "seven further styles": "other_styles <OD>/box_f1",
+    "photographs in which": "photographs/named",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_figures_of_the_embedded_checkpoint_are_those_of_its_card(name):
+    [card] = [card for card in cards.checkpoints() if card.source == "embedded"]
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    lines = text[text.index("## The embedded checkpoint") : text.index("### What was tried")].splitlines()
+    [line] = [line for line in lines if re.match(rf"\| {name}\b", line)]
+    _, value, _, before, constant = (cell.strip() for cell in line.strip("|").split("|"))
+    metric = ROWS[name]
+    assert float(value.strip("*").split()[0]) == pytest.approx(card.metrics[metric], abs=6e-4)
+    for told, baseline in ((before, "weights before"), (constant, "constant answer")):
+        if told != "–":
+            assert float(told) == pytest.approx(card.baselines[baseline][metric], abs=6e-4)
