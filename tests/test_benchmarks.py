@@ -263,7 +263,8 @@ def trials(monkeypatch, tmp_path):
     (tmp_path / "recipe.toml").write_text(re.sub(r"(?ms)^styles = \[.*?^\]", 'styles = ["openmoji"]', recipe))
     monkeypatch.setattr(module, "DEFAULT_STYLES", ("openmoji",))
     monkeypatch.setattr(module, "HELD_OUT_STYLES", ("openmoji",))
-    monkeypatch.setattr(module, "LOSS_SCENES", 8)
+    monkeypatch.setattr(module, "LOSS_SCENES", 16)
+    monkeypatch.setattr(module, "PART", 2)  # each has its own draw of tasks
     return module
 
 
