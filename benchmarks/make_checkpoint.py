@@ -82,7 +82,7 @@ def main() -> None:
     margins |= {
         f"phrases accepted/{kind}": margin(share, found["phrases"][kind]) for kind, share in found["accepted"].items()
     }
-    found = printed([sys.executable, str(HERE / "unfamiliar.py"), "--json"], figures / "unfamiliar.json")
+    found = printed([sys.executable, str(HERE / "unfamiliar.py")], figures / "unfamiliar.json")
     metrics |= flat("", {name: found[name] for name in UNFAMILIAR})
     for name, (prefix, options) in measurements(styles).items():
         found = printed([*COMMAND, "eval", "--split", "test", "--json", *options], figures / f"{name}.json")

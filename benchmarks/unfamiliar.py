@@ -1,6 +1,6 @@
 """Where does `scenes-nano` end? What its figures on usual scenes do not show, measured apart.
 
-    python benchmarks/unfamiliar.py --count 300 --json
+    python benchmarks/unfamiliar.py --count 300
 
 On scenes of the test split: words that no training wrote, in the place of those it wrote; numbers by how many there
 are; captions that are right word for word; yes to questions and to sentences about things of which no training spoke.
@@ -54,7 +54,6 @@ MOST = 4  # from which numbers are taken together
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300, help="scenes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     florence = Florence.from_pretrained("scenes-nano")
     found: dict[str, Any] = {"words": words(florence, arguments.count), **answers(florence, arguments.count)}

@@ -446,7 +446,7 @@ def test_where_the_checkpoint_ends_is_measured(monkeypatch, capsys):
     asked = [f"the {thing}" for thing in module.OTHER_THINGS]
     assert card.unknown_words("<OPEN_VOCABULARY_DETECTION>", *asked) == module.OTHER_THINGS
     monkeypatch.setattr(module, "Scenes", lambda split, length: Scenes(split, ("openmoji",), length=length))
-    monkeypatch.setattr("sys.argv", ["unfamiliar.py", "--count", "6", "--json"])
+    monkeypatch.setattr("sys.argv", ["unfamiliar.py", "--count", "6"])
     module.main()
     found = json.loads(capsys.readouterr().out)
     assert found["yes to things unheard of"]["a box for a phrase"] == 0

@@ -15,7 +15,7 @@ from florence_lite.cards.task_card import TASKS
 from florence_lite.checks import check, check_fields, check_list, check_text, is_number, is_positive, is_text, is_whole
 
 DECODING = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "length_penalty")
-QUESTION = "<VQA>"
+QUESTION = "<VQA>"  # the task of a free sentence
 READ = (".json", ".txt", ".safetensors", ".bin")  # endings of the files that a checkpoint is read from
 
 
@@ -118,8 +118,8 @@ class CheckpointCard:
     def note(self, unknown: Sequence[str]) -> str:
         """What to know about answers to a prompt with such words."""
         return (
-            f"{self.name} was not trained on {', '.join(unknown)}, so that what it answers there is a guess: no box is "
-            "told for a phrase with such a word"
+            f"{self.name} was not trained on {', '.join(unknown)}, so that what it answers there is a guess: a phrase "
+            "with such a word gets no box without a threshold"
         )
 
     def check_task(self, name: str) -> None:

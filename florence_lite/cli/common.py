@@ -163,7 +163,7 @@ def load(checkpoint: str | None, device: str, adapter: str | None = None, precis
 def tell_unknown(card: CheckpointCard | None, task: str, *texts: str | None) -> None:
     """Say which words of a prompt the checkpoint was not trained with, if there are any."""
     if card is not None and (unknown := card.unknown_words(task, *texts)):
-        say(f"note: {card.note(unknown)}, unless --threshold is given")
+        say(f"note: {card.note(unknown)}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from florence_lite.answers import Answer, Instance
 from florence_lite.cards import Calibration, CheckpointCard, TaskCard, own_rule
 from florence_lite.cards import task as task_card
+from florence_lite.cards.checkpoint_card import QUESTION
 from florence_lite.cards.task_card import region_corners
 from florence_lite.checks import hint, is_number
 from florence_lite.engine import GenerationOptions, check_ids
@@ -84,7 +85,7 @@ class Answering:
         """The prompt with its card. What can be refused before there is an image is refused here, by a ValueError."""
         card = task_card(prompt.task)
         if self.card is not None:
-            self.card.check_task("<VQA>" if card.is_free else card.name)
+            self.card.check_task(QUESTION if card.is_free else card.name)
         generation = self.generation_options(card, prefix_length=1, options=options)
         self.guides.check_labels(card, options, generation.max_new_tokens)
         check_choices(card, options)
