@@ -69,7 +69,7 @@ def main() -> None:
     fit = [sys.executable, str(HERE / "domain.py"), arguments.photographs, "--style", *styles, "--fit", str(figures)]
     printed([*fit, "--json"], figures / "domain.json")
     shutil.copyfile(figures / "domain.safetensors", FOLDER / "domain.safetensors")
-    write_card(sha256=digests(), words=words_asked())
+    write_card(sha256=digests(), words=words_asked(config))
     calibrate = [*COMMAND, "calibrate", "--split", "validation", "--count", str(COUNT), "--json"]
     write_card(calibration=printed(calibrate, figures / "calibration.json")["calibration"])
     metrics, margins = {}, {}
@@ -136,11 +136,11 @@ def install(trained: Path) -> None:
     write_card(sha256=digests())
 
 
-def words_asked() -> dict[str, str]:
+def words_asked(config: TrainConfig) -> dict[str, str]:
     """Task → the words of its prompts about scenes of the training."""
     asked: dict[str, set[str]] = {name: set() for name in checkpoint(NAME).tasks if task(name).input in WORDED}
     for seed in TRAIN[:TEXTS]:
-        _, truth = render_scene(seed, DEFAULT_STYLES)
+        _, truth = render_scene(seed, DEFAULT_STYLES, variety=config.variety)
         for name, words in asked.items():
             for pair in rule_of(task(name))(truth):
                 for text in (pair.inputs.get("text", ""), *pair.inputs.get("phrases", ())):

@@ -37,8 +37,6 @@ from trial_scenes import (
     Draw,
     drawn_with_photographs,
     empty_photographs_among,
-    with_any_words,
-    with_strange_things,
     words_alone_first,
 )
 from unfamiliar import OTHER_THINGS, OTHER_WORDS
@@ -108,8 +106,10 @@ TRIALS = {  # the dearest last
     "three times the rows that read": Trial({}, reading=3),
     "photographs behind half of the scenes": Trial({}, scenes=drawn_with_photographs, photographs=True),
     "a tenth of the images empty photographs": Trial({}, scenes=empty_photographs_among, photographs=True),
-    "any letters in half of the words": Trial({}, scenes=with_any_words),
-    "strange things in half of what is absent": Trial({}, scenes=with_strange_things),
+    "any letters in half of the words": Trial({"any_letters": 0.5}),
+    "words that are known alone": Trial({"any_letters": 0.0}),
+    "strange things in half of what is absent": Trial({"strange_things": 0.5}),
+    "things of scenes alone in what is absent": Trial({"strange_things": 0.0}),
     "two styles instead of nine": Trial({"styles": DEFAULT_STYLES}),
     "half the learning rate": Trial({"learning_rate": 0.5}),
     "twice the batch, half the steps": Trial({"batch": 2.0, "steps": 0.5}),
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--rows", type=float, default=1, help="so many times the recipe's rows for every task")
     parser.add_argument("--seeds", type=int, default=3, help="of the recipe itself")
     parser.add_argument("--others", type=int, default=1, help="seeds of the other runs")
+    parser.add_argument("--only", nargs="+", choices=tuple(TRIALS), help="of the changes, these", metavar="NAME")
     parser.add_argument("--count", type=int, default=100, help="validation scenes that are answered; 0: none")
     parser.add_argument("--workers", type=int, default=1, help="that prepare the batches")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no run is begun")
@@ -173,6 +174,7 @@ def main() -> None:
         for name, trial in TRIALS.items()
         if (arguments.photographs or not trial.photographs)
         and (trial.keeps_network or not arguments.start)
+        and (name == RECIPE or not arguments.only or name in arguments.only)
         and (name == RECIPE or is_another(arguments, trial))
     ]
     runs = [(RECIPE, seed) for seed in range(arguments.seeds)]

@@ -43,8 +43,6 @@ OTHER_THINGS = (
     "mouse",
     "spoon",
     "truck",
-    "bird",
-    "boat",
 )
 """Things of which no scene of the training has any, and no prompt speaks."""
 CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")

@@ -428,7 +428,9 @@ def test_words_and_constants_of_the_scenes(make_checkpoint, monkeypatch):
     monkeypatch.setattr(make_checkpoint, "TEXTS", 20)
     monkeypatch.setattr(make_checkpoint, "COUNT", 20)
     monkeypatch.setattr(make_checkpoint, "Scenes", lambda split, length: Scenes(split, ("openmoji",), length=length))
-    words = make_checkpoint.words_asked()
+    words = make_checkpoint.words_asked(
+        TrainConfig.from_toml(BENCHMARKS.parent / "examples" / "train-scenes-nano.toml")
+    )
     known = checkpoint("scenes-nano").words
     assert words.keys() == known.keys()
     for task, found in words.items():

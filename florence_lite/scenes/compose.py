@@ -12,6 +12,7 @@ from florence_lite.scenes.artwork import load_style
 from florence_lite.scenes.backgrounds import draw_background
 from florence_lite.scenes.catalogue import CLASSES
 from florence_lite.scenes.lettering import draw_line
+from florence_lite.scenes.variety import PLAIN, Variety
 
 MIN_VISIBLE = 0.45
 MAX_OBJECTS = 6
@@ -46,7 +47,9 @@ class Composition:
     stuff: tuple[Stuff, ...] = ()
 
 
-def compose(rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[int, int]) -> Composition:
+def compose(
+    rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[int, int], variety: Variety = PLAIN
+) -> Composition:
     """Draw one scene, its artwork all in one of the styles.
 
     Objects are sorted by the left edge, then the top edge, of the visible box. There is at least one, unless the words
@@ -55,7 +58,7 @@ def compose(rng: np.random.Generator, styles: tuple[str, ...], size_wh: tuple[in
     artwork = [load_style(style) for style in styles][int(rng.integers(len(styles)))]  # a missing style fails at once
     picture, background, stuff = draw_background(rng, size_wh)
     taken = np.zeros((size_wh[1], size_wh[0]), bool)
-    lines = [line for _ in range(_draw_from(_LINE_ODDS, rng)) if (line := draw_line(rng, picture, taken))]
+    lines = [line for _ in range(_draw_from(_LINE_ODDS, rng)) if (line := draw_line(rng, picture, taken, variety))]
     lines.sort(key=lambda line: (min(line.quad[1::2]), min(line.quad[::2])))
 
     wanted = 1 + _draw_from(_COUNT_ODDS, rng)

@@ -21,6 +21,7 @@ import numpy as np
 from florence_lite.answers import Box
 from florence_lite.data.annotation import Question, ReferringExpression, Stuff, TextLine
 from florence_lite.scenes.catalogue import CLASSES, GROUPS, PLURALS, STUFF
+from florence_lite.scenes.variety import PLAIN, Variety
 
 PLACES = (
     ("at the top left", "at the top", "at the top right"),
@@ -55,11 +56,15 @@ def enumerate_words(items: list[str]) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """Labels and visible boxes (pixels) of a scene's objects, with the geometry that the words stand for."""
+    """Labels and visible boxes (pixels) of a scene's objects, with the geometry that the words stand for.
+
+    variety: of the things that are spoken of and not there.
+    """
 
     labels: tuple[str, ...]
     boxes: tuple[Box, ...]
     size_wh: tuple[int, int]
+    variety: Variety = PLAIN
 
     def having(self, label: str) -> list[int]:
         return [i for i, other in enumerate(self.labels) if other == label]
@@ -238,7 +243,9 @@ def _all(view: View) -> list[ReferringExpression]:
 
 
 def _stranger(view: View, rng: np.random.Generator) -> str:
-    """A class that is not in the scene."""
+    """A class that is not in the scene, or a thing that no scene has."""
+    if thing := view.variety.thing(rng):
+        return thing
     missing = [label for label in CLASSES if label not in view.labels]
     return missing[int(rng.integers(len(missing)))]
 

@@ -13,6 +13,7 @@ from florence_lite.answers import Quad
 from florence_lite.data.annotation import TextLine
 from florence_lite.scenes.artwork import package_folder
 from florence_lite.scenes.catalogue import WORDS
+from florence_lite.scenes.variety import PLAIN, Variety
 
 _FONT_FILES = (
     ("font_source_sans_pro", "SourceSansPro-Bold.ttf"),
@@ -43,23 +44,29 @@ def _font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     return cast(ImageFont.FreeTypeFont, font)  # it is another where Pillow lacks FreeType
 
 
-def choose_text(rng: np.random.Generator) -> str:
+def choose_text(rng: np.random.Generator, variety: Variety = PLAIN) -> str:
     """A word, two short words or a number, in capitals, lower case or capitalised."""
     kind = rng.random()
     if kind < 0.2:
         return str(int(rng.integers(0, 10 ** int(rng.integers(1, 5)))))
-    text = WORDS[int(rng.integers(len(WORDS)))]
+    text = _word(rng, variety)
     if kind > 0.85 and len(text) <= 4:
-        text += " " + WORDS[int(rng.integers(len(WORDS)))]
+        text += " " + _word(rng, variety)
     return (text.upper(), text, text.capitalize())[int(rng.choice(3, p=(0.55, 0.3, 0.15)))]
 
 
-def draw_line(rng: np.random.Generator, picture: Image.Image, taken: np.ndarray) -> TextLine | None:
+def _word(rng: np.random.Generator, variety: Variety) -> str:
+    return variety.word(rng) or WORDS[int(rng.integers(len(WORDS)))]
+
+
+def draw_line(
+    rng: np.random.Generator, picture: Image.Image, taken: np.ndarray, variety: Variety = PLAIN
+) -> TextLine | None:
     """Draw one line of text on the picture where nothing is taken, and mark its place in `taken` (bool[H, W]).
 
     The quad encloses the ink closely. Returns None, with nothing drawn, when no free place was found.
     """
-    text = choose_text(rng)
+    text = choose_text(rng, variety)
     fonts = font_files()
     path = fonts[int(rng.integers(len(fonts)))]
     ink = _ink(text, path, round(rng.uniform(_SMALLEST, _LARGEST) * min(picture.size)), 0.8 * picture.width)

@@ -14,6 +14,7 @@ from florence_lite.scenes import language
 from florence_lite.scenes.artwork import find_style
 from florence_lite.scenes.catalogue import DEFAULT_STYLES, STYLES
 from florence_lite.scenes.compose import Composition, compose
+from florence_lite.scenes.variety import PLAIN, Variety
 
 TRAIN = range(0, 10**9)
 VALIDATION = range(10**9, 10**9 + 10**6)
@@ -30,13 +31,17 @@ def scene_seeds(split: str) -> range:
 
 
 def render_scene(
-    seed: int, styles: tuple[str, ...] = DEFAULT_STYLES, size_wh: tuple[int, int] = (224, 224)
+    seed: int,
+    styles: tuple[str, ...] = DEFAULT_STYLES,
+    size_wh: tuple[int, int] = (224, 224),
+    variety: Variety = PLAIN,
 ) -> tuple[Image.Image, Annotation]:
     """Draw scene number `seed` and tell the whole truth about it.
 
     seed: any whole number from 0; see `scene_seeds`.
     styles: artwork to choose from; all of a scene is in one style.
     size_wh: pixels, at least 64 each.
+    variety: what it has beyond the catalogue, for training; the scenes of a split have nothing.
 
     Returns an RGB image and its annotation: objects from left to right (left edge, then top edge, of the visible box)
     with the box and the outline of what is visible, lines of text from top to bottom, three captions, expressions and
@@ -47,11 +52,11 @@ def render_scene(
     if seed < 0:
         raise ValueError(f"seed {seed} must be 0 or more")
     rng = np.random.default_rng(seed)
-    scene = compose(rng, tuple(styles), size_wh)
-    return scene.picture, annotate(scene, rng)
+    scene = compose(rng, tuple(styles), size_wh, variety)
+    return scene.picture, annotate(scene, rng, variety)
 
 
-def annotate(scene: Composition, rng: np.random.Generator) -> Annotation:
+def annotate(scene: Composition, rng: np.random.Generator, variety: Variety = PLAIN) -> Annotation:
     """Put a composition into boxes, outlines and words; `rng` chooses among the true sentences."""
     boxes = []
     rings = []
@@ -63,7 +68,7 @@ def annotate(scene: Composition, rng: np.random.Generator) -> Annotation:
                 tuple((float(px) + x, float(py) + y) for px, py in ring) for ring in mask_to_rings(mask, tolerance=1.0)
             )
         )
-    view = language.View(scene.labels, tuple(boxes), scene.picture.size)
+    view = language.View(scene.labels, tuple(boxes), scene.picture.size, variety)
     objects = zip(scene.labels, boxes, rings, strict=True)
     captions = language.captions(view, scene.lines, scene.background)
     expressions, questions = language.expressions(view, rng), language.questions(view, scene.lines, rng)

@@ -71,7 +71,7 @@ class SceneBatches(Dataset):
         return batches
 
     def _render(self, number: int) -> tuple[Image.Image, Annotation]:
-        return render_scene(TRAIN[number % len(TRAIN)], self.config.styles, self.size_wh)
+        return render_scene(TRAIN[number % len(TRAIN)], self.config.styles, self.size_wh, self.config.variety)
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None, continue_with_changes: bool = False) -> Path:
@@ -144,7 +144,7 @@ def scene_sentences(config: TrainConfig) -> Iterator[str]:
     for card in task_cards():
         yield card.template.replace("{input}", "")
     for number in range(TOKENIZER_SCENES):
-        _, truth = render_scene(TRAIN[-1 - number], config.styles)
+        _, truth = render_scene(TRAIN[-1 - number], config.styles, variety=config.variety)
         yield from (_QUOTED.sub('""', caption) for caption in truth.captions)
         yield from (words for item in truth.objects for words in (item.label, item.phrase))
         yield from (expression.phrase for expression in truth.expressions)
