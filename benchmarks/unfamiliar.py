@@ -22,6 +22,7 @@ from florence_lite.evaluate import evaluate
 from florence_lite.rules import pairs
 from florence_lite.scenes import Scenes, lettering
 from florence_lite.scenes.language import a, plural
+from florence_lite.scenes.variety import PLAIN, Variety
 
 _OTHER_WORDS = """
     ham egg pan cup hat bag pen map box jar barn mill bay cape cliff coast creek forest meadow desert garage
@@ -69,7 +70,7 @@ def words(florence: Florence, count: int) -> dict[str, float]:
     return found
 
 
-def one_word(rng: np.random.Generator) -> str:
+def one_word(rng: np.random.Generator, variety: Variety = PLAIN) -> str:
     """In the place of `choose_text`, which writes numbers too."""
     text = lettering.WORDS[int(rng.integers(len(lettering.WORDS)))]
     return (text.upper(), text, text.capitalize())[int(rng.integers(3))]
