@@ -61,12 +61,14 @@ def main() -> None:
 
 
 def words(florence: Florence, count: int) -> dict[str, float]:
-    """F1 of words that the training wrote, and of others in their place, by the metric of `<OCR>`."""
+    """Of words that the training wrote, and of others in their place, by the metrics of `<OCR>`: F1, and the share of
+    characters that are wrong."""
     found = {}
     for name, written in (("known", lettering.WORDS), ("others", OTHER_WORDS)):
         with patch.object(lettering, "WORDS", written), patch.object(lettering, "choose_text", one_word):
             report = evaluate(florence, list(Scenes("test", length=count)), ["<OCR>"])
-        found[name] = round(report.metrics["<OCR>"]["word_f1"], 4)
+        figures = report.metrics["<OCR>"]
+        found |= {name: round(figures["word_f1"], 4), f"{name}, CER": round(figures["cer"], 4)}
     return found
 
 

@@ -275,11 +275,12 @@ def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path,
     out = tmp_path / "trials.json"
     command = [str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "runs"), "--steps", "1", "--batch", "2"]
     command += ["--seeds", "1", "--rows", "0.2", "--count", "0", "--photographs", str(tmp_path / "photographs")]
-    monkeypatch.setattr(trials, "TRIALS", {name: trials.TRIALS[name] for name in list(trials.TRIALS)[:1]})
+    command += ["--only", "any letters in half of the words"]
     monkeypatch.setattr("sys.argv", ["trials.py", *command, "--json", str(out)])
     trials.main()
     told = json.loads(out.read_text())
-    [run] = told["runs"]
+    run, other = told["runs"]
+    assert (other["name"], other["config"]["any_letters"]) == ("any letters in half of the words", 0.5)
     assert (run["name"], run["seed"], run["config"]["steps"], run["config"]["batch"]) == (trials.RECIPE, 0, 1, 2)
     assert str(tmp_path) not in told["command"] and "recipe.toml" in told["command"]
     assert run["losses"]["<OD>"] > 0 and run["losses"] != run["losses, photographs"]
@@ -287,7 +288,7 @@ def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path,
     (tmp_path / "runs" / "the-recipe-0" / "result.json").unlink()
     trials.main()  # is measured again, not made
     assert (tmp_path / "runs" / "the-recipe-0" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == made
-    assert json.loads(out.read_text())["runs"] == [run]
+    assert json.loads(out.read_text())["runs"] == [run, other]
     monkeypatch.setattr("sys.argv", ["trials.py", *command, "--batch", "4"])
     with pytest.raises(ValueError, match="result.json is of a run with other settings: choose another --output"):
         trials.main()
@@ -312,6 +313,7 @@ def test_a_table_of_trials_marks_what_seeds_do_not_explain(trials):
     ]
     assert cells["better"][-1].startswith("*-10.0%*")  # of AP50 less is worse
     assert cells["standard deviation of seeds"][0] == "1.0%"
+    assert trials.table(others) == ["no run of the recipe is finished, to compare with"]
 
 
 def test_scenes_of_the_trials(monkeypatch, tmp_path):

