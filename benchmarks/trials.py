@@ -167,16 +167,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there as well, after every run")
     arguments = parser.parse_args()
     photographs = sorted(arguments.photographs.glob("*.jpg")) if arguments.photographs else []
-    names = [
-        name
-        for name, trial in TRIALS.items()
-        if (arguments.photographs or not trial.photographs)
-        and (trial.keeps_network or not arguments.start)
-        and (name == RECIPE or not arguments.only or name in arguments.only)
-        and (name == RECIPE or is_another(arguments, trial))
-    ]
+    names = arguments.only or [name for name in TRIALS if can_run(arguments, name)]
+    if idle := [name for name in names if not can_run(arguments, name)]:
+        parser.error(f"--only {idle[0]!r}: it needs --photographs, has another network than --start, or is the recipe")
     runs = [(RECIPE, seed) for seed in range(arguments.seeds)]
-    runs += [(name, seed) for seed in range(arguments.others) for name in names if name != RECIPE]
+    runs += [(name, seed) for seed in range(arguments.others) for name in names]
     began, found, before = time.monotonic(), [], []
     if arguments.start:
         before = [{"name": f"{arguments.start} as it is", **measured_start(arguments, photographs)}]
@@ -292,7 +287,7 @@ def trained(trial: Trial, config: TrainConfig, photographs: Sequence[Path], star
         tokenizer = Path(config.output) / "tokenizer.json"
         if not trial.spelled:
             stack.enter_context(patch.object(training, "_QUOTED", re.compile("(?!)")))  # which matches nothing
-        elif not tokenizer.exists():  # what it learns from the recipe's scenes is in the package
+        elif not tokenizer.exists():  # the package's knows the words of the recipe's scenes, and spells others
             shutil.copy(checkpoint_card("scenes-nano").find_files() / "tokenizer.json", tokenizer)
         return training.train(config)
 
@@ -339,6 +334,14 @@ def nothing_in(photographs: list[Path]) -> list[Sample]:
     """Photographs in which there is nothing of what the network knows."""
     images = {file.name: load_image(file) for file in photographs}
     return [Sample(image, Annotation(image.size), name) for name, image in images.items()]
+
+
+def can_run(arguments: argparse.Namespace, name: str) -> bool:
+    """Whether a change can be made with what is given, and changes anything."""
+    trial = TRIALS[name]
+    if (trial.photographs and not arguments.photographs) or (arguments.start and not trial.keeps_network):
+        return False
+    return is_another(arguments, trial)
 
 
 def is_another(arguments: argparse.Namespace, trial: Trial) -> bool:
@@ -424,6 +427,8 @@ def table(found: list[dict]) -> list[str]:
         else:
             cells = ["failed"] * len(usual)
         lines.append(f"| {name}{seeds} | {' | '.join(cells)} |")
+    if all(math.isnan(each) for each in deviations.values()):
+        return lines
     cells = [f"{each:.1%}" for each in deviations.values()]
     return [*lines, f"| standard deviation of seeds | {' | '.join(cells)} |"]
 

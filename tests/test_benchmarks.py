@@ -20,6 +20,7 @@ from florence_lite.data.annotation import Annotation, ObjectAnnotation
 from florence_lite.scenes import CLASSES, Scenes
 from florence_lite.scenes.catalogue import WORDS
 from florence_lite.scenes.config import TrainConfig
+from florence_lite.scenes.variety import STRANGE_THINGS, Variety
 from tests.tiny import noise_image
 
 pytest.importorskip("transformers")
@@ -268,7 +269,7 @@ def trials(monkeypatch, tmp_path):
     return module
 
 
-def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path, monkeypatch):
+def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path, monkeypatch, capsys):
     (tmp_path / "photographs").mkdir()
     for number in range(3):
         Image.effect_noise((90, 60), 80).convert("RGB").save(tmp_path / "photographs" / f"{number}.jpg")
@@ -289,6 +290,11 @@ def test_a_trial_is_made_measured_and_not_mistaken_for_another(trials, tmp_path,
     trials.main()  # is measured again, not made
     assert (tmp_path / "runs" / "the-recipe-0" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == made
     assert json.loads(out.read_text())["runs"] == [run, other]
+    refused = ["--only", "hard coordinate targets", "no loss on image tokens", "--start", "scenes-nano"]
+    monkeypatch.setattr("sys.argv", ["trials.py", *command, *refused])
+    with pytest.raises(SystemExit):
+        trials.main()
+    assert "--only 'no loss on image tokens': it needs --photographs, has another" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["trials.py", *command, "--batch", "4"])
     with pytest.raises(ValueError, match="result.json is of a run with other settings: choose another --output"):
         trials.main()
@@ -313,6 +319,7 @@ def test_a_table_of_trials_marks_what_seeds_do_not_explain(trials):
     ]
     assert cells["better"][-1].startswith("*-10.0%*")  # of AP50 less is worse
     assert cells["standard deviation of seeds"][0] == "1.0%"
+    assert not any("nan" in line or "deviation" in line for line in trials.table([recipe[0], others[0]]))
     assert trials.table(others) == ["no run of the recipe is finished, to compare with"]
 
 
@@ -332,6 +339,8 @@ def test_scenes_of_the_trials(monkeypatch, tmp_path):
         assert image.size == truth.size_wh == how[1]
         assert bool(truth.objects) != is_first
     assert any(draw(seed, *how)[1].lines for seed in range(12))
+    drawn = [line.text.lower() for seed in range(12) for line in draw(seed, *how, Variety(any_letters=1.0))[1].lines]
+    assert drawn and not set(drawn) & set(WORDS)
 
     draw, plain = scenes.drawn_with_photographs(config, [photograph]), scenes.render_scene
     backgrounds = [draw(seed, *how)[1].captions[2].split(".")[0] for seed in range(12)]
@@ -340,6 +349,11 @@ def test_scenes_of_the_trials(monkeypatch, tmp_path):
 
     draw = scenes.empty_photographs_among(config, [photograph])
     empty = [truth for _, truth in (draw(seed, *how) for seed in range(60)) if not truth.objects]
+    strange = [truth for _, truth in (draw(seed, *how, Variety(strange_things=1.0)) for seed in range(60))]
+    asked = {
+        word for truth in strange for each in truth.expressions for word in each.phrase.split() if not each.objects
+    }
+    assert len(asked & set(STRANGE_THINGS)) > 20
     assert 0 < len(empty) < 20
     assert all(each.expressions and not any(e.objects for e in each.expressions) for each in empty)
 
@@ -430,13 +444,14 @@ def test_words_and_constants_of_the_scenes(make_checkpoint, monkeypatch):
     monkeypatch.setattr(make_checkpoint, "TEXTS", 20)
     monkeypatch.setattr(make_checkpoint, "COUNT", 20)
     monkeypatch.setattr(make_checkpoint, "Scenes", lambda split, length: Scenes(split, ("openmoji",), length=length))
-    words = make_checkpoint.words_asked(
-        TrainConfig.from_toml(BENCHMARKS.parent / "examples" / "train-scenes-nano.toml")
-    )
+    recipe = TrainConfig.from_toml(BENCHMARKS.parent / "examples" / "train-scenes-nano.toml")
+    words = make_checkpoint.words_asked(recipe)
     known = checkpoint("scenes-nano").words
     assert words.keys() == known.keys()
     for task, found in words.items():
         assert len(found) > 100 and set(found.split()) <= set(known[task].split())
+    strange = make_checkpoint.words_asked(replace(recipe, strange_things=1.0))["<OPEN_VOCABULARY_DETECTION>"].split()
+    assert set(STRANGE_THINGS) & set(strange) and not set(STRANGE_THINGS) & set(known["<VQA>"].split())
     constants = make_checkpoint.constants()
     assert 0 < constants["<REGION_TO_CATEGORY>/accuracy"] < 0.5 and 0 < constants["<VQA>/vqa_accuracy"] < 0.6
 

@@ -163,8 +163,11 @@ PLURALS = {
     "butterfly": "butterflies",
     "strawberry": "strawberries",
     "cactus": "cactuses",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
 }
-"""Plurals that do not just add an s."""
+"""Plurals that do not just add an s, those of `variety.STRANGE_THINGS` included."""
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (196, 66, 60), "orange": (233, 148, 70), "yellow": (240, 217, 100), "green": (104, 168, 94),
