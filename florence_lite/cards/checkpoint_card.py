@@ -104,22 +104,24 @@ class CheckpointCard:
                 raise ValueError(f"{name} has {unknown[0]!r}, which metrics does not have")
 
     def unknown_words(self, task: str, *texts: str | None) -> tuple[str, ...]:
-        """Those words of a prompt that the checkpoint was not trained to be asked with, in lower case, each once.
+        """Those words of a prompt that the checkpoint was not trained to be asked with, as they are written, each once:
+        a network tells "Dog" from "dog".
 
         task: the marker; one that is no task is a question. Small words (`SMALL_WORDS`), quoted words and marks such as
             "<mask>" do not count.
         """
-        known = self.words.get(task if task.startswith("<") else QUESTION)
-        if known is None:
+        listed = self.words.get(task if task.startswith("<") else QUESTION)
+        if listed is None:
             return ()
-        asked = [word for text in texts for word in words_of(text or "")]
-        return tuple(word for word in dict.fromkeys(asked) if word not in SMALL_WORDS and word not in known.split())
+        known, asked = set(listed.split()), dict.fromkeys(word for text in texts for word in words_of(text or ""))
+        return tuple(word for word in asked if word not in known and word.lower() not in SMALL_WORDS)
 
     def note(self, unknown: Sequence[str]) -> str:
         """What to know about answers to a prompt with such words."""
+        capitals = ", and knows words in lower case alone" if any(word != word.lower() for word in unknown) else ""
         return (
-            f"{self.name} was not trained on {', '.join(unknown)}, so that what it answers there is a guess: a phrase "
-            "with such a word gets no box without a threshold"
+            f"{self.name} was not trained on {', '.join(unknown)}{capitals}, so that what it answers there is a guess: "
+            "a phrase with such a word gets no box without a threshold"
         )
 
     def check_task(self, name: str) -> None:

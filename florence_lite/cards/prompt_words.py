@@ -13,5 +13,5 @@ _NOT_ASKED = re.compile(r'"[^"]*"|<[^>]*>')  # what stands in pictures, and mark
 
 
 def words_of(prompt: str) -> list[str]:
-    """The words of a prompt in lower case, but for quoted ones and marks such as "<mask>"."""
-    return WORD.findall(_NOT_ASKED.sub(" ", prompt).lower())
+    """The words of a prompt as they are written, but for quoted ones and marks such as "<mask>"."""
+    return WORD.findall(_NOT_ASKED.sub(" ", prompt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,9 @@ def match(
     with stoppable(lambda: report.told_of(len(found))), progress_bar(len(found) > FEW) as progress:
         for image in progress.track(found, description="images"):
             try:
-                probabilities = florence.match(image.source, texts)[0].tolist()
+                with warnings.catch_warnings():  # the note above said it
+                    warnings.filterwarnings("ignore", ".* was not trained on ")
+                    probabilities = florence.match(image.source, texts)[0].tolist()
             except (ValueError, OSError) as error:
                 report.failed(image.name, error)
                 continue
@@ -97,6 +100,7 @@ def rank(
     if len(found) < 2:
         raise ValueError(ONE_IMAGE)
     florence = load(checkpoint, device, adapter)
+    tell_unknown(florence.card, "<IMAGE_TEXT_MATCHING>", *texts)
     report = AnswerReport(as_json)
     errors: dict[int, Exception] = {}
     try:

@@ -373,9 +373,13 @@ def listing(result: Result) -> list[str]:
 
 
 def absence(result: Result | Panoptic) -> list[str]:
-    """A line with the phrases that are absent, if any are."""
-    absent = [f"{_plain(phrase)} ({result.presence[phrase]:.2f})" for phrase in result.absent]
-    return [f"not in the image: {', '.join(absent)}"] if absent else []
+    """Lines with the phrases that are absent, and with those that are likely but were left out as guesses, if any."""
+    said: dict[str, list[str]] = {"not in the image": [], "left out as a guess": []}
+    for phrase in result.absent:
+        is_guess = result.foreign and result.presence[phrase] > 0.5
+        what = "left out as a guess" if is_guess else "not in the image"
+        said[what].append(f"{_plain(phrase)} ({result.presence[phrase]:.2f})")
+    return [f"{what}: {', '.join(phrases)}" for what, phrases in said.items() if phrases]
 
 
 def _said(result: Result) -> list[str]:

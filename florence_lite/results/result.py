@@ -40,12 +40,13 @@ class Result:
     dropped: instances that were left out because the call asked for that (`general_phrases=False`, `threshold`), as
         guesses about a foreign picture, and by `filter`, `nms` and slices since.
     foreign: the checkpoint knows one kind of pictures only, as its card says, and this one is of another, or the prompt
-        has words that its training did not ask with (`CheckpointCard.unknown_words`), or nothing in the answer is sure.
+        has words that its training did not ask with (`CheckpointCard.unknown_words`), or nothing in the answer is sure;
+        of several phrases, all that found something.
         Guesses are left out then of lists and of what phrases name, unless the call gives a `threshold`.
     presence: phrase that was asked for → the probability that it means something in the image, whatever else was asked.
         Calibrated where the checkpoint is.
-    absent: those of them whose presence is below the threshold of the call, so that they have no instance; it stays
-        when instances are left out later. None: those without an instance.
+    absent: those of them whose presence is below the threshold of the call, or whose boxes were left out as guesses, so
+        that they have no instance; it stays when instances are left out later. None: those without an instance.
     score: confidence of the answer as a whole in [0, 1]; None where nothing was said or measured, and for lists, whose
         instances have a score each.
     choices: of a question with a closed list of answers, each of them with its probability; they add up to 1.

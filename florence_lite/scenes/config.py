@@ -53,7 +53,7 @@ class TrainConfig(RunConfig):
         if isinstance(self.styles, list):
             object.__setattr__(self, "styles", tuple(self.styles))
         if isinstance(self.styles, str) or not self.styles or not set(self.styles) <= set(STYLES):
-            raise ValueError(f"styles = {self.styles!r} must be a list; choose from {', '.join(STYLES)}")
+            raise ValueError(f"styles = {self.styles!r} must be a list of some of {', '.join(STYLES)}")
         check_tasks(self.tasks)
 
     @property

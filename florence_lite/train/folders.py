@@ -24,17 +24,16 @@ from florence_lite.train.log import tell
 STATE, CHECKPOINT, BEST, BEST_RECORD, LOG = "state", "checkpoint", "best", "best.json", "log.jsonl"
 STEP = "step.json"
 DESCRIBED = {  # file of weights → what every checkpoint with it has beside it
-    "model.safetensors": (
-        "config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "generation_config.json",
-    ),
+    "model.safetensors": ("config.json", "tokenizer.json"),
     "adapter_model.safetensors": ("adapter_config.json",),
 }
+COMPANIONS = (  # all or none: a checkpoint that was trained from scratch has none
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+)
 
 
 # ---- replacing -------------------------------------------------------------------------------------------------------
@@ -265,7 +264,10 @@ def checkpoint_problem(folder: Path) -> str | None:
             pass
     except (SafetensorError, OSError) as error:
         return f"{weights[0]} is damaged ({error})"
-    if missing := [name for name in DESCRIBED[weights[0].name] if not (folder / name).is_file()]:
+    needed = DESCRIBED[weights[0].name]
+    if any((folder / name).is_file() for name in COMPANIONS):
+        needed += COMPANIONS
+    if missing := [name for name in needed if not (folder / name).is_file()]:
         return f"{folder / missing[0]} is missing"
     for file in sorted(folder.glob("*.json")):
         try:

@@ -1,14 +1,17 @@
 """`florence-lite match`, `rank` and `find` on a tiny checkpoint, and closed answers and masked words of `run`."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from florence_lite import Florence, Result
+from florence_lite.cards import checkpoints
 from florence_lite.cli import running
 from florence_lite.inference.retrieval import MATCHING
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TEXTS = ["a red apple", "the dog"]
 ASKED = ["--text", TEXTS[0], "--text", TEXTS[1]]
 
@@ -215,3 +218,14 @@ def test_mistakes_are_told_in_the_words_of_the_command(command, tiny, tmp_path, 
     code, out, err = command(*arguments, "--checkpoint", tiny)
     assert (code, out) == (2, "") and message in err
     assert not err.startswith("error: ") or err.count("\n") == 1
+
+
+@pytest.mark.skipif(
+    all(card.source != "embedded" for card in checkpoints()), reason="no checkpoint is embedded in this installation"
+)
+@pytest.mark.parametrize("name", ["match", "rank"])
+def test_unknown_words_are_told_once(command, name, recwarn):
+    pictures = [EXAMPLES / "lions.png", EXAMPLES / "meadow.png"]
+    code, _, err = command(name, *pictures, "--text", "a shoe", "--text", "a lion")
+    assert code == 0 and err.count("was not trained on shoe, so that") == 1
+    assert not [each for each in recwarn if "not trained" in str(each.message)]

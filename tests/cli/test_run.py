@@ -33,6 +33,9 @@ def test_unknown_words_are_told(command):
         code, _, err = command("run", "sample", *prompt)
         assert code == 0 and "note: scenes-nano was not trained on ghost, so that what it answers there is a" in err
     assert "not trained on" not in command("run", "sample", "is there a cat?")[2]
+    _, out, err = command("run", "sample", "<OPEN_VOCABULARY_DETECTION>", "--phrase", "the Cat", "--phrase", "CAT")
+    assert "not trained on Cat, CAT, and knows words in lower case alone" in err
+    assert "nothing found" in out and "left out as a guess: " in out
 
 
 @pytest.mark.parametrize(

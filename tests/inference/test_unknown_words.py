@@ -31,8 +31,10 @@ def test_the_card_knows_the_words_of_the_scenes():
         assert not card.unknown_words("<VQA>", f"how many {plural(label)} are there?", f"is there {a(label)}?")
         assert not card.unknown_words(MATCHING, f"{a(label)} and two {plural(label)}")
     assert not card.unknown_words(PHRASES, *(f"the {label}" for label in STUFF))
-    assert card.unknown_words(PHRASES, "the Ghost", "a red cat beside the ghost") == ("ghost", "red", "beside")
+    assert card.unknown_words(PHRASES, "the Ghost", "a red cat beside the ghost") == ("Ghost", "red", "beside", "ghost")
     assert card.unknown_words("is there a person?", "is there a person?") == ("person",)
+    assert card.unknown_words(PHRASES, "The cat", "the Cat", "CAT") == ("Cat", "CAT")
+    assert "was not trained on Cat, and knows words in lower case alone, so" in card.note(("Cat",))
     assert not card.unknown_words("<INFILLING>", 'a <mask> at the top and "unheard"')
     assert not card.unknown_words("<OD>", "ghosts")  # which no prompt of that task has
     assert not replace(card, words={}).unknown_words(PHRASES, "the ghost")
@@ -47,6 +49,7 @@ def test_boxes_for_unknown_words_are_guesses(embedded):
     assert len(asked) and asked.foreign  # who gives a threshold gets what reaches it
     assert [len(embedded.find([MEADOW], phrase)) for phrase in (known, unknown)] == [1, 0]
     assert embedded.find([MEADOW], unknown, threshold=0.5).found
+    assert not len(embedded.find([MEADOW], "the Cat")) and embedded.detect(MEADOW, ["the Cat"]).foreign
 
 
 def test_answers_to_unknown_words_are_foreign(embedded):

@@ -29,7 +29,7 @@ def test_from_toml(tmp_path):
     ("changes", "message"),
     [
         ({"preset": "huge"}, r"preset = 'huge' must be one of base, large, nano"),
-        ({"styles": ("crayon",)}, r"styles = \('crayon',\) must be a list; choose from fluent, openmoji, noto"),
+        ({"styles": ("crayon",)}, r"styles = \('crayon',\) must be a list of some of fluent, openmoji, noto"),
         ({"styles": "openmoji"}, "styles = 'openmoji' must be a list"),
         ({"evaluate_scenes": -1}, "evaluate_scenes = -1"),
         ({"negatives": 1.5}, "negatives = 1.5"),
@@ -39,7 +39,7 @@ def test_from_toml(tmp_path):
         ({"tasks": {"<COUNT>": 1}}, "tasks: unknown task '<COUNT>'; .*<OD>"),
         ({"tasks": {"<OD>": 0}}, "the rate of <OD> is 0; it must be a number greater than 0"),
         ({"tasks": {"<OD>": "often"}}, "the rate of <OD> is 'often'"),
-        ({"styles": ()}, r"styles = \(\) must be a list; choose from"),
+        ({"styles": ()}, r"styles = \(\) must be a list of some of"),
         ({"steps": 0}, "steps = 0 must be a whole number of at least 1"),
     ],
 )

@@ -123,10 +123,11 @@ def test_the_checkpoint_answers(uninterrupted):
     )
 
 
-def test_a_finished_run_stays_as_it_is(uninterrupted):
+def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
     output, _ = uninterrupted
     before = (output / "log.jsonl").read_text()
     assert train(settings(output)) == output / "checkpoint"
+    assert "written anew" not in "".join(capsys.readouterr())
     assert (output / "log.jsonl").read_text() == before
 
 
