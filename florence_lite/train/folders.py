@@ -27,7 +27,7 @@ DESCRIBED = {  # file of weights → what every checkpoint with it has beside it
     "model.safetensors": ("config.json", "tokenizer.json"),
     "adapter_model.safetensors": ("adapter_config.json",),
 }
-COMPANIONS = (  # all or none: a checkpoint that was trained from scratch has none
+WRITTEN_TOGETHER = (  # all or none: a checkpoint that was trained from scratch has none
     "tokenizer_config.json",
     "special_tokens_map.json",
     "preprocessor_config.json",
@@ -265,8 +265,8 @@ def checkpoint_problem(folder: Path) -> str | None:
     except (SafetensorError, OSError) as error:
         return f"{weights[0]} is damaged ({error})"
     needed = DESCRIBED[weights[0].name]
-    if any((folder / name).is_file() for name in COMPANIONS):
-        needed += COMPANIONS
+    if any((folder / name).is_file() for name in WRITTEN_TOGETHER):
+        needed += WRITTEN_TOGETHER
     if missing := [name for name in needed if not (folder / name).is_file()]:
         return f"{folder / missing[0]} is missing"
     for file in sorted(folder.glob("*.json")):
